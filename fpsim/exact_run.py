@@ -1,0 +1,159 @@
+"""The exact reader: a program run one correctly rounded rational operation at a time; slow, and what machines equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim import exact
+from fpsim.precision import Precision, Slot, scalar_values
+from fpsim.program import RUNNABLE, Operation, Program
+from fpsim.random_bits import Key, program_draw
+from fpsim.rounding import Rounding, Stochastic
+
+Array = npt.NDArray[np.float64]
+
+
+def run(
+    program: Program,
+    state: Mapping[str, npt.ArrayLike],
+    inputs: Mapping[str, npt.ArrayLike],
+    precision: Precision,
+    key: Key | None = None,
+    *,
+    steps: int = 1,
+    first_step: int = 0,
+    runs: Sequence[int] = (0,),
+    record: Sequence[str] = (),
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Run ``steps`` steps of ``program`` for the given global run numbers.
+
+    Parameters
+    ----------
+    state : name -> ``[d]`` or ``[d, runs]``; rounded to the format of its slot before the first step
+    inputs : name -> ``[d]``, ``[d, runs]`` (constant) or ``[steps, d, runs]`` (one for every step)
+    record : names of operations, states or outputs whose value after every step is returned
+
+    Returns
+    -------
+    (state, records) : name -> ``[d, runs]`` and name -> ``[steps, d, runs]``
+
+    Notes
+    -----
+    States and constants are set up with nearest even where their slot's mode is stochastic. In a step, first the
+    per-step inputs are rounded, then the operations run, then what is stored is rounded to the format of its array.
+    """
+    reader = _Reader(program, precision, key, np.asarray(runs, dtype=np.uint64))
+    values = {name: reader.set_up(name, state[name]) for name in program.state}
+    per_step = {}
+    for name in program.inputs:
+        if name not in program.state:
+            given = np.asarray(inputs[name], dtype=np.float64)
+            if given.ndim == 3:
+                per_step[name] = given
+            else:
+                values[name] = reader.set_up(name, given)
+    scalars = scalar_values(program, precision, range(first_step, first_step + steps))
+    records: dict[str, list[Array]] = {name: [] for name in record}
+    for offset in range(steps):
+        now = dict(values)
+        reader.step = first_step + offset
+        for name, given in per_step.items():
+            now[name] = reader.rounded("round", name, [given[offset]])
+        for name, column in scalars.items():
+            now[name] = np.asarray(column[offset if len(column) > 1 else 0])
+        for operation in program.operations:
+            now[operation.slot] = reader.apply(operation, now)
+        for array, value in program.outputs:
+            stored = now[value]
+            values[array] = reader.rounded("round", array, [stored]) if array in reader.slots else stored
+        for name, rows in records.items():
+            rows.append(values[name] if name in values else now[name])
+    final = {name: values[name] for name in program.state}
+    return final, {name: np.array(rows) for name, rows in records.items()}
+
+
+class _Reader:
+    """Elementwise application of the specification with the right format, mode and random bits."""
+
+    def __init__(self, program: Program, precision: Precision, key: Key | None, runs: npt.NDArray[np.uint64]) -> None:
+        self.slots: dict[str, Slot] = precision.resolve(program)
+        self.numbers = {name: number for number, name in enumerate(program.slots)}
+        self.key, self.runs, self.step = key, runs, 0
+        for operation in program.operations:
+            if operation.kind not in RUNNABLE:
+                raise ValueError(
+                    f"{operation.slot}: the exact reader does not take operations of kind {operation.kind!r}"
+                )
+        random = [name for name, (_, mode) in self.slots.items() if isinstance(mode, Stochastic)]
+        if random and key is None:
+            raise ValueError(f"key=None: slot {random[0]!r} rounds stochastically and needs a Key")
+
+    def set_up(self, name: str, given: npt.ArrayLike) -> Array:
+        """A state or constant, rounded once to its format before the first step."""
+        array = np.asarray(given, dtype=np.float64)
+        if array.ndim == 1:
+            array = np.repeat(array[:, np.newaxis], len(self.runs), axis=1)
+        fmt, mode = self.slots[name]
+        mode = "nearest_even" if isinstance(mode, Stochastic) else mode
+        return _elementwise(lambda x: exact.operation("round", (x,), fmt, mode), array)
+
+    def apply(self, operation: Operation, now: Mapping[str, Array]) -> Array:
+        operands = [now[name] for name in operation.operands]
+        if operation.kind == "sum":
+            return self._sum(operation.slot, operands[0])
+        if operation.rounded:
+            return self.rounded(operation.kind, operation.slot, operands)
+        exactly: dict[str, Callable[..., float]] = {
+            "neg": lambda x: -x,
+            "abs": abs,
+            "max": lambda a, b: _extreme(a, b, 1.0),
+            "min": lambda a, b: _extreme(a, b, -1.0),
+        }
+        return _elementwise(exactly[operation.kind], *operands)
+
+    def rounded(self, kind: str, slot: str, operands: Sequence[Array], first_element: int = 0) -> Array:
+        fmt, mode = self.slots[slot]
+        shape = np.broadcast_shapes(*(x.shape for x in operands))
+        arrays = [np.broadcast_to(x, shape) for x in operands]
+        words = self._words(slot, mode, shape, first_element)
+        result = np.empty(shape)
+        for index in np.ndindex(*shape):
+            word = None if words is None else int(words[index])
+            result[index] = exact.operation(kind, [float(x[index]) for x in arrays], fmt, mode, word)
+        return result
+
+    def _sum(self, slot: str, x: Array) -> Array:
+        accumulated = x[:1]
+        for k in range(1, len(x)):
+            accumulated = self.rounded("add", slot, [accumulated, x[k : k + 1]], first_element=k)
+        return np.repeat(accumulated, len(x), axis=0)
+
+    def _words(self, slot: str, mode: Rounding, shape: tuple[int, ...], first: int) -> npt.NDArray[np.uint32] | None:
+        if not isinstance(mode, Stochastic):
+            return None
+        assert self.key is not None  # checked in __init__
+        elements = np.arange(first, first + shape[0], dtype=np.uint64)[:, np.newaxis]
+        return program_draw(self.key, elements, self.step, self.runs, self.numbers[slot], mode.bits)
+
+
+def _extreme(a: float, b: float, sign: float) -> float:
+    """IEEE 754-2019 maximum (sign 1) or minimum (sign -1): NaN propagates, -0 is below +0."""
+    if math.isnan(a) or math.isnan(b):
+        return math.nan
+    if a == b:
+        return a if math.copysign(1.0, a) * sign > 0 else b
+    return a if (a - b) * sign > 0 else b
+
+
+def _elementwise(function: Callable[..., float], *arrays: Any) -> Array:
+    shape = np.broadcast_shapes(*(x.shape for x in arrays))
+    spread = [np.broadcast_to(x, shape) for x in arrays]
+    result = np.empty(shape)
+    for index in np.ndindex(*shape):
+        result[index] = function(*(float(x[index]) for x in spread))
+    return result

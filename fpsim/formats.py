@@ -1,0 +1,79 @@
+"""Named formats and families.
+
+``eXmY`` is always IEEE-like. ``p3109_k{width}p{precision}se`` and ``...sf`` are the signed IEEE P3109 formats with
+extended (infinities) and finite domain. The table below holds the rest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from fpsim.number_format import Format
+
+NAMED: dict[str, Format] = {
+    "binary16": Format(5, 10),
+    "binary32": Format(8, 23),
+    "binary64": Format(11, 52),
+    "bfloat16": Format(8, 7),
+    "tf32": Format(8, 10),
+    # OCP OFP8: e4m3 has one NaN a sign and no infinity; e5m2 is IEEE-like.
+    "float8_e4m3fn": Format(4, 3, specials="fn", overflow="nan"),
+    "float8_e5m2": Format(5, 2),
+    "float8_e4m3fnuz": Format(4, 3, specials="fnuz", overflow="nan"),
+    "float8_e5m2fnuz": Format(5, 2, specials="fnuz", overflow="nan"),
+    "float8_e4m3b11fnuz": Format(4, 3, bias=11, specials="fnuz", overflow="nan"),
+    "float8_e3m4": Format(3, 4),
+    # OCP MX element formats: every code is a number, and everything too large saturates.
+    "float6_e2m3fn": Format(2, 3, specials="none", overflow="saturate_all"),
+    "float6_e3m2fn": Format(3, 2, specials="none", overflow="saturate_all"),
+    "float4_e2m1fn": Format(2, 1, specials="none", overflow="saturate_all"),
+}
+ALIASES = {"float16": "binary16", "float32": "binary32", "float64": "binary64"}
+BINARY64 = NAMED["binary64"]
+
+_IEEE_LIKE = re.compile(r"e(\d+)m(\d+)")
+_P3109 = re.compile(r"p3109_k(\d+)p(\d+)s([ef])")
+
+
+def format(name: str | Format) -> Format:
+    """The format of a name.
+
+    Parameters
+    ----------
+    name : str or Format
+        A named format, ``eXmY`` (IEEE-like), ``p3109_k8p4se``; a ``Format`` is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, with the closest known ones; or widths outside the intervals of ``Format``.
+
+    Examples
+    --------
+    >>> format("bfloat16") == format("e8m7")
+    True
+    >>> format("p3109_k8p4se").max
+    224.0
+    """
+    if isinstance(name, Format):
+        return name
+    known = NAMED.get(ALIASES.get(name, name))
+    if known is not None:
+        return known
+    if match := _IEEE_LIKE.fullmatch(name):
+        return Format(int(match[1]), int(match[2]))
+    if match := _P3109.fullmatch(name):
+        width, precision = int(match[1]), int(match[2])
+        if not 3 <= width <= 15 or not 1 <= precision < width:
+            raise ValueError(f"format {name!r}: P3109 needs a width in 3..15 and a precision in 1..width-1")
+        extended = match[3] == "e"
+        return Format(
+            width - precision,
+            precision - 1,
+            specials="p3109_extended" if extended else "p3109_finite",
+            overflow="infinity" if extended else "saturate_all",
+        )
+    close = difflib.get_close_matches(name, [*NAMED, *ALIASES], n=3)
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    raise ValueError(f"format {name!r} is unknown{hint} Known: {', '.join(NAMED)}, eXmY, p3109_kKpPse, p3109_kKpPsf")

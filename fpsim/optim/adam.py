@@ -1,0 +1,42 @@
+"""Adam."""
+
+from __future__ import annotations
+
+from fpsim.program import Value, scalar, slot, sqrt, step
+from fpsim.scalars import ScalarExpression
+
+
+@step
+def adam(
+    w: Value,
+    m: Value,
+    v: Value,
+    g: Value,
+    *,
+    lr: ScalarExpression = 1e-3,  # type: ignore[assignment]
+    beta1: ScalarExpression = 0.9,  # type: ignore[assignment]
+    beta2: ScalarExpression = 0.999,  # type: ignore[assignment]
+    eps: ScalarExpression = 1e-8,  # type: ignore[assignment]
+    t: ScalarExpression,
+) -> dict[str, Value]:
+    """Adam as in Algorithm 1 of the paper: both moments bias-corrected, eps outside the root.
+
+    In evaluation order: m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) (g g);
+    w <- w - lr ((m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)).
+    torch.optim.Adam folds 1 - beta1^t into the step size and divides the root by sqrt(1 - beta2^t).
+
+    Reference: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1.
+    """
+    decay = slot("m.decay", beta1 * m)
+    inject = slot("m.inject", (1 - beta1) * g)
+    m = slot("m.add", decay + inject)
+    decay = slot("v.decay", beta2 * v)
+    square = slot("v.square", g * g)
+    inject = slot("v.inject", (1 - beta2) * square)
+    v = slot("v.add", decay + inject)
+    first = slot("update.m_hat", m / scalar("correction1", 1 - beta1**t))
+    second = slot("update.v_hat", v / scalar("correction2", 1 - beta2**t))
+    root = slot("update.sqrt", sqrt(second))
+    denominator = slot("update.eps", root + eps)
+    quotient = slot("update.div", first / denominator)
+    return {"w": slot("w.sub", w - slot("update.scale", lr * quotient)), "m": m, "v": v}

@@ -1,0 +1,34 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from fpsim.program import Value, slot, sqrt, step
+from fpsim.scalars import ScalarExpression
+
+
+@step
+def rmsprop(
+    w: Value,
+    v: Value,
+    g: Value,
+    *,
+    lr: ScalarExpression = 0.01,  # type: ignore[assignment]
+    beta2: ScalarExpression = 0.99,  # type: ignore[assignment]
+    eps: ScalarExpression = 1e-8,  # type: ignore[assignment]
+) -> dict[str, Value]:
+    """RMSprop without momentum or centring, eps outside the root (as torch.optim.RMSprop, whose alpha is beta2).
+
+    In evaluation order:
+    v <- beta2 v + (1 - beta2) (g g);  w <- w - lr (g / (sqrt(v) + eps)).
+    Torch multiplies lr into the quotient by one fused kernel; TensorFlow adds eps inside the root.
+
+    Reference: Tieleman and Hinton, "Lecture 6.5 - rmsprop", Coursera: Neural Networks for Machine Learning, 2012.
+    """
+    decay = slot("v.decay", beta2 * v)
+    square = slot("v.square", g * g)
+    inject = slot("v.inject", (1 - beta2) * square)
+    v = slot("v.add", decay + inject)
+    root = slot("update.sqrt", sqrt(v))
+    denominator = slot("update.eps", root + eps)
+    quotient = slot("update.div", g / denominator)
+    return {"w": slot("w.sub", w - slot("update.scale", lr * quotient)), "v": v}

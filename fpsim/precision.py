@@ -1,0 +1,245 @@
+"""Which format and rounding mode every slot of a program has, and what the scalars become in them."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim import exact
+from fpsim.formats import BINARY64
+from fpsim.formats import format as named_format
+from fpsim.number_format import Format
+from fpsim.program import Program, Scalar, _hint
+from fpsim.rounding import Rounding, Stochastic, parse
+from fpsim.scalars import STEP, ScalarExpression, evaluate, evaluate_odd, evaluate_python
+
+Slot = tuple[Format, Rounding]
+ScalarPolicy = Literal["rounded", "wide", "stored", "python"]
+_WIDE: Slot = (BINARY64, "nearest_even")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """An assignment of (format, rounding mode) to slots: a default, and rules that override it by name.
+
+    Parameters
+    ----------
+    default : (Format, rounding)
+    rules : triples (pattern, Format, rounding); the last matching one wins. ``*`` matches any text.
+    scalars : how a scalar operand gets its value from the declared hyperparameters
+        ``"rounded"``: evaluated with 256 bits, rounded once to the format of its slot. ``"wide"``: rounded to binary64.
+        ``"stored"``: as ``rounded``, but from hyperparameters that were themselves rounded to the format of their slot.
+        ``"python"``: evaluated in binary64, operation by operation, as Python does.
+
+    Examples
+    --------
+    >>> p = Precision.uniform("bfloat16").replace({"w.sub": ("bfloat16", "stochastic")})
+    >>> p.rules[-1][0]
+    'w.sub'
+    """
+
+    default: Slot
+    rules: tuple[tuple[str, Format, Rounding], ...] = ()
+    scalars: ScalarPolicy = "rounded"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default", _slot(self.default))
+        if self.scalars not in get_args(ScalarPolicy):
+            raise ValueError(f"scalars={self.scalars!r}; admissible: {', '.join(get_args(ScalarPolicy))}")
+
+    @classmethod
+    def uniform(
+        cls, fmt: Format | str, rounding: Rounding = "nearest_even", *, scalars: ScalarPolicy = "rounded"
+    ) -> Precision:
+        """Every operation and every array in one format."""
+        return cls((named_format(fmt), parse(rounding)), scalars=scalars)
+
+    @classmethod
+    def storage(
+        cls,
+        *,
+        w: Format | str | None = None,
+        m: Format | str | None = None,
+        v: Format | str | None = None,
+        g: Format | str | None = None,
+        rounding: Rounding = "nearest_even",
+    ) -> Precision:
+        """Binary64 arithmetic; the named arrays are rounded where they are stored."""
+        return cls(_WIDE, _rules({"w": w, "m": m, "v": v, "g": g}, rounding), scalars="wide")
+
+    @classmethod
+    def published(
+        cls,
+        *,
+        w: Format | str | None = None,
+        m: Format | str | None = None,
+        v: Format | str | None = None,
+        g: Format | str | None = None,
+        rounding: Rounding = "nearest_even",
+    ) -> Precision:
+        """The literature's tensor-level model: binary64 master weights, gradients at Q(w), states stored rounded.
+
+        ``w`` is the format of the weights that the gradient reads (the slot ``gradient.w`` of a joined program).
+        """
+        return cls(_WIDE, _rules({"gradient.w": w, "m": m, "v": v, "g": g}, rounding), scalars="wide")
+
+    def replace(self, overrides: Mapping[str, tuple[Format | str, Rounding] | Format | str]) -> Precision:
+        """The same precision with other slots; names that match nothing raise when a program is resolved."""
+        rules = []
+        for pattern, choice in overrides.items():
+            fmt, rounding = choice if isinstance(choice, tuple) else (choice, self.default[1])
+            rules.append((pattern, named_format(fmt), parse(rounding)))
+        return replace(self, rules=self.rules + tuple(rules))
+
+    def resolve(self, program: Program) -> dict[str, Slot]:
+        """Format and rounding mode of every slot of ``program``.
+
+        Raises
+        ------
+        ValueError
+            A rule's name matches no slot of the program.
+        """
+        slots = dict.fromkeys(program.slots, self.default)
+        for pattern, fmt, rounding in self.rules:
+            matched = fnmatch.filter(program.slots, pattern)
+            if not matched:
+                raise ValueError(f"slot {pattern!r} is not in program {program.name!r}{_hint(pattern, program.slots)}")
+            slots.update(dict.fromkeys(matched, (fmt, rounding)))
+        if self.scalars in ("wide", "python"):
+            slots.update({scalar.name: _WIDE for scalar in program.scalars})
+        return slots
+
+
+def scalar_values(program: Program, precision: Precision, steps: range) -> dict[str, npt.NDArray[np.float64]]:
+    """Effective values of the scalar operands.
+
+    Parameters
+    ----------
+    steps : range of step numbers, counted from 0 (the expression's ``t`` is the step number plus 1)
+
+    Returns
+    -------
+    dict : scalar name -> float64 ``[1]`` (constant) or ``[len(steps)]``; with a per-run hyperparameter
+        ``[1 or len(steps), runs]``. A scalar of a stochastic slot is rounded to nearest even: it is set up outside the
+        step and is not an operation of it.
+    """
+    slots = precision.resolve(program)
+    values = {}
+    for scalar in program.scalars:
+        fmt, mode = slots[scalar.name]
+        mode = "nearest_even" if isinstance(mode, Stochastic) else mode
+        when = steps if scalar.per_step else range(1)
+        columns = []
+        for given in _per_run(program, scalar):
+            if precision.scalars == "stored":
+                given = {
+                    name: exact.operation("round", (float(x),), slots.get(f"scalar.{name}", precision.default)[0], mode)
+                    for name, x in given.items()
+                }
+            items = tuple(sorted(given.items()))
+            if precision.scalars == "python":
+                column = _python_column(scalar.expression, items, when)
+            else:
+                column = _rounded_column(scalar.expression, items, when, fmt, mode)
+            columns.append(column)
+        values[scalar.name] = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+    return values
+
+
+@dataclass(frozen=True)
+class ScalarReport:
+    """Declared and effective value of one scalar (of the first run, in the first step), and a warning or ''."""
+
+    name: str
+    declared: float
+    effective: float
+    warning: str
+
+
+def scalar_report(program: Program, precision: Precision, first_step: int = 0) -> list[ScalarReport]:
+    """What the format makes of each scalar, with a named warning where it changes the algorithm."""
+    when = range(first_step, first_step + 1)
+    effective = scalar_values(program, precision, when)
+    declared = scalar_values(program, replace(precision, scalars="wide"), when)
+    reports = []
+    for scalar in program.scalars:
+        wide, stored = float(declared[scalar.name].flat[0]), float(effective[scalar.name].flat[0])
+        warning = ""
+        if math.isnan(stored) or math.isinf(stored):
+            warning = f"{scalar.name} = {wide:.6g} is not finite in its format"
+        elif stored != wide and stored in (0.0, 1.0):
+            warning = f"{scalar.name} = {wide:.6g} becomes {stored:g}"
+        reports.append(ScalarReport(scalar.name, wide, stored, warning))
+    return reports
+
+
+def _per_run(program: Program, scalar: Scalar) -> list[dict[str, Any]]:
+    """The declared values a scalar depends on, one dictionary per run (a single one if none varies)."""
+    names = sorted(scalar.expression.symbols() - {STEP})
+    given = {name: program.hyperparameters[name] for name in names}
+    lengths = {len(x) for x in given.values() if np.ndim(x) == 1}
+    if not lengths:
+        return [given]
+    if len(lengths) > 1:
+        raise ValueError(f"{scalar.name}: per-run hyperparameters of different lengths {sorted(lengths)}")
+    return [{k: float(x[i]) if np.ndim(x) == 1 else x for k, x in given.items()} for i in range(lengths.pop())]
+
+
+@functools.lru_cache(maxsize=64)
+def _exact_column(expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range) -> list[Fraction]:
+    values = dict(given)
+    return [evaluate(expression, {**values, STEP: step + 1}) for step in steps]
+
+
+@functools.lru_cache(maxsize=64)
+def _odd_column(
+    expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range
+) -> npt.NDArray[np.float64]:
+    values = dict(given)
+    return np.array([evaluate_odd(expression, {**values, STEP: step + 1}) for step in steps])
+
+
+def _python_column(
+    expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range
+) -> npt.NDArray[np.float64]:
+    values = dict(given)
+    return np.array([evaluate_python(expression, {**values, STEP: step + 1}) for step in steps])
+
+
+def _rounded_column(
+    expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range, fmt: Format, mode: Rounding
+) -> npt.NDArray[np.float64]:
+    """The exact values rounded to ``fmt``, all at once where that is a ``rint`` in binary64.
+
+    Rounding to odd at 53 bits and then to nearest at p <= 51 is one rounding to nearest (Boldo and Melquiond 2008).
+    """
+    ordinary = fmt.subnormals and fmt.tiny == "round" and fmt.emin > -900
+    if mode == "nearest_even" and fmt.precision <= 51 and ordinary:
+        odd = _odd_column(expression, given, steps)
+        exponent = np.maximum(np.frexp(odd)[1] - 1, fmt.emin) - fmt.mantissa_bits
+        rounded: npt.NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(odd, -exponent)), exponent)
+        normal = np.abs(odd) >= 2.0**-900  # below, binary64 itself may have lost bits
+        if np.all(normal) and np.all(np.abs(rounded) <= fmt.max):
+            return rounded
+    return np.array([_round(x, fmt, mode) for x in _exact_column(expression, given, steps)])
+
+
+def _round(x: Fraction, fmt: Format, mode: Rounding) -> float:
+    return exact.round_value(exact.Exact("finite", abs(x), x < 0), fmt, mode)
+
+
+def _rules(arrays: Mapping[str, Format | str | None], rounding: Rounding) -> tuple[tuple[str, Format, Rounding], ...]:
+    return tuple((name, named_format(fmt), parse(rounding)) for name, fmt in arrays.items() if fmt is not None)
+
+
+def _slot(choice: Sequence[Any]) -> Slot:
+    fmt, rounding = choice
+    return named_format(fmt), parse(rounding)

@@ -1,0 +1,380 @@
+"""An optimizer step as data: a plain Python function, traced into a list of named operations.
+
+A step is written once with ordinary operators. Positional parameters are arrays, keyword-only parameters with a default
+are hyperparameters with their declared value, and a keyword-only ``t`` is the number of the step, counted from 1:
+
+>>> @step
+... def sgd(w, g, *, lr=0.1):
+...     return {"w": slot("w.sub", w - slot("update.scale", lr * g))}
+>>> sgd.slots
+('update.scale', 'w.sub', 'w', 'g', 'scalar.lr')
+>>> sgd.state
+('w',)
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from fpsim.scalars import STEP, Number, ScalarExpression
+
+# kind -> (number of operands, result is rounded). Readers say which kinds they take.
+KINDS: dict[str, tuple[int, bool]] = {
+    **dict.fromkeys(("add", "sub", "mul", "div"), (2, True)),
+    **dict.fromkeys(("round", "sqrt"), (1, True)),
+    "fma": (3, True),
+    "sum": (1, True),
+    **dict.fromkeys(
+        ("exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tanh", "sigmoid", "erf"), (1, True)
+    ),
+    **dict.fromkeys(("pow", "rem", "matmul"), (2, True)),
+    **dict.fromkeys(("neg", "abs", "sign"), (1, False)),
+    **dict.fromkeys(("max", "min", "less", "gather"), (2, False)),
+    "where": (3, False),
+    "draw": (0, False),
+    "opaque": (1, True),
+}
+# What the exact reader and the CPU machine run.
+RUNNABLE = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "max", "min"})
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A scalar operand: its name (``scalar.lr``) and its expression in the declared hyperparameters."""
+
+    name: str
+    expression: ScalarExpression
+
+    @property
+    def per_step(self) -> bool:
+        return STEP in self.expression.symbols()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. ``slot`` names it and its result; ``operands`` name arrays, scalars or earlier results."""
+
+    kind: str
+    slot: str
+    operands: tuple[str, ...]
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def rounded(self) -> bool:
+        return KINDS[self.kind][1]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A validated step: what is computed, from what, in which order.
+
+    Attributes
+    ----------
+    name : str
+    inputs : names of the arrays read, each ``[d]`` per run
+    outputs : pairs (array name, name of the value stored there at the end of the step)
+    scalars, operations : in order of first use
+    hyperparameters : declared values by name; a 1-D array holds one value per run
+    variant : which published algorithm this is, and where others differ
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[str, str], ...]
+    scalars: tuple[Scalar, ...]
+    operations: tuple[Operation, ...]
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    variant: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        defined = [*self.inputs, *(scalar.name for scalar in self.scalars)]
+        for operation in self.operations:
+            if operation.kind not in KINDS:
+                raise ValueError(f"{operation.slot}: kind {operation.kind!r}; admissible: {', '.join(KINDS)}")
+            arity = KINDS[operation.kind][0]
+            if len(operation.operands) != arity:
+                raise ValueError(
+                    f"{operation.slot}: {operation.kind} takes {arity} operands, {len(operation.operands)} given"
+                )
+            for operand in operation.operands:
+                if operand not in defined:
+                    raise ValueError(f"{operation.slot}: operand {operand!r} is not defined before it is used")
+            defined.append(operation.slot)
+        for array, value in self.outputs:
+            if value not in defined:
+                raise ValueError(f"output {array!r}: value {value!r} is not defined")
+        doubled = sorted({name for name in defined if defined.count(name) > 1})
+        if doubled:
+            raise ValueError(f"names used twice in program {self.name!r}: {', '.join(doubled)}")
+        for scalar in self.scalars:
+            missing = scalar.expression.symbols() - set(self.hyperparameters) - {STEP}
+            if missing:
+                raise ValueError(
+                    f"{scalar.name}: hyperparameters without a declared value: {', '.join(sorted(missing))}"
+                )
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Arrays that the step both reads and writes."""
+        written = {array for array, _ in self.outputs}
+        return tuple(name for name in self.inputs if name in written)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Everything that has a format: rounded operations in order, then arrays, then scalars.
+
+        The position of a slot numbers its random bits.
+        """
+        rounded = tuple(operation.slot for operation in self.operations if operation.rounded)
+        return rounded + self.inputs + tuple(scalar.name for scalar in self.scalars)
+
+    def operation(self, slot: str) -> Operation:
+        for operation in self.operations:
+            if operation.slot == slot:
+                return operation
+        raise KeyError(slot)
+
+    def bind(self, **values: Any) -> Program:
+        """The same program with other declared values; unknown names raise ``ValueError``."""
+        for name in values:
+            if name not in self.hyperparameters:
+                raise ValueError(f"hyperparameter {name!r} is unknown{_hint(name, self.hyperparameters)}")
+        return replace(self, hyperparameters={**self.hyperparameters, **values})
+
+    def __rshift__(self, following: Program) -> Program:
+        """Join: this program's outputs feed the following one's inputs of the same name.
+
+        This program's slots get the prefix ``gradient.``. What it hands over is stored once, in a slot of the array's
+        own name; a state of the following program that it reads is read through a slot ``gradient.NAME``. Where the
+        format of such a slot is that of the value, storing is the identity.
+        """
+        handed = {array: value for array, value in self.outputs if array in following.inputs}
+        if not handed:
+            raise ValueError(f"{self.name!r} >> {following.name!r}: no output of the first is an input of the second")
+        reads = [name for name in self.inputs if name in following.inputs]
+        names = {name: f"gradient.{name}" for name in reads}
+        for operation in self.operations:
+            prefixed = operation.slot.startswith("gradient.")
+            names[operation.slot] = operation.slot if prefixed else f"gradient.{operation.slot}"
+        for scalar in self.scalars:
+            for other in following.scalars:
+                if other.name == scalar.name and other != scalar:
+                    raise ValueError(
+                        f"{scalar.name} stands for two expressions: {scalar.expression}, {other.expression}"
+                    )
+        shared = {k for k in self.hyperparameters if k in following.hyperparameters}
+        for name in shared:
+            if self.hyperparameters[name] != following.hyperparameters[name]:
+                raise ValueError(f"hyperparameter {name!r} has two declared values")
+        first = [Operation("round", names[name], (name,)) for name in reads if name in following.state]
+        for name in reads:
+            if name not in following.state:
+                names[name] = name
+        first += [
+            replace(o, slot=names[o.slot], operands=tuple(names.get(x, x) for x in o.operands)) for o in self.operations
+        ]
+        first += [Operation("round", array, (names.get(value, value),)) for array, value in handed.items()]
+        inputs = [name for name in following.inputs if name not in handed]
+        inputs += [name for name in self.inputs if name not in inputs]
+        return Program(
+            name=f"{self.name} >> {following.name}",
+            inputs=tuple(inputs),
+            outputs=following.outputs,
+            scalars=tuple(dict.fromkeys((*self.scalars, *following.scalars))),
+            operations=(*first, *following.operations),
+            hyperparameters={**self.hyperparameters, **following.hyperparameters},
+            variant=following.variant,
+        )
+
+    def __str__(self) -> str:
+        lines = [f"program {self.name}: {', '.join(self.inputs)}"]
+        lines += [f"  {s.name} = {s.expression}" for s in self.scalars]
+        lines += [f"  {o.slot} = {o.kind}({', '.join(o.operands)})" for o in self.operations]
+        lines += [f"  {array} <- {value}" for array, value in self.outputs]
+        return "\n".join(lines)
+
+
+class Value:
+    """A traced array: operators append operations to the trace."""
+
+    def __init__(self, trace: _Trace, name: str) -> None:
+        self.trace, self.name = trace, name
+
+    def _with(self, kind: str, other: Any, swapped: bool = False) -> Value:
+        operands = (other, self) if swapped else (self, other)
+        return self.trace.append(kind, operands)
+
+    def __add__(self, other: Any) -> Value:
+        return self._with("add", other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self._with("add", other, swapped=True)
+
+    def __sub__(self, other: Any) -> Value:
+        return self._with("sub", other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self._with("sub", other, swapped=True)
+
+    def __mul__(self, other: Any) -> Value:
+        return self._with("mul", other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self._with("mul", other, swapped=True)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self._with("div", other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self._with("div", other, swapped=True)
+
+    def __neg__(self) -> Value:
+        return self.trace.append("neg", (self,))
+
+    def __bool__(self) -> bool:
+        raise TypeError("a traced array has no truth value: a branch on data is not a program")
+
+
+class _Trace:
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.scalars: dict[str, ScalarExpression] = {}
+
+    def append(self, kind: str, operands: Iterable[Any]) -> Value:
+        names = tuple(self._name(operand) for operand in operands)
+        taken = {operation.slot for operation in self.operations}
+        slot = kind
+        for i in range(1, len(taken) + 2):
+            if slot not in taken:
+                break
+            slot = f"{kind}_{i}"
+        self.operations.append(Operation(kind, slot, names))
+        return Value(self, slot)
+
+    def rename(self, old: str, new: str) -> Value:
+        last = self.operations[-1] if self.operations else None
+        if last is None or last.slot != old:
+            raise ValueError(f"slot {new!r}: name a value in the expression that computes it")
+        if any(operation.slot == new for operation in self.operations):
+            raise ValueError(f"slot {new!r} is used twice")
+        self.operations[-1] = replace(last, slot=new)
+        return Value(self, new)
+
+    def _name(self, operand: Any) -> str:
+        if isinstance(operand, Value):
+            if operand.trace is not self:
+                raise ValueError(f"{operand.name!r} belongs to another step")
+            return operand.name
+        if isinstance(operand, NamedScalar):
+            name, expression = f"scalar.{operand.name}", operand.expression
+        elif isinstance(operand, (ScalarExpression, int, float, Fraction)):
+            expression = ScalarExpression.of(operand)
+            name = f"scalar.{_scalar_name(expression)}"
+        else:
+            raise TypeError(f"operand {operand!r}: a traced array, a hyperparameter or a number is needed")
+        if self.scalars.setdefault(name, expression) != expression:
+            raise ValueError(f"{name} stands for two expressions: {self.scalars[name]}, {expression}")
+        return name
+
+
+@dataclass(frozen=True)
+class NamedScalar:
+    """A scalar expression with the name its slot shall have; arrays combine with it, scalars do not."""
+
+    name: str
+    expression: ScalarExpression
+
+
+def scalar(name: str, expression: ScalarExpression | Number) -> NamedScalar:
+    """Name a scalar expression: its slot is ``scalar.NAME``."""
+    return NamedScalar(name, ScalarExpression.of(expression))
+
+
+def slot(name: str, value: Value) -> Value:
+    """Name the operation that ``value`` is the result of."""
+    return value.trace.rename(value.name, name)
+
+
+def sqrt(x: Value) -> Value:
+    return x.trace.append("sqrt", (x,))
+
+
+def fma(a: Value, b: Any, c: Any) -> Value:
+    """a * b + c with one rounding."""
+    return a.trace.append("fma", (a, b, c))
+
+
+def maximum(a: Value, b: Any) -> Value:
+    return a.trace.append("max", (a, b))
+
+
+def minimum(a: Value, b: Any) -> Value:
+    return a.trace.append("min", (a, b))
+
+
+def absolute(a: Value) -> Value:
+    return a.trace.append("abs", (a,))
+
+
+def total(a: Value) -> Value:
+    """Sum over the elements of a run, sequentially from index 0, every addition rounded; the result is broadcast.
+
+    The random bits of the k-th addition (k = 1..d-1, which adds element k) are those of element k of the slot.
+    """
+    return a.trace.append("sum", (a,))
+
+
+def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: str | None = None) -> Any:
+    """Decorator: trace a plain function into a ``Program`` (see the module's docstring)."""
+    if function is None:
+        return lambda f: step(f, name=name)
+    arrays, declared, symbols = [], {}, {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            symbols[parameter.name] = ScalarExpression.symbol(parameter.name)
+            if parameter.default is not inspect.Parameter.empty:
+                declared[parameter.name] = parameter.default
+            elif parameter.name != STEP:
+                raise ValueError(f"hyperparameter {parameter.name!r} needs a default, its declared value")
+        else:
+            arrays.append(parameter.name)
+    trace = _Trace()
+    results = function(*(Value(trace, array) for array in arrays), **symbols)
+    return Program(
+        name=name or function.__name__,
+        inputs=tuple(arrays),
+        outputs=tuple((array, value.name) for array, value in results.items()),
+        scalars=tuple(Scalar(key, expression) for key, expression in trace.scalars.items()),
+        operations=tuple(trace.operations),
+        hyperparameters=declared,
+        variant=inspect.getdoc(function) or "",
+    )
+
+
+def _scalar_name(expression: ScalarExpression) -> str:
+    words = {0: "zero", 1: "one", 2: "two", 3: "three"}
+    if expression.kind == "symbol":
+        return expression.name
+    if expression.number in words:
+        return words[int(expression.number)]
+    left, right = expression.left, expression.right
+    if (
+        expression.kind == "-"
+        and left is not None
+        and right is not None
+        and left.number == 1
+        and right.kind == "symbol"
+    ):
+        return f"one_minus_{right.name}"
+    raise ValueError(f"scalar expression {expression}: give it a name with scalar(NAME, expression)")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    choices = list(known)
+    close = difflib.get_close_matches(name, choices, n=2)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(choices)}"

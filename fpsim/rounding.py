@@ -1,0 +1,106 @@
+"""The rounding modes, each with its defining inequality.
+
+Let ``q`` be the spacing of the format's grid at ``|x|`` with the exponent unbounded above, ``n = floor(|x| / q)`` and
+``nu = |x| / q - n`` in [0, 1). A mode keeps ``n`` or takes ``n + 1``; it takes ``n + 1`` iff
+
+================  =====================================================================================
+nearest_even      ``nu > 1/2``, or ``nu = 1/2`` and ``n`` is odd
+nearest_away      ``nu >= 1/2``
+toward_zero       never
+up                ``nu > 0`` and ``x > 0``
+down              ``nu > 0`` and ``x < 0``
+to_odd            ``nu > 0`` and ``n`` is even
+Stochastic(N)     ``floor(nu * 2^N) + R >= 2^N``, R an N-bit random integer (variant A)
+================  =====================================================================================
+
+Parity is that of the integer significand, so with one significand bit every tie between two nonzero numbers goes away
+from zero. Without subnormals ``q = 2^emin`` below ``2^emin``.
+
+A magnitude above the largest finite value then overflows: to the largest finite value under ``toward_zero`` and
+``to_odd`` and under the directed mode that points back to zero, else to what the format's ``overflow`` says.
+
+References: IEEE 754-2019 section 4.3; IEEE P3109 interim report section 4.7 (variant A of stochastic rounding).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Mode = Literal["nearest_even", "nearest_away", "toward_zero", "up", "down", "to_odd"]
+
+# What compiled kernels see. Stochastic rounding is one code; its number of bits is an argument.
+CODES: dict[str, int] = {
+    "nearest_even": 0,
+    "nearest_away": 1,
+    "toward_zero": 2,
+    "up": 3,
+    "down": 4,
+    "to_odd": 5,
+}
+STOCHASTIC_CODE = 6
+
+
+@dataclass(frozen=True)
+class Stochastic:
+    """Stochastic rounding with ``bits`` random bits an operation (IEEE P3109 StochasticA).
+
+    The probability of rounding away from zero is ``floor(nu * 2^bits) / 2^bits``: at most ``nu``, short of it by less
+    than ``2^-bits``. Representable values never move.
+
+    Parameters
+    ----------
+    bits : int in 1..32
+    variant : "A"
+        The only variant of this version.
+
+    Examples
+    --------
+    >>> Stochastic(bits=16)
+    Stochastic(bits=16, variant='A')
+    """
+
+    bits: int = 32
+    variant: str = "A"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= 32:
+            raise ValueError(f"Stochastic bits={self.bits!r} is outside 1..32")
+        if self.variant != "A":
+            raise ValueError(f"Stochastic variant={self.variant!r}; admissible: 'A'")
+
+    def __str__(self) -> str:
+        return f"stochastic{self.bits}"
+
+
+Rounding: TypeAlias = str | Stochastic
+
+
+def parse(rounding: Rounding) -> Rounding:
+    """The mode a user named: one of the strings above, a ``Stochastic``, or ``"stochastic"`` for ``Stochastic(16)``.
+
+    Raises
+    ------
+    ValueError
+        An unknown name; the message lists the admissible ones.
+    """
+    if isinstance(rounding, Stochastic) or (isinstance(rounding, str) and rounding in CODES):
+        return rounding
+    if rounding == "stochastic":
+        return Stochastic(bits=16)
+    raise ValueError(f"rounding={rounding!r}; admissible: {', '.join(CODES)}, stochastic, Stochastic(bits=1..32)")
+
+
+def is_nearest(rounding: Rounding) -> bool:
+    return rounding in ("nearest_even", "nearest_away")
+
+
+def code(rounding: Rounding) -> int:
+    """The integer that kernels switch on."""
+    mode = parse(rounding)
+    return STOCHASTIC_CODE if isinstance(mode, Stochastic) else CODES[mode]
+
+
+def random_bits(rounding: Rounding) -> int:
+    """Random bits that one rounding consumes: 0 unless stochastic."""
+    return rounding.bits if isinstance(rounding, Stochastic) else 0
