@@ -1,0 +1,163 @@
+"""R1-R6 against the specification: respected by every case, attained where they are called sharp."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import sympy as sp
+
+from fpsim import exact
+from fpsim.number_format import Format
+from fpsim.rounding import Stochastic, is_nearest
+from theory import rounding_model as model
+
+FORMATS = [Format(3, 1), Format(3, 2), Format(4, 3), Format(3, 0, specials="fn", overflow="nan"), Format(3, 3)]
+FORMATS += [Format(3, 2, subnormals=False), Format(3, 2, tiny="flush")]
+MODES = ["nearest_even", "nearest_away", "toward_zero", "up", "down", "to_odd"]
+
+
+def values_of(fmt: Format) -> list[Fraction]:
+    """All nonnegative values below 2^emax, read off the definition."""
+    found, x = {Fraction(0)}, Fraction(fmt.smallest_subnormal)
+    while x <= Fraction(2) ** (fmt.emax - 1):
+        found.add(x)
+        x += exact.quantum(x, fmt)
+    if fmt.tiny == "flush":
+        found = {x for x in found if x == 0 or x >= Fraction(fmt.smallest_normal)}
+    return sorted(found)
+
+
+def between(fmt: Format, shares: int = 8) -> list[Fraction]:
+    grid = values_of(fmt)
+    return [a + (b - a) * k / shares for a, b in itertools.pairwise(grid) for k in range(shares)]
+
+
+def fraction(x: sp.Expr) -> Fraction:
+    return Fraction(int(x.p), int(x.q))
+
+
+def spec(x: Fraction, fmt: Format, mode: object, word: int | None = None) -> Fraction:
+    return Fraction(exact.round_value(exact.Exact("finite", abs(x), x < 0), fmt, mode, word))
+
+
+@pytest.mark.parametrize("mode", [*MODES, Stochastic(3)], ids=str)
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_relative_and_underflow_errors(fmt: Format, mode: object) -> None:
+    low, high = (fraction(x) for x in model.low_high(fmt, mode))
+    unit = model.underflow_unit(fmt, mode)
+    words = range(1 << mode.bits) if isinstance(mode, Stochastic) else [None]
+    for x in between(fmt):
+        for sign in (1, -1):
+            for word in words:
+                y = spec(sign * x, fmt, mode, word) * sign
+                if x == 0:
+                    assert y == 0
+                elif x >= Fraction(fmt.smallest_normal):
+                    assert low * x <= y <= high * x
+                elif is_nearest(mode) or fmt.tiny == "flush":
+                    assert abs(y - x) <= unit
+                else:
+                    assert abs(y - x) < unit
+
+
+@pytest.mark.parametrize("fmt", FORMATS[:5], ids=lambda f: f.name)
+def test_factors_are_sharp(fmt: Format) -> None:
+    """Approached next to the worst point of a binade: 1 + u to nearest, 1 and 1 + 2u otherwise."""
+    tiny = Fraction(1, 10**9)
+    one = Fraction(2) ** max(fmt.emin, 0)  # small formats have no 1
+    u = Fraction(1, 2**fmt.precision)
+    low, high = (fraction(x) for x in model.low_high(fmt, "nearest_even"))
+    below, above = one * (1 + u) * (1 - tiny), one * (1 + u) * (1 + tiny)
+    assert spec(below, fmt, "nearest_even") / below < low * (1 + 2 * tiny)
+    assert spec(above, fmt, "nearest_even") / above > high * (1 - 2 * tiny)
+    low, high = (fraction(x) for x in model.low_high(fmt, "up"))
+    assert spec(one * (1 + tiny), fmt, "up") / (one * (1 + tiny)) > high * (1 - 2 * tiny)
+    x = one * (1 + 2 * u) * (1 - tiny)
+    assert spec(x, fmt, "toward_zero") / x < low * (1 + 2 * tiny)
+
+
+@pytest.mark.parametrize("fmt", [Format(3, 2), Format(4, 3)], ids=lambda f: f.name)
+def test_tiny_sums_are_exact(fmt: Format) -> None:
+    grid = values_of(fmt)[:20]
+    for a in grid:
+        for b in grid:
+            for total in (a + b, a - b):
+                if abs(total) < Fraction(fmt.smallest_normal):
+                    assert all(spec(total, fmt, mode) == total for mode in MODES)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5])
+@pytest.mark.parametrize("fmt", [Format(3, 2), Format(4, 3), Format(3, 2, subnormals=False)], ids=lambda f: f.name)
+def test_stochastic_bias_and_variance(fmt: Format, bits: int) -> None:
+    """R4 and R4n by enumerating all random words; the bias points to zero and is short of 2^-n gaps."""
+    mode, largest = Stochastic(bits), Fraction(0)
+    limit = {model.n: bits}
+    for x in between(fmt, shares=12):
+        results = [spec(x, fmt, mode, word) for word in range(1 << bits)]
+        mean = sum(results) / len(results)
+        variance = sum((y - mean) ** 2 for y in results) / len(results)
+        gap = exact.quantum(x, fmt) if x else Fraction(fmt.smallest_subnormal)
+        bound = fraction(model.bias(mode).subs({**limit, model.gap: sp.Rational(gap.numerator, gap.denominator)}))
+        assert 0 <= x - mean < bound
+        assert variance <= fraction(model.variance(mode).subs(model.gap, sp.Rational(gap.numerator, gap.denominator)))
+        largest = max(largest, (x - mean) / bound)
+    assert largest > Fraction(1, 2)  # the bias is real, not only allowed
+
+
+def test_small_steps_have_small_variance() -> None:
+    """R5: Var SR(z) <= |z - w| gap(z) for w on the grid."""
+    fmt, mode = Format(3, 2), Stochastic(6)
+    grid = values_of(fmt)
+    for z in between(fmt, shares=8):
+        results = [spec(z, fmt, mode, word) for word in range(1 << mode.bits)]
+        mean = sum(results) / len(results)
+        variance = sum((y - mean) ** 2 for y in results) / len(results)
+        gap = exact.quantum(z, fmt) if z else Fraction(0)
+        assert all(variance <= abs(z - w) * gap for w in grid)
+
+
+@pytest.mark.parametrize("mode", ["nearest_even", "nearest_away"])
+@pytest.mark.parametrize("fmt", FORMATS[:6], ids=lambda f: f.name)
+def test_nearest_moves_against_the_step_and_at_most_twice_as_far(fmt: Format, mode: str) -> None:
+    for w in values_of(fmt):
+        for step in between(fmt, shares=4):
+            for a in (step, -step):
+                s = spec(w - a, fmt, mode) - w
+                assert abs(s) <= 2 * abs(a)
+                assert s == 0 or (s < 0) == (a > 0)
+                assert abs(s + a) <= abs(a)
+
+
+@pytest.mark.parametrize("fmt", FORMATS[:6], ids=lambda f: f.name)
+def test_nearest_stays_iff_the_step_is_at_most_half_the_gap(fmt: Format) -> None:
+    for w in values_of(fmt):
+        for side in (1.0, -1.0):
+            gap = Fraction(float(model.gap_toward(np.array([float(w)]), np.array([-side]), fmt)[0]))
+            for share in (Fraction(0), Fraction(1, 3), Fraction(1, 2), Fraction(501, 1000), Fraction(1)):
+                stays = spec(w - share * gap * int(side), fmt, "nearest_even") == w
+                if share != Fraction(1, 2):
+                    assert stays == (share < Fraction(1, 2))
+            tie = spec(w - gap * int(side) / 2, fmt, "nearest_even")
+            assert tie in (w, w - gap * int(side))
+
+
+@pytest.mark.parametrize("fmt", [f for f in FORMATS if f.tiny == "round"], ids=lambda f: f.name)
+def test_gaps_are_the_distances_of_neighbours(fmt: Format) -> None:
+    grid = values_of(fmt)
+    inner = np.array([float(x) for x in grid[1:-1]])
+    up = np.array([float(x) for x in grid[2:]]) - inner
+    down = inner - np.array([float(x) for x in grid[:-2]])
+    for sign in (1.0, -1.0):
+        np.testing.assert_array_equal(model.gap_toward(sign * inner, sign * np.ones_like(inner), fmt), up)
+        np.testing.assert_array_equal(model.gap_toward(sign * inner, -sign * np.ones_like(inner), fmt), down)
+    np.testing.assert_array_equal(model.gap_toward(inner, np.zeros_like(inner), fmt), np.maximum(up, down))
+
+
+def test_expressions_are_in_the_format_symbols() -> None:
+    assert model.relative_high("nearest_even").free_symbols == {model.p}
+    assert model.underflow("nearest_even").free_symbols == {model.p, model.emin}
+    assert sp.simplify(model.relative_high("nearest_even") - 1 - model.u / (1 + model.u)) == 0
+    assert sp.limit(model.relative_low("nearest_even"), model.p, sp.oo) == 1

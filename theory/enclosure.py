@@ -1,0 +1,149 @@
+"""Numbers that cannot lie: SymPy expressions evaluated in ball arithmetic (Arb), ends rounded outward.
+
+>>> import sympy as sp
+>>> x = sp.Symbol("x")
+>>> low, high = enclose(sp.sqrt(x) / 3, {x: 2})
+>>> low < high < low * (1 + 1e-15)
+True
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+import sympy as sp
+from flint import arb, ctx, fmpq
+
+BITS = 160  # three binary64 significands: cancellation of two operands still leaves an accurate float
+
+Number: TypeAlias = int | float | Fraction
+Ball: TypeAlias = Any  # flint.arb
+Evaluator: TypeAlias = Callable[[Sequence[Ball]], Ball]
+
+
+def ball(x: Number | Ball) -> Ball:
+    """The ball of one number: exact for an int or float, an enclosure for a Fraction; a ball is returned as is."""
+    if isinstance(x, arb):
+        return x
+    if isinstance(x, Fraction):
+        return arb(fmpq(x.numerator, x.denominator))
+    if isinstance(x, (int, np.integer)):
+        return arb(int(x))
+    return arb(float(x))
+
+
+def compile_expression(expression: sp.Expr, symbols: Sequence[sp.Symbol]) -> Evaluator:
+    """Turn an expression into a function of balls, one per symbol, in that order.
+
+    Understands numbers, + * powers, exp, log, Abs, Min, Max. ``ValueError`` names anything else.
+    """
+    places = {symbol: index for index, symbol in enumerate(symbols)}
+
+    def build(e: sp.Expr) -> Evaluator:
+        if e in places:
+            place = places[e]
+            return lambda values: values[place]
+        if isinstance(e, sp.Rational):
+            numerator, denominator = int(e.p), int(e.q)
+            # built at call time: the working precision of the call decides the radius of 1/3
+            return lambda values: arb(fmpq(numerator, denominator)) if denominator != 1 else arb(numerator)
+        if isinstance(e, sp.Float):
+            raise ValueError(f"{e}: a decimal float in a formula is not exact; write a Rational or pass a value")
+        if e is sp.oo:
+            return lambda values: arb.pos_inf()
+        if e is sp.E:
+            return lambda values: arb(1).exp()
+        parts = [build(a) for a in e.args]
+        if isinstance(e, sp.Add):
+            return lambda values: _fold(arb(0), parts, values, lambda x, y: x + y)
+        if isinstance(e, sp.Mul):
+            return lambda values: _fold(arb(1), parts, values, lambda x, y: x * y)
+        if isinstance(e, sp.Pow):
+            return _power(e, parts)
+        if isinstance(e, sp.Max):
+            return lambda values: _fold(None, parts, values, lambda x, y: x.max(y))
+        if isinstance(e, sp.Min):
+            return lambda values: _fold(None, parts, values, lambda x, y: x.min(y))
+        if isinstance(e, sp.exp):
+            return lambda values: parts[0](values).exp()
+        if isinstance(e, sp.log):
+            return lambda values: parts[0](values).log()
+        if isinstance(e, sp.Abs):
+            return lambda values: abs(parts[0](values))
+        if isinstance(e, sp.Symbol):
+            raise ValueError(f"no value for symbol {e}; given: {', '.join(map(str, symbols))}")
+        raise ValueError(f"{type(e).__name__} cannot be enclosed: {e}")
+
+    return build(sp.sympify(expression))
+
+
+def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Number | Ball], bits: int = BITS) -> Ball:
+    """The ball that certainly holds the expression's value. Not finite where the expression is undefined."""
+    symbols = list(values)
+    with ctx.workprec(bits):
+        return compile_expression(expression, symbols)([ball(values[s]) for s in symbols])
+
+
+def ends(x: Ball) -> tuple[float, float]:
+    """Lower and upper end of a ball as floats, rounded outward; (-inf, inf) if the ball is not finite."""
+    if x.is_nan():
+        return -math.inf, math.inf
+    # at a higher precision than the ball's own, so that lower() and upper() do not widen it
+    with ctx.workprec(4 * BITS):
+        low, high = x.lower(), x.upper()
+    a, b = float(low), float(high)
+    while arb(a) > low:
+        a = math.nextafter(a, -math.inf)
+    while arb(b) < high:
+        b = math.nextafter(b, math.inf)
+    return a, b
+
+
+def enclose(expression: sp.Expr, values: Mapping[sp.Symbol, Number | Ball], bits: int = BITS) -> tuple[float, float]:
+    """``ends(evaluate(...))``: the expression's value lies between the two floats."""
+    return ends(evaluate(expression, values, bits))
+
+
+def largest_root(a: Number | Ball, b: Number | Ball, c: Number | Ball, bits: int = BITS) -> Ball:
+    """The largest G with a G^2 <= b G + c, that is (b + sqrt(b^2 + 4ac)) / (2a).
+
+    Raises
+    ------
+    ValueError
+        a is not certainly positive (no upper bound follows) or c is certainly negative.
+    """
+    with ctx.workprec(bits):
+        x, y, z = ball(a), ball(b), ball(c)
+        if not x > 0:
+            raise ValueError(f"a={x.str(8)} is not certainly positive: a G^2 <= b G + c bounds nothing")
+        if z < 0:
+            raise ValueError(f"c={z.str(8)} is negative; admissible: [0, inf)")
+        # a radicand that dips below zero by its radius only is still nonnegative: c >= 0 by hypothesis
+        radicand = (y * y + 4 * x * z).nonnegative_part()
+        return (y + radicand.sqrt()) / (2 * x)
+
+
+def _fold(
+    start: Ball | None, parts: list[Evaluator], values: Sequence[Ball], join: Callable[[Ball, Ball], Ball]
+) -> Ball:
+    result = start
+    for part in parts:
+        x = part(values)
+        result = x if result is None else join(result, x)
+    return result
+
+
+def _power(e: sp.Pow, parts: list[Evaluator]) -> Evaluator:
+    base, exponent = parts
+    power = e.exp
+    if isinstance(power, sp.Integer):
+        n = int(power)
+        return lambda values: base(values) ** n
+    if isinstance(power, sp.Rational) and power.q == 2:
+        n = int(power.p)
+        return lambda values: base(values).sqrt() ** n
+    return lambda values: base(values) ** exponent(values)

@@ -1,0 +1,122 @@
+"""What one rounding can do, from the format: facts R1-R6 as expressions in p, emin and the number of random bits n.
+
+Write fl for a correctly rounded operation with exact result x, and let no overflow occur.
+
+R1, R2  x is 0 or |x| >= 2^emin:  fl(x) = x (1 + delta),  l <= 1 + delta <= h.
+        To nearest l = 1/(1+u), h = (1+2u)/(1+u) with u = 2^-p (attained, up to a limit). In every other mode
+        l = 1/(1+2u), h = 1+2u (never attained).
+R3      any x:  fl(x) = x (1 + delta) + eta',  delta eta' = 0,  |eta'| <= eta/2 to nearest, < eta otherwise, with
+        eta = 2^(emin-p+1) (2^emin without subnormals; 2^emin in every mode if tiny results are flushed).
+        eta' = 0 for + and - whose operands and result lie on one grid: the sum of multiples of eta is one.
+R4      two-valued results, f the fraction of the gap Delta below x:  Var = q (1-q) Delta^2 <= Delta^2/4, q = P(up).
+        With infinitely many random bits q = f and the mean is x.
+R4n     variant A with n bits: q = floor(f 2^n)/2^n, so |E fl(x)| <= |x| and |x| - |E fl(x)| < 2^-n Delta, exactly 0 iff
+        f 2^n is an integer: a bias toward zero.
+R5      w on the grid, z real:  Var SR(z) <= |z - w| Delta(z): w does not lie inside the gap that holds z.
+R6      w on the grid, to nearest:  |fl(w - a) - (w - a)| <= min(Delta/2, |a|), so s = fl(w-a) - w is 0 or has the sign
+        of -a, and |s| <= 2|a|. It is 0 iff |a| <= gap/2 (at a tie: iff w wins), gap to the neighbour on the side of -a.
+
+Source: Jeannerod and Rump, Math. Comp. 87 (2018), Table 1 (R1); the rest is derived here from the definitions in
+``fpsim.exact`` and held against them exhaustively in ``tests/theory/test_rounding_model.py``.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import sympy as sp
+
+from fpsim.number_format import Format
+from fpsim.rounding import Rounding, Stochastic, is_nearest
+from theory.window import FloatArray
+
+p = sp.Symbol("p", integer=True, positive=True)  # significand bits, the implicit one included
+emin = sp.Symbol("e_min", integer=True)  # exponent of the smallest normal number
+n = sp.Symbol("n", integer=True, positive=True)  # random bits
+gap = sp.Symbol("Delta", positive=True)  # distance of the two neighbours of the exact result
+u = 2**-p
+
+
+def relative_low(rounding: Rounding) -> sp.Expr:
+    """l of R1, R2: fl(x) >= l x for x > 0 without underflow."""
+    return 1 / (1 + u) if is_nearest(rounding) else 1 / (1 + 2 * u)
+
+
+def relative_high(rounding: Rounding) -> sp.Expr:
+    """h of R1, R2: fl(x) <= h x for x > 0 without underflow."""
+    return (1 + 2 * u) / (1 + u) if is_nearest(rounding) else 1 + 2 * u
+
+
+def underflow(rounding: Rounding, *, subnormals: bool = True, flush: bool = False) -> sp.Expr:
+    """Bound of |eta'| of R3."""
+    if flush:
+        return 2**emin
+    eta = 2 ** (emin - p + 1) if subnormals else 2**emin
+    return eta / 2 if is_nearest(rounding) else eta
+
+
+def variance(rounding: Rounding) -> sp.Expr:
+    """R4: bound of the variance of one stochastic rounding in its gap; 0 for deterministic modes."""
+    return gap**2 / 4 if isinstance(rounding, Stochastic) else sp.Integer(0)
+
+
+def bias(rounding: Rounding) -> sp.Expr:
+    """R4n: bound of |E fl(x) - x| for n random bits, variant A; for deterministic modes the error itself."""
+    if isinstance(rounding, Stochastic):
+        return gap / 2**n
+    return gap / 2 if is_nearest(rounding) else gap
+
+
+def at(expression: sp.Expr, fmt: Format, rounding: Rounding) -> sp.Expr:
+    """The expression for one format and mode: p, emin and n replaced; exact rationals remain.
+
+    Examples
+    --------
+    >>> from fpsim.formats import format
+    >>> at(relative_high("nearest_even"), format("bfloat16"), "nearest_even")
+    258/257
+    """
+    bits = rounding.bits if isinstance(rounding, Stochastic) else 1
+    return sp.sympify(expression).subs({p: fmt.precision, emin: fmt.emin, n: bits})
+
+
+def low_high(fmt: Format, rounding: Rounding) -> tuple[sp.Rational, sp.Rational]:
+    """(l, h) of one slot as exact rationals."""
+    return at(relative_low(rounding), fmt, rounding), at(relative_high(rounding), fmt, rounding)
+
+
+def underflow_unit(fmt: Format, rounding: Rounding) -> Fraction:
+    """|eta'| of one slot as an exact rational."""
+    bound = at(underflow(rounding, subnormals=fmt.subnormals, flush=fmt.tiny == "flush"), fmt, rounding)
+    return Fraction(int(bound.p), int(bound.q))
+
+
+def gap_toward(w: FloatArray, direction: FloatArray, fmt: Format) -> FloatArray:
+    """Distance from a stored value to its neighbour on one side, the exponent unbounded above.
+
+    Parameters
+    ----------
+    w : float64, values of ``fmt``
+    direction : float64, same shape; only its sign counts. Where it is 0 the larger of the two gaps is given.
+
+    Returns
+    -------
+    float64, exact. Below a power of two the gap is half of the one above, unless the power is 2^emin or less.
+
+    Examples
+    --------
+    >>> gap_toward(np.array([1.0, 1.0, -1.0]), np.array([1.0, -1.0, 1.0]), Format(8, 7))
+    array([0.0078125 , 0.00390625, 0.00390625])
+    """
+    fraction, exponent = np.frexp(np.abs(w))
+    binade = np.where(w == 0.0, fmt.emin, np.maximum(exponent - 1, fmt.emin))
+    above = np.ldexp(1.0, binade - fmt.mantissa_bits)
+    halved = (fraction == 0.5) & (exponent - 1 > fmt.emin)
+    below = np.where(halved, above / 2, above)
+    if not fmt.subnormals:
+        at_zero, at_smallest = w == 0.0, np.abs(w) == fmt.smallest_normal
+        above = np.where(at_zero, fmt.smallest_normal, above)
+        below = np.where(at_zero | at_smallest, fmt.smallest_normal, below)
+    side = np.where(direction * np.sign(w) < 0, below, above)
+    return np.asarray(np.where(direction == 0, np.maximum(above, below), side), dtype=np.float64)

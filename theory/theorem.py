@@ -1,0 +1,100 @@
+"""What a theorem is and what evaluating it on a run gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from theory.derivation import Claim, Derivation
+from theory.window import FloatArray, Window
+
+Tightness: TypeAlias = Literal["law", "exact", "sharp", "upper"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A hypothesis of a theorem, held against a run: its name, whether it holds, and the numbers that say so."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A theorem's number for one run.
+
+    Attributes
+    ----------
+    theorem : identifier, ``"T6"``
+    quantity : what is bounded, in words; the theorem's ``measured`` gives the samples of the same quantity
+    hypotheses : each with its verdict; the bound is applicable iff all hold
+    lower, upper : ends of the enclosure of the bound's value, rounded outward; NaN if not applicable
+    per_seed : [S] upper end of each seed's own bound (NaN: this seed is not covered), for theorems that hold for every
+        single run; ``upper`` is then the root mean square over the covered seeds. None for expectations.
+    exponent : 2 if ``measured`` gives samples of the square of the bounded quantity (an expectation of squares is
+        bounded, its root is reported), else 1
+    note : what a reader of the number must know (seeds not covered, say)
+    """
+
+    theorem: str
+    quantity: str
+    hypotheses: tuple[Hypothesis, ...]
+    lower: float = float("nan")
+    upper: float = float("nan")
+    per_seed: FloatArray | None = None
+    exponent: int = 1
+    note: str = ""
+
+    @property
+    def applicable(self) -> bool:
+        return all(hypothesis.ok for hypothesis in self.hypotheses)
+
+    @property
+    def reason(self) -> str:
+        """The first hypothesis that fails, with its numbers; empty if the bound applies."""
+        return next((f"{h.name}: {h.detail}" if h.detail else h.name for h in self.hypotheses if not h.ok), "")
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A theorem: statement, checked derivations, and its evaluation on a run.
+
+    Attributes
+    ----------
+    identifier, title : ``"T6"`` and a line of prose
+    quantity : what ``evaluate`` bounds and ``measured`` measures
+    tightness : ``law`` (two-sided), ``exact``, ``sharp`` (attained up to a small factor), ``upper``
+    source : where it comes from, or ``"derived here"``
+    statement : the final claim of the main derivation
+    derivations : all of them are checked by the tests; the first one ends with ``statement``
+    evaluate : Window -> Bound; never raises on a run that misses a hypothesis, but says which
+    measured : Window -> [S], the samples that the verdict compares with the bound
+    optimizers : the optimizers whose floor this theorem is about
+    """
+
+    identifier: str
+    title: str
+    quantity: str
+    tightness: Tightness
+    source: str
+    statement: Claim
+    derivations: tuple[Derivation, ...]
+    evaluate: Callable[[Window], Bound] = field(repr=False)
+    measured: Callable[[Window], FloatArray] = field(repr=False)
+    optimizers: tuple[str, ...] = ()
+
+
+def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hypothesis]:
+    """Two hypotheses: no overflow and no invalid operation anywhere, no underflow in the named slots."""
+    spoiled = {s: n for events in (window.overflow, window.invalid) for s, n in events.items() if n}
+    tiny = {s: n for s in slots if (n := window.underflow[s])}
+    return (
+        Hypothesis("no overflow or invalid operation", not spoiled, _listed(spoiled)),
+        Hypothesis("no underflow", not tiny, _listed(tiny)),
+    )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} in {slot}" for slot, count in counts.items())

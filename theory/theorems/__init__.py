@@ -1,0 +1,35 @@
+"""The theorems, one per file ``tNN_name.py`` with a module constant ``THEOREM``. Adding a file adds a theorem.
+
+>>> "T6" in theorems()
+True
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+
+from theory.theorem import Theorem
+
+
+@functools.cache
+def theorems() -> dict[str, Theorem]:
+    """All theorems by identifier, in the order of their numbers."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("t"))
+    found = [importlib.import_module(f"{__name__}.{name}").THEOREM for name in names]
+    return {theorem.identifier: theorem for theorem in found}
+
+
+def theorem(identifier: str) -> Theorem:
+    """One theorem.
+
+    Raises
+    ------
+    ValueError
+        There is none of this name; the message lists them.
+    """
+    try:
+        return theorems()[identifier]
+    except KeyError:
+        raise ValueError(f"theorem {identifier!r} is unknown; admissible: {', '.join(theorems())}") from None

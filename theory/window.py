@@ -1,0 +1,91 @@
+"""The record of a run on its stationary window: everything that a theorem's hypotheses and constants read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from fpsim.number_format import Format
+    from fpsim.program import Program
+    from fpsim.rounding import Rounding
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One cell, all seeds, over the steps first_step .. first_step+steps-1. S counts seeds, d coordinates.
+
+    Attributes
+    ----------
+    optimizer : ``"sgd"``, ``"momentum"``, ``"rmsprop"`` or ``"adam"``
+    program : what the machine ran; ``gradient >> step`` when the gradient is computed inside the machine
+    slots : slot -> (Format, rounding mode), the resolved precision
+    scalars : effective (stored) constant scalars by name, ``"scalar.lr"``; scalars that change per step are absent
+    hyperparameters : declared values
+    dimension : d
+    smoothness : L, an upper bound
+    strong_convexity : mu (or PL constant), a lower bound; 0 if there is none
+    curvature : [d] upper bounds of |d^2F/dw_i^2| of a separable problem, else None
+    box : |w_i| <= box is where ``smoothness`` holds; None means everywhere
+    gradient_inside : whether the machine computed the gradient operation by operation
+    gradient_error : [d] absolute error bound of the binary64 gradient before it is rounded to slot ``g``; zeros inside
+    gradient_bound : [d] bound of |true gradient| on the window
+    noise : ``"none"``, ``"gaussian"`` or ``"minibatch"``
+    first_step, steps : the window
+    start, end : state name -> [d, S], before the first and after the last step of the window
+    loss_start, loss_end : [S], F - F*
+    min_abs, max_abs : name -> [d, S], extremes of |value| over the window of every tracked slot and array, the starting
+        states included; ``"g"`` is the rounded stochastic gradient that the step used
+    underflow, overflow, invalid : slot -> number of events over the window, all seeds together
+    halted : [S], a deterministic run whose state did not change in its last step
+    end_gradient : [d, S], true gradient at the end state, in binary64
+    squared_gradient : [n, S], squared norm of the true gradient before n steps chosen one per stratum at random
+    step_ratio : [S], Adam: max over recorded steps and coordinates of |m|/sqrt(v) of the stored states (0/0 counts 0)
+    stationary : result of the stationarity test, None where it was not made
+    outcome : what became of the run
+    exact_constants : constant inputs that lie on the grid of their slot, so that storing them changed nothing
+    """
+
+    optimizer: str
+    program: Program
+    slots: Mapping[str, tuple[Format, Rounding]]
+    scalars: Mapping[str, float]
+    hyperparameters: Mapping[str, float]
+    dimension: int
+    smoothness: float
+    strong_convexity: float
+    curvature: FloatArray | None
+    box: float | None
+    gradient_inside: bool
+    gradient_error: FloatArray
+    gradient_bound: FloatArray
+    noise: str
+    first_step: int
+    steps: int
+    start: Mapping[str, FloatArray]
+    end: Mapping[str, FloatArray]
+    loss_start: FloatArray
+    loss_end: FloatArray
+    min_abs: Mapping[str, FloatArray]
+    max_abs: Mapping[str, FloatArray]
+    underflow: Mapping[str, int]
+    overflow: Mapping[str, int]
+    invalid: Mapping[str, int]
+    halted: BoolArray
+    end_gradient: FloatArray
+    squared_gradient: FloatArray
+    step_ratio: FloatArray | None = None
+    stationary: bool | None = None
+    outcome: str = ""
+    exact_constants: tuple[str, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        return int(self.halted.shape[0])
