@@ -1,0 +1,1 @@
+"""The studies: problems, runs, floors, stores, engines and the command line."""
