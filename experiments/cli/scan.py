@@ -1,0 +1,207 @@
+"""Run optimizers at many mantissa widths, with every operation rounded, and hold the measured floors against
+proven bounds. Without arguments: SGD, RMSprop and Adam on three problems, 1..23 mantissa bits, round to nearest
+and stochastic rounding. Finished cells are kept; the same command resumes with the missing ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import UsageError
+
+FLAGS = {
+    "optimizer": ("NAMES", "optimizers, comma-separated (default: sgd,rmsprop,adam)"),
+    "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic)"),
+    "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7 or 1..4,8; a..b is inclusive (default: 1..23)"),
+    "exponent": ("WIDTHS", "exponent bits, written likewise (default: 8)"),
+    "rounding": ("NAMES", "rounding modes, comma-separated (default: nearest_even,stochastic)"),
+    "random_bits": ("N", "random bits of one stochastic rounding (default: 16)"),
+    "seeds": ("N", "runs of each cell; a seed sets start point, noise and random bits (default: 8)"),
+    "seed": ("N", "the root of all random bits (default: 0)"),
+}
+# These have one default for each optimizer and problem; the header of a run prints them.
+CONSTANTS = {
+    "steps": ("N", "optimizer steps"),
+    "lr": ("X", "learning rate"),
+    "momentum": ("X", "momentum"),
+    "beta1": ("X", "decay of the first moment"),
+    "beta2": ("X", "decay of the second moment"),
+    "eps": ("X", "added to the denominator"),
+    "noise": ("KIND", "gradient noise: none, gaussian or minibatch"),
+    "sigma": ("X", "standard deviation of gaussian noise, each coordinate"),
+    "batch": ("N", "samples of a minibatch"),
+    "dimension": ("N", "number of weights, where the problem leaves it open"),
+    "window": ("SHARE", "share of the steps, at the end, that is measured"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    grid = parser.add_argument_group("what to run")
+    grid.add_argument("--study", metavar="FILE", type=Path, help="a TOML file whose keys are these flags; flags win")
+    for key, (metavar, text) in FLAGS.items():
+        grid.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
+    constants = parser.add_argument_group("constants (default: one for each optimizer and problem, see --dry-run)")
+    for key, (metavar, text) in CONSTANTS.items():
+        constants.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
+    how = parser.add_argument_group("how and where")
+    how.add_argument(
+        "--engine", metavar="ENGINE", default="threads", help="serial, threads, processes or dask (default: threads)"
+    )
+    how.add_argument("--workers", metavar="N", help="batches at a time (default: the processors this process may use)")
+    how.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    how.add_argument("--out", metavar="DIR", type=Path, default=Path("fpsim-results/scan"), help="default: %(default)s")
+    how.add_argument("--dry-run", action="store_true", help="print constants, cells and batches, and do nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    from experiments import backends, engine, store
+    from experiments.fields import StudyError, integer
+
+    try:
+        study = _study(args)
+        backends.check_engine(args.engine, args.scheduler)
+        workers = engine.available_workers() if args.workers is None else integer(1, 4096)("workers", args.workers)
+        cells = study.cells()
+        header = _header(study, cells)
+    except StudyError as error:
+        raise UsageError(f"fpsim scan: error: {_origin(args, error)}") from error
+    except ValueError as error:  # a value that only the problem itself can refuse
+        raise UsageError(f"fpsim scan: error: {' '.join(str(error).split())}") from error
+    if args.dry_run:
+        return _dry_run(args, header, cells, workers)
+    try:
+        store.prepare(args.out)
+    except store.StoreError as error:
+        raise UsageError(f"fpsim scan: error: --out: {error}") from error
+    try:
+        return _scan(args, study, cells, workers, header)
+    except StudyError as error:  # a scheduler that does not answer shows only now
+        raise UsageError(f"fpsim scan: error: {_origin(args, error)}") from error
+    except store.StoreError as error:  # the disk is full, say
+        print(f"fpsim scan: stopped: {error}", file=sys.stderr)
+        return 1
+
+
+def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: int, header: list[str]) -> int:
+    from experiments import engine, store
+    from experiments.cli.progress import Progress, clock
+
+    started = time.monotonic()
+    rows, damaged = store.read_finished(args.out, cells)
+    missing = [cell for cell in cells if cell.key not in rows]
+    work = engine.batches(missing, workers)
+    print("\n".join(header))
+    print(f"engine: {args.engine}, {workers} workers, {len(work)} batches; results: {args.out}")
+    if rows:
+        print(f"resuming: {len(rows)} of {len(cells)} cells are finished in {args.out}, {len(missing)} to run")
+    print(flush=True)
+    for line in damaged:
+        print(f"fpsim scan: {line}", file=sys.stderr)
+
+    reasons: set[str] = set()
+
+    def finished(done: Sequence[Any], made: list[dict[str, Any]] | None, error: BaseException | None) -> None:
+        reason, trace = engine.describe(error) if error is not None else ("", "")
+        for cell, row in zip(done, made or [store.failed_row(c, reason) for c in done], strict=True):
+            rows[cell.key] = store.keep_cell(args.out, cell, row, trace)
+        if error is not None and reason not in reasons:  # the table lists every failed cell
+            reasons.add(reason)
+            cell = done[0]
+            which = f"{cell.optimizer} {cell.problem} {cell.rounding} m={cell.mantissa_bits}"
+            progress.say(f"fpsim scan: {which} failed: {reason}")
+        progress.advance(cells=len(done))
+
+    stop = engine.Stop()
+    with engine.stop_on_signals(stop), Progress(len(missing), sum(cell.cost for cell in missing)) as progress:
+        stop.noticed = lambda: progress.say("fpsim scan: stopping; finished cells are kept (once more: at once)")
+        if work:
+            where = {"engine": args.engine, "workers": workers, "scheduler": args.scheduler}
+            engine.execute(work, finished, **where, advance=progress.advance, stop=stop)
+    found = [rows[cell.key] for cell in cells if cell.key in rows]
+    if found:
+        _publish(args.out, study, found, len(cells))
+    print(f"time: {clock(time.monotonic() - started)}")
+    return _end(args.out, found, len(cells), stop.signal)
+
+
+def _publish(out: Path, study: Any, rows: list[dict[str, Any]], cells: int) -> None:
+    """Write the merged file, print the table, draw the figure: of all that is there."""
+    from experiments import store
+    from experiments.cli.scan_table import print_table
+
+    merged = store.write_scan(out, study, rows, cells)
+    print_table(rows)
+    from paper_figures import floors
+
+    figures = floors.build(rows, out)
+    print(f"\ntable: {merged} ({len(rows)} of {cells} cells, one row each)")
+    if figures:
+        print(f"figure: {', '.join(str(path) for path in figures)}")
+
+
+def _end(out: Path, rows: Sequence[dict[str, Any]], cells: int, signal: int | None) -> int:
+    """Say what went wrong, if anything, and turn it into an exit code."""
+    from experiments.store import FAILED
+
+    failed = sum(row["outcome"] == FAILED for row in rows)
+    violated = sum(row["verdict"] == "violated" for row in rows)
+    if violated:
+        print(f"fpsim scan: {violated} cells violate a proven bound, which is a bug: please report it", file=sys.stderr)
+    if failed:
+        print(f"fpsim scan: {failed} cells failed; the same command tries only them again", file=sys.stderr)
+    if signal is not None and len(rows) < cells:
+        there = (
+            f"{len(rows) - failed} of {cells} cells are finished and kept in {out}" if rows else "no cell was finished"
+        )
+        print(f"fpsim scan: interrupted; {there}; the same command resumes with the rest", file=sys.stderr)
+        return 128 + signal
+    return 1 if failed or violated else 0
+
+
+def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], workers: int) -> int:
+    from experiments import engine, store
+    from experiments.cli.scan_header import spans
+
+    rows, _ = store.read_finished(args.out, cells)
+    missing = [cell for cell in cells if cell.key not in rows]
+    work = engine.batches(missing, workers)
+    print("\n".join(header))
+    print(f"to run: {len(missing)} of {len(cells)} cells ({len(rows)} are finished in {args.out})")
+    cost = sum(batch.cost for batch in work)
+    print(f"batches: {len(work)} on {workers} {args.engine} workers; {cost:.3g} element-steps")
+    for batch in work:
+        first = batch.cells[0]
+        widths: dict[int, list[int]] = {}
+        for cell in batch.cells:
+            widths.setdefault(cell.exponent_bits, []).append(cell.mantissa_bits)
+        formats = " ".join(f"e{exponent}m{spans(mantissas)}" for exponent, mantissas in widths.items())
+        print(f"  {first.optimizer} {first.problem} {first.rounding}: {formats} ({batch.cost:.3g})")
+    return 0
+
+
+def _header(study: Any, cells: Sequence[Any]) -> list[str]:
+    from experiments.cli.scan_header import header
+
+    return header(study, cells)
+
+
+def _study(args: argparse.Namespace) -> Any:
+    from experiments.study import Study, load
+
+    given = {key: value for key in (*FLAGS, *CONSTANTS) if (value := getattr(args, key)) is not None}
+    return Study.build((load(args.study) if args.study is not None else {}) | given)
+
+
+def _origin(args: argparse.Namespace, error: Any) -> str:
+    """The error with the place its value came from: a flag, or a key of the study file."""
+    if args.study is not None and error.key != "study" and getattr(args, error.key, None) is None:
+        return f"{args.study}: {error.key}: {error.message}"
+    return f"{_flag(error.key)}: {error.message}"
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")

@@ -1,0 +1,280 @@
+"""From cells to rows: run a batch, watch its window, evaluate the bound, keep the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+import fpsim
+from experiments.floors import Floor, measure
+from experiments.problems import PROBLEMS
+from experiments.study import Cell
+from experiments.trajectory import Trajectory
+from fpsim.precision import scalar_report, scalar_values
+from fpsim.random_bits import Key, philox4x32
+from theory.theorem import Theorem
+from theory.theorems import theorem
+from theory.verdict import verdict
+from theory.window import Window
+
+Array = npt.NDArray[np.float64]
+Events: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
+
+# Samples of the window. Each is taken at a random step of its stratum, so that their mean is unbiased for the average
+# over all steps, which is what the theorems bound.
+SAMPLES = 64
+SAMPLING = 0x53414D50  # "SAMP": the key of the random steps
+
+
+class Cancelled(Exception):
+    """The caller asked to stop."""
+
+
+@dataclass
+class _Record:
+    """What is kept of a batch while it runs; arrays are ``[.., blocks, seeds]``."""
+
+    squared: list[Array] = field(default_factory=list)
+    loss: list[Array] = field(default_factory=list)
+    frozen: list[Array] = field(default_factory=list)
+    step_ratio: Array | None = None
+
+
+def run_batch(
+    cells: Sequence[Cell],
+    report: Callable[[int], None] = lambda done: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:
+    """Run cells that differ only in their format, in lockstep.
+
+    Parameters
+    ----------
+    cells : at least one
+    report : called with the element-steps done since its last call
+    cancelled : asked between strata
+
+    Returns
+    -------
+    list of dict : one row a cell, with the columns of ``experiments.store.SCHEMA``
+
+    Raises
+    ------
+    Cancelled
+    """
+    began = time.perf_counter()
+    cell = cells[0]
+    problem = PROBLEMS[cell.problem](dimension=cell.dimension)
+    trajectory = Trajectory(cells, problem)
+    stride = max(1, round(cell.steps * cell.window) // SAMPLES)
+    window_steps = min(cell.steps, SAMPLES * stride)
+    first_step = cell.steps - window_steps
+    cost = cell.dimension * cell.seeds * len(cells)
+
+    first_loss = _lanes(problem.loss_gap(trajectory.state("w")), cells)
+    record = _Record()
+    trajectory.advance(first_step % stride)
+    for stratum in range(first_step // stride):
+        if cancelled():
+            raise Cancelled
+        _sample(trajectory, cells, _offset(cell, stratum, stride), stride, record)
+        report(stride * cost)
+    trajectory.machine.reset_extremes()
+    trajectory.machine.reset_events()
+    record.squared, record.loss, record.frozen = [], [], []
+    start = {name: trajectory.state(name) for name in trajectory.program.state}
+    for stratum in range(first_step // stride, first_step // stride + window_steps // stride):
+        if cancelled():
+            raise Cancelled
+        _sample(trajectory, cells, _offset(cell, stratum, stride), stride, record)
+        report(stride * cost)
+    end = {name: trajectory.state(name) for name in trajectory.program.state}
+    extremes, events = trajectory.machine.extremes(), trajectory.machine.events()
+    halted = _halts(trajectory, end)
+    watched = _Watched(trajectory, first_step, window_steps, start, end, record, extremes, events, halted, first_loss)
+    seconds = (time.perf_counter() - began) / len(cells)
+    return [_row(cell, index, watched, seconds) for index, cell in enumerate(cells)]
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A finished batch, before it is cut into cells."""
+
+    trajectory: Trajectory
+    first_step: int
+    steps: int
+    start: Mapping[str, Array]
+    end: Mapping[str, Array]
+    record: _Record
+    extremes: Mapping[str, tuple[Array, Array]]
+    events: Events
+    halted: npt.NDArray[np.bool_]
+    first_loss: Array
+
+
+def _sample(trajectory: Trajectory, cells: Sequence[Cell], offset: int, stride: int, record: _Record) -> None:
+    """Advance one stratum and look at the step number ``offset`` in it."""
+    problem = trajectory.problem
+    trajectory.advance(offset)
+    before = {name: trajectory.state(name) for name in trajectory.program.state if name in ("w", "m")}
+    gradient = trajectory.stochastic_gradient()
+    direction = gradient
+    if "m" in before:  # the exact new momentum, which is what the weight would move by
+        beta1 = trajectory.cell.beta1
+        direction = beta1 * before["m"] + (1.0 - beta1) * gradient
+    true_gradient = problem.gradient(np.ascontiguousarray(before["w"]))
+    record.squared.append(_lanes(np.sum(true_gradient**2, axis=0), cells))
+    record.loss.append(_lanes(problem.loss_gap(before["w"]), cells))
+    trajectory.advance(1)
+    frozen = (trajectory.state("w") == before["w"]) & (direction != 0.0)
+    record.frozen.append(_lanes(frozen.mean(axis=0), cells))
+    if {"m", "v"} <= set(trajectory.program.state):
+        m, v = np.abs(trajectory.state("m")), trajectory.state("v")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(m == 0.0, 0.0, m / np.sqrt(v))
+        worst = _lanes(ratio.max(axis=0), cells)
+        record.step_ratio = worst if record.step_ratio is None else np.maximum(record.step_ratio, worst)
+    trajectory.advance(stride - offset - 1)
+
+
+def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
+    """[blocks, seeds]: whether a deterministic run has reached a fixed point, shown by one more step."""
+    cell = trajectory.cell
+    if cell.noise != "none" or cell.rounding == "stochastic":
+        return np.zeros((trajectory.blocks, cell.seeds), dtype=np.bool_)
+    trajectory.advance(1)
+    same = np.all([np.all(trajectory.state(name) == x, axis=0) for name, x in end.items()], axis=0)
+    return same.reshape(trajectory.blocks, cell.seeds)
+
+
+def _offset(cell: Cell, stratum: int, stride: int) -> int:
+    """A uniform step of a stratum; words that would favour the small ones are drawn again."""
+    key = Key(cell.seed).fold(SAMPLING)
+    attempt = 0
+    while True:
+        word = int(philox4x32(stratum, attempt, 0, 0, key)[0])
+        if word < (1 << 32) // stride * stride:
+            return word % stride
+        attempt += 1
+
+
+def _lanes(values: Array, cells: Sequence[Cell]) -> Array:
+    return values.reshape(len(cells), cells[0].seeds)
+
+
+def _row(cell: Cell, index: int, watched: _Watched, seconds: float) -> dict[str, Any]:
+    record, trajectory = watched.record, watched.trajectory
+    squared, loss, frozen = (
+        np.array([x[index] for x in rows]) for rows in (record.squared, record.loss, record.frozen)
+    )
+    floor = measure(squared, loss, frozen, watched.first_loss[index], watched.halted[index])
+    window = _window(cell, index, watched, floor, squared)
+    row: dict[str, Any] = msgspec.structs.asdict(cell) | {"key": cell.key}
+    row |= _floor_columns(floor) | _verdict_columns(theorem_for(cell), window)
+    reports = scalar_report(trajectory.program, trajectory.precisions[index])
+    row["warnings"] = "; ".join(report.warning for report in reports if report.warning)
+    row["window_steps"] = watched.steps
+    row["diverged_at"] = watched.first_step if floor.outcome in ("diverged", "not finite") else None
+    row["seconds"] = seconds
+    return row
+
+
+def theorem_for(cell: Cell) -> Theorem | None:
+    """The theorem that speaks about a cell, if there is one yet."""
+    if cell.optimizer == "sgd":
+        return theorem("T8" if cell.rounding == "stochastic" else "T6")
+    name = {"rmsprop": "T12", "adam": "T5"}.get(cell.optimizer)
+    return None if name is None else theorem(name)
+
+
+def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Array) -> Window:
+    trajectory, problem = watched.trajectory, watched.trajectory.problem
+    of = slice(index * cell.seeds, (index + 1) * cell.seeds)
+    program, precision = trajectory.program, trajectory.precisions[index]
+    extremes = {name: (low[index], high[index]) for name, (low, high) in watched.extremes.items()}
+    widest = extremes["w"][1].max(axis=1)
+    scalars = scalar_values(program, precision, range(1))
+    per_step = {scalar.name for scalar in program.scalars if scalar.per_step}
+    counts = {
+        kind: {slot: int(events[kind][index]) for slot, events in watched.events.items()}
+        for kind in ("underflow", "overflow", "invalid")
+    }
+    end = np.ascontiguousarray(watched.end["w"][:, of])
+    return Window(
+        optimizer=cell.optimizer,
+        program=program,
+        slots=precision.resolve(program),
+        scalars={name: float(column[0]) for name, column in scalars.items() if name not in per_step},
+        hyperparameters=dict(program.hyperparameters),
+        dimension=problem.dimension,
+        smoothness=problem.smoothness,
+        strong_convexity=problem.strong_convexity,
+        curvature=problem.curvature,
+        box=problem.box,
+        gradient_inside=trajectory.inside,
+        gradient_error=np.zeros(problem.dimension) if trajectory.inside else problem.gradient_error(widest),
+        gradient_bound=problem.gradient_bound(widest),
+        noise=cell.noise,
+        first_step=watched.first_step,
+        steps=watched.steps,
+        start={name: x[:, of] for name, x in watched.start.items()},
+        end={name: x[:, of] for name, x in watched.end.items()},
+        loss_start=problem.loss_gap(np.ascontiguousarray(watched.start["w"][:, of])),
+        loss_end=problem.loss_gap(end),
+        min_abs={name: low for name, (low, _) in extremes.items()},
+        max_abs={name: high for name, (_, high) in extremes.items()},
+        **counts,
+        halted=watched.halted[index],
+        end_gradient=problem.gradient(end),
+        squared_gradient=squared,
+        step_ratio=None if watched.record.step_ratio is None else watched.record.step_ratio[index],
+        stationary=floor.stationary,
+        outcome=floor.outcome,
+        exact_constants=_exact_constants(trajectory, index),
+    )
+
+
+def _exact_constants(trajectory: Trajectory, index: int) -> tuple[str, ...]:
+    """Constants of the gradient that the cell's format holds as they are."""
+    if not trajectory.inside:
+        return ()
+    slots = trajectory.precisions[index].resolve(trajectory.program)
+    return tuple(
+        name
+        for name, given in trajectory.problem.constants.items()
+        if np.array_equal(fpsim.round(given, slots[name][0], "nearest_even"), given)
+    )
+
+
+def _floor_columns(floor: Floor) -> dict[str, Any]:
+    columns: dict[str, Any] = {"outcome": floor.outcome, "stationary": floor.stationary, "frozen_share": floor.frozen}
+    for name, (value, low, high) in (("rms_gradient", floor.gradient), ("loss_gap", floor.loss)):
+        columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    columns |= {"rms_gradient_low999": floor.gradient999[1], "rms_gradient_high999": floor.gradient999[2]}
+    columns["seed_rms_gradient"] = floor.seed_gradient.tolist()
+    columns["seed_loss_gap"] = floor.seed_loss.tolist()
+    columns["seed_frozen"] = floor.seed_frozen.tolist()
+    return columns
+
+
+def _verdict_columns(theorem: Theorem | None, window: Window) -> dict[str, Any]:
+    columns: dict[str, Any] = dict.fromkeys(("theorem", "quantity", "measured", "bound", "bound_lower", "ratio"))
+    if theorem is None:
+        reason = f"no theorem about {window.optimizer} in this version"
+        return columns | {"verdict": "not applicable", "reason": reason, "seeds_needed": None}
+    columns |= {"theorem": theorem.identifier, "quantity": theorem.quantity}
+    if window.outcome in ("not finite", "diverged"):
+        return columns | {"verdict": "not applicable", "reason": f"the run is {window.outcome}", "seeds_needed": None}
+    bound = theorem.evaluate(window)
+    samples = theorem.measured(window)
+    found = verdict(samples, bound)
+    columns |= {"verdict": found.status, "reason": found.reason, "seeds_needed": found.seeds_needed}
+    columns["measured"] = float(np.sqrt(np.mean(samples ** (2 // bound.exponent))))
+    if bound.applicable:
+        columns |= {"bound": bound.upper, "bound_lower": bound.lower, "ratio": found.ratio}
+    return columns

@@ -1,0 +1,1 @@
+"""One figure or table a file, and one style for all of them."""
