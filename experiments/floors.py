@@ -86,8 +86,10 @@ def measure(squared: Array, loss: Array, frozen: Array, first_loss: Array, halte
 
 
 def is_stationary(squared: Array) -> bool:
-    """Whether the two halves of the window agree: ``squared`` is ``[n, seeds]``, n >= 2."""
+    """Whether the two halves of the window agree: ``squared`` is ``[n, seeds]``; one sample alone cannot tell."""
     half = len(squared) // 2
+    if half == 0:
+        return False
     first, second = squared[:half].mean(axis=0), squared[half:].mean(axis=0)
     if not (np.all(first > 0) and np.all(second > 0)):
         return bool(np.array_equal(first, second))

@@ -78,17 +78,17 @@ def run_batch(
 
     first_loss = _lanes(problem.loss_gap(trajectory.state("w")), cells)
     record = _Record()
-    trajectory.advance(first_step % stride)
-    for stratum in range(first_step // stride):
+    while trajectory.step < first_step:
         if cancelled():
             raise Cancelled
-        _sample(trajectory, cells, _offset(cell, stratum, stride), stride, record)
-        report(stride * cost)
+        part = min(stride, first_step - trajectory.step)
+        trajectory.advance(part)
+        _note_ratio(trajectory, cells, record)
+        report(part * cost)
     trajectory.machine.reset_extremes()
     trajectory.machine.reset_events()
-    record.squared, record.loss, record.frozen = [], [], []
     start = {name: trajectory.state(name) for name in trajectory.program.state}
-    for stratum in range(first_step // stride, first_step // stride + window_steps // stride):
+    for stratum in range(window_steps // stride):
         if cancelled():
             raise Cancelled
         _sample(trajectory, cells, _offset(cell, stratum, stride), stride, record)
@@ -133,13 +133,19 @@ def _sample(trajectory: Trajectory, cells: Sequence[Cell], offset: int, stride: 
     trajectory.advance(1)
     frozen = (trajectory.state("w") == before["w"]) & (direction != 0.0)
     record.frozen.append(_lanes(frozen.mean(axis=0), cells))
-    if {"m", "v"} <= set(trajectory.program.state):
-        m, v = np.abs(trajectory.state("m")), trajectory.state("v")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(m == 0.0, 0.0, m / np.sqrt(v))
-        worst = _lanes(ratio.max(axis=0), cells)
-        record.step_ratio = worst if record.step_ratio is None else np.maximum(record.step_ratio, worst)
+    _note_ratio(trajectory, cells, record)
     trajectory.advance(stride - offset - 1)
+
+
+def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: _Record) -> None:
+    """Keep the largest |m| / sqrt(v) of the stored states, over coordinates and the steps looked at; 0/0 counts 0."""
+    if not {"m", "v"} <= set(trajectory.program.state):
+        return
+    m, v = np.abs(trajectory.state("m")), trajectory.state("v")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(m == 0.0, 0.0, m / np.sqrt(v))
+    worst = _lanes(ratio.max(axis=0), cells)
+    record.step_ratio = worst if record.step_ratio is None else np.maximum(record.step_ratio, worst)
 
 
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:

@@ -141,16 +141,19 @@ def scalar_values(program: Program, precision: Precision, steps: range) -> dict[
         for given in _per_run(program, scalar):
             if precision.scalars == "stored":
                 given = {
-                    name: exact.operation("round", (float(x),), slots.get(f"scalar.{name}", precision.default)[0], mode)
+                    name: _round(Fraction(x), slots.get(f"scalar.{name}", precision.default)[0], mode)
                     for name, x in given.items()
                 }
             items = tuple(sorted(given.items()))
             if precision.scalars == "python":
                 column = _python_column(scalar.expression, items, when)
+            elif not all(map(math.isfinite, given.values())):  # a stored hyperparameter that its format cannot hold
+                wide = _python_column(scalar.expression, items, when)
+                column = np.array([exact.operation("round", (float(x),), fmt, mode) for x in wide])
             else:
                 column = _rounded_column(scalar.expression, items, when, fmt, mode)
             columns.append(column)
-        values[scalar.name] = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+        values[scalar.name] = columns[0].copy() if len(columns) == 1 else np.stack(columns, axis=1)
     return values
 
 
@@ -199,7 +202,7 @@ def _exact_column(expression: ScalarExpression, given: tuple[tuple[str, Any], ..
     return [evaluate(expression, {**values, STEP: step + 1}) for step in steps]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _odd_column(
     expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range
 ) -> npt.NDArray[np.float64]:
@@ -214,6 +217,7 @@ def _python_column(
     return np.array([evaluate_python(expression, {**values, STEP: step + 1}) for step in steps])
 
 
+@functools.lru_cache(maxsize=8192)
 def _rounded_column(
     expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range, fmt: Format, mode: Rounding
 ) -> npt.NDArray[np.float64]:
@@ -228,7 +232,7 @@ def _rounded_column(
         rounded: npt.NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(odd, -exponent)), exponent)
         normal = np.abs(odd) >= 2.0**-900  # below, binary64 itself may have lost bits
         if np.all(normal) and np.all(np.abs(rounded) <= fmt.max):
-            return rounded
+            return rounded if fmt.has_negative_zero else rounded + 0.0
     return np.array([_round(x, fmt, mode) for x in _exact_column(expression, given, steps)])
 
 

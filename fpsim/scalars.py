@@ -130,16 +130,16 @@ def evaluate_odd(expression: ScalarExpression, values: Mapping[str, Number]) -> 
 
 
 def _evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> tuple[int, int, int]:
-    context = _context()
-
-    def number(q: Fraction) -> Any:
-        return context.mpf(q.numerator) / q.denominator
-
-    given = {name: number(Fraction(value)) for name, value in values.items()}
+    given = {name: _number(Fraction(value)) for name, value in values.items()}
     if STEP in given:
         given[STEP] = int(values[STEP])  # an integer power is a product, without a logarithm
-    sign, mantissa, exponent, _ = expression.fold(number, given)._mpf_
+    sign, mantissa, exponent, _ = expression.fold(_number, given)._mpf_
     return int(sign), int(mantissa), int(exponent)
+
+
+@functools.lru_cache(maxsize=1024)
+def _number(q: Fraction) -> Any:
+    return _context().mpf(q.numerator) / q.denominator
 
 
 @functools.cache

@@ -1,0 +1,34 @@
+"""Integers that stand for operations, modes and tiers inside the machine."""
+
+from __future__ import annotations
+
+from fpsim.rounding import CODES, STOCHASTIC_CODE
+
+NEAREST_EVEN = CODES["nearest_even"]
+NEAREST_AWAY = CODES["nearest_away"]
+TOWARD_ZERO = CODES["toward_zero"]
+UP = CODES["up"]
+DOWN = CODES["down"]
+TO_ODD = CODES["to_odd"]
+STOCHASTIC = STOCHASTIC_CODE
+BINARY64 = 7  # nearest even in binary64: the operation's own rounding
+NONE = 8  # operations that do not round
+
+ROUND, ADD, SUB, MUL, DIV, SQRT, FMA = range(7)
+NEG, ABS, MAX, MIN, COPY, SUM, LOAD, RECORD, EXTREMES = range(7, 16)
+KINDS = {
+    "round": ROUND,
+    "add": ADD,
+    "sub": SUB,
+    "mul": MUL,
+    "div": DIV,
+    "sqrt": SQRT,
+    "fma": FMA,
+    "neg": NEG,
+    "abs": ABS,
+    "max": MAX,
+    "min": MIN,
+    "sum": SUM,
+}
+
+PLAIN, ODD, EXACT, GUARDED = range(4)

@@ -1,0 +1,171 @@
+"""One operation on one strip: compute in the tier that is proven exact, round to the format, count what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fpsim.cpu import codes, jit
+from fpsim.cpu import operation_kernels as operations
+from fpsim.cpu import rounding_kernels as roundings
+from fpsim.cpu.bits import MAGNITUDE, SIGN, ZERO
+from fpsim.cpu.format_table import FLOATS, INFINITE
+from fpsim.cpu.tiers import GUARD_HIGH, GUARD_LOW
+from fpsim.cpu.wide import operate
+
+# Columns of the events.
+UNDERFLOW, OVERFLOW, INVALID = 0, 1, 2
+_LOW = np.uint64(0xFFFFFFFF)
+
+
+@jit.merge
+def _compute(kind: int, tier: int, mode: int, registers: Any, x: Any, a: Any, b: Any, c: Any, n: Any) -> None:
+    """The unrounded strip."""
+    flip = SIGN if mode == codes.DOWN else ZERO
+    flip_b = SIGN if kind == codes.SUB else ZERO
+    if kind in (codes.ADD, codes.SUB):
+        if tier == codes.PLAIN:
+            operations.add_plain(registers, x, a, b, n, flip_b)
+        else:
+            operations.add_odd(registers, x, a, b, n, flip_b, flip)
+    elif kind == codes.MUL:
+        if tier == codes.PLAIN:
+            operations.multiply_plain(registers, x, a, b, n)
+        else:
+            operations.multiply_odd(registers, x, a, b, n)
+    elif kind == codes.DIV:
+        if tier == codes.PLAIN:
+            operations.divide_plain(registers, x, a, b, n)
+        else:
+            operations.divide_odd(registers, x, a, b, n)
+    elif kind == codes.SQRT:
+        if tier == codes.PLAIN:
+            operations.root_plain(registers, x, a, n)
+        else:
+            operations.root_odd(registers, x, a, n)
+    elif kind == codes.FMA:
+        if tier == codes.PLAIN:
+            operations.fused_plain(registers, x, a, b, c, n)
+        else:
+            operations.fused_odd(registers, x, a, b, c, n, flip)
+    elif kind in (codes.MAX, codes.MIN):
+        operations.extreme(registers, x, a, b, n, SIGN if kind == codes.MIN else ZERO)
+    else:
+        keep = MAGNITUDE if kind == codes.ABS else MAGNITUDE | SIGN
+        operations.move(registers, x, a, n, keep, SIGN if kind == codes.NEG else ZERO)
+
+
+@jit.merge
+def _round(
+    mode: int,
+    x: Any,
+    registers: Any,
+    d: Any,
+    n: Any,
+    integers: Any,
+    floats: Any,
+    row: int,
+    words: Any,
+    first: Any,
+    left: Any,
+    right: Any,
+) -> Any:
+    if mode == codes.NEAREST_EVEN:
+        return roundings.nearest_even(x, registers, d, n, integers, floats, row)
+    if mode == codes.STOCHASTIC:
+        return roundings.stochastic(x, registers, d, n, integers, floats, row, words, first, left, right)
+    if mode == codes.NEAREST_AWAY:
+        return roundings.nearest_away(x, registers, d, n, integers, floats, row)
+    if mode == codes.TOWARD_ZERO:
+        return roundings.toward_zero(x, registers, d, n, integers, floats, row)
+    if mode == codes.TO_ODD:
+        return roundings.to_odd(x, registers, d, n, integers, floats, row)
+    if mode in (codes.UP, codes.DOWN):
+        flip = SIGN if mode == codes.DOWN else ZERO
+        return roundings.directed(x, registers, d, n, integers, floats, row, flip)
+    return roundings.binary64(x, registers, d, n)
+
+
+@jit.merge
+def _exact(
+    kind: int,
+    mode: int,
+    registers: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    d: Any,
+    n: Any,
+    integers: Any,
+    floats: Any,
+    row: int,
+    words: Any,
+    first: Any,
+    left: Any,
+    right: Any,
+) -> Any:
+    tiny, overflowed, invalid = 0, 0, 0
+    for i in range(n):
+        u, v, w = registers[a + i], registers[b + i], registers[c + i]
+        draw = ((np.uint64(words[first + i]) << left) & _LOW) >> right if mode == codes.STOCHASTIC else ZERO
+        y, below, above = operate(kind, u, v, w, mode, draw, integers, floats, row)
+        tiny += int(below)
+        overflowed += int(above)
+        invalid += int(y != y and u == u and v == v and w == w)
+        registers[d + i] = y
+    return tiny, overflowed, invalid
+
+
+@jit.kernel
+def perform(
+    kind: int,
+    slot: int,
+    tier: int,
+    mode: int,
+    row: int,
+    registers: Any,
+    x: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    d: Any,
+    n: Any,
+    integers: Any,
+    floats: Any,
+    words: Any,
+    first: Any,
+    left: Any,
+    right: Any,
+    events: Any,
+) -> None:
+    """One operation on one strip: compute, round, count."""
+    if tier == codes.GUARDED:
+        low, high = operations.widest(registers, a, n)
+        if b != a:
+            low_b, high_b = operations.widest(registers, b, n)
+            low, high = min(low, low_b), max(high, high_b)
+        if c != a and c != b:
+            low_c, high_c = operations.widest(registers, c, n)
+            low, high = min(low, low_c), max(high, high_c)
+        safe = low >= np.uint64(GUARD_LOW) and high < np.uint64(GUARD_HIGH)
+        tier = codes.ODD if safe else codes.EXACT
+    if tier == codes.EXACT:
+        tiny, beyond, invalid = _exact(
+            kind, mode, registers, a, b, c, d, n, integers, floats, row, words, first, left, right
+        )
+    else:
+        if kind != codes.LOAD:  # a load has put its strip into x already
+            _compute(kind, tier, mode, registers, x, a, b, c, n)
+        tiny, beyond = _round(mode, x, registers, d, n, integers, floats, row, words, first, left, right)
+        invalid = 0
+        if beyond > 0:
+            infinite = np.inf if mode >= codes.BINARY64 else floats[row * FLOATS + INFINITE]
+            special, invalid = roundings.repair(x, registers, a, b, c, d, n, infinite)
+            beyond -= special
+            if mode == codes.BINARY64 and kind != codes.DIV:
+                beyond = roundings.overflowed(registers, a, b, c, d, n)
+    if slot >= 0:
+        events[3 * slot + UNDERFLOW] += tiny
+        events[3 * slot + OVERFLOW] += beyond
+        events[3 * slot + INVALID] += invalid

@@ -1,0 +1,61 @@
+"""Philox4x32-10 into a buffer of words, many counters side by side.
+
+The four words of a counter go to four rows of the buffer, so that every store of the loop is contiguous. The rounds are
+written out: a loop over rounds, or a call that is not inlined, would keep the outer loop scalar.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fpsim.cpu.jit import inline, kernel
+from fpsim.random_bits import MULTIPLIER_0, MULTIPLIER_1, WEYL_0, WEYL_1
+
+_M0, _M1 = np.uint64(MULTIPLIER_0), np.uint64(MULTIPLIER_1)
+_W0, _W1 = np.uint64(WEYL_0), np.uint64(WEYL_1)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+@inline
+def _round(x0: Any, x1: Any, x2: Any, x3: Any, k0: Any, k1: Any) -> Any:
+    p0 = x0 * _M0
+    p1 = x2 * _M1
+    return (p1 >> _HALF) ^ x1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ x3 ^ k1, p0 & _LOW
+
+
+@kernel
+def fill_words(
+    words: Any, base: Any, stride: Any, c0: Any, c1: Any, c2: Any, c3: Any, key0: Any, key1: Any, n: Any
+) -> None:
+    """words[base + j * stride + i] = word j of the counter (c0[i], c1, c2[i], c3), for i < n.
+
+    ``c0`` and ``c2`` are uint64 arrays of 32-bit values; the rest are uint64 scalars.
+    """
+    k1_0, k1_1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
+    k2_0, k2_1 = (k1_0 + _W0) & _LOW, (k1_1 + _W1) & _LOW
+    k3_0, k3_1 = (k2_0 + _W0) & _LOW, (k2_1 + _W1) & _LOW
+    k4_0, k4_1 = (k3_0 + _W0) & _LOW, (k3_1 + _W1) & _LOW
+    k5_0, k5_1 = (k4_0 + _W0) & _LOW, (k4_1 + _W1) & _LOW
+    k6_0, k6_1 = (k5_0 + _W0) & _LOW, (k5_1 + _W1) & _LOW
+    k7_0, k7_1 = (k6_0 + _W0) & _LOW, (k6_1 + _W1) & _LOW
+    k8_0, k8_1 = (k7_0 + _W0) & _LOW, (k7_1 + _W1) & _LOW
+    k9_0, k9_1 = (k8_0 + _W0) & _LOW, (k8_1 + _W1) & _LOW
+    second, third, fourth = base + stride, base + stride + stride, base + stride + stride + stride
+    for i in range(n):
+        x0, x1, x2, x3 = _round(c0[i], c1, c2[i], c3, key0, key1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k1_0, k1_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k2_0, k2_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k3_0, k3_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k4_0, k4_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k5_0, k5_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k6_0, k6_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k7_0, k7_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k8_0, k8_1)
+        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k9_0, k9_1)
+        words[base + i] = x0
+        words[second + i] = x1
+        words[third + i] = x2
+        words[fourth + i] = x3

@@ -1,0 +1,167 @@
+"""Run a program: checks of what is given, then one of the machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim import exact_run
+from fpsim.cpu.machine import Machine
+from fpsim.precision import Precision, ScalarReport, scalar_report
+from fpsim.program import Program
+from fpsim.random_bits import Key
+
+Array = npt.NDArray[np.float64]
+
+DEVICES = ("cpu", "exact")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run was: among it the declared and the effective value of every scalar."""
+
+    program: str
+    device: str
+    first_step: int
+    steps: int
+    scalars: tuple[ScalarReport, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Scalars that their format turns into 0, 1 or no number: another algorithm than the one declared."""
+        return tuple(report.warning for report in self.scalars if report.warning)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left.
+
+    state : name -> ``[d, runs]`` after the last step;  records : name -> ``[steps, d, runs]`` after each step
+    events : slot -> counts of underflow, overflow and invalid over all runs and steps (empty on the exact device)
+    """
+
+    state: dict[str, Array]
+    records: dict[str, Array]
+    events: dict[str, dict[str, int]]
+    header: Header = field(repr=False)
+
+
+def run(
+    program: Program,
+    state: Mapping[str, npt.ArrayLike],
+    inputs: Mapping[str, npt.ArrayLike],
+    precision: Precision,
+    key: Key | None = None,
+    *,
+    steps: int = 1,
+    first_step: int = 0,
+    runs: npt.ArrayLike | None = None,
+    record: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> RunResult:
+    """Run ``steps`` steps of a program, every operation rounded as ``precision`` says.
+
+    Parameters
+    ----------
+    program : Program
+    state : name -> ``[d]`` or ``[d, runs]``, the start; rounded to the format of its slot
+    inputs : name -> ``[d]``, ``[d, runs]`` (constant) or ``[steps, d, runs]`` (one for every step)
+    precision : Precision
+    key : Key, needed where a slot rounds stochastically
+    steps : int >= 0;  first_step : int >= 0, the number of the first of them
+    runs : the runs' global numbers, 0..2^32-1 each (default 0, 1, ...); they name the random bits
+    record : names of arrays and operations whose value after each step is returned
+    device : ``"cpu"``, or ``"exact"``: rational arithmetic, slow, the same bits
+
+    Raises
+    ------
+    ValueError
+        NaN in a start state, a missing or unknown array, a shape that does not fit, a run number out of range.
+
+    Examples
+    --------
+    >>> from fpsim.optim.sgd import sgd
+    >>> result = run(sgd.bind(lr=0.5), {"w": [1.0]}, {"g": [1.0]}, Precision.uniform("bfloat16"), steps=3)
+    >>> result.state["w"].tolist(), result.header.warnings
+    ([[-0.5]], ())
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device={device!r}; admissible: {', '.join(DEVICES)}")
+    for name, number in (("steps", steps), ("first_step", first_step)):
+        if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
+            raise ValueError(f"{name}={number!r}: an integer >= 0 is needed")
+    if first_step + steps > 1 << 48:
+        raise ValueError(f"first_step + steps = {first_step + steps} is above 2^48, where step numbers end")
+    start = {name: np.asarray(values, dtype=np.float64) for name, values in state.items()}
+    given = {name: np.asarray(values, dtype=np.float64) for name, values in inputs.items()}
+    _check_names(program, start, given)
+    numbers = _run_numbers(runs, {**start, **given})
+    dimension = _check_shapes({**start, **given}, set(start), len(numbers), steps)
+    _check_start(start)
+    header = Header(program.name, device, first_step, steps, tuple(scalar_report(program, precision, first_step)))
+    record = tuple(record or ())
+    if device == "exact":
+        last, records = exact_run.run(
+            program, start, given, precision, key,
+            steps=steps, first_step=first_step, runs=[int(number) for number in numbers], record=record,
+        )  # fmt: skip
+        return RunResult(last, records, {}, header)
+    machine = Machine(program, [precision], len(numbers), dimension, key, numbers)
+    machine.load(start, {name: values for name, values in given.items() if values.ndim < 3})
+    machine.first_step = int(first_step)
+    records = machine.run(int(steps), {name: values for name, values in given.items() if values.ndim == 3}, record)
+    return RunResult(
+        {name: machine.state(name) for name in program.state},
+        {name: values[:, 0] for name, values in records.items()},
+        {slot: {kind: int(n.sum()) for kind, n in counts.items()} for slot, counts in machine.events().items()},
+        header,
+    )
+
+
+def _check_names(program: Program, start: Mapping[str, Array], given: Mapping[str, Array]) -> None:
+    only_read = [name for name in program.inputs if name not in program.state]
+    for what, names, needed in (("state", start, program.state), ("inputs", given, only_read)):
+        unknown = [name for name in names if name not in needed]
+        missing = [name for name in needed if name not in names]
+        if unknown or missing:
+            wrong = f"unknown {unknown[0]!r}" if unknown else f"missing {missing[0]!r}"
+            raise ValueError(f"{what}: {wrong}; program {program.name!r} needs: {', '.join(needed) or 'none'}")
+
+
+def _run_numbers(runs: npt.ArrayLike | None, arrays: Mapping[str, Array]) -> npt.NDArray[np.uint64]:
+    if runs is None:
+        widths = [array.shape[-1] for array in arrays.values() if array.ndim in (2, 3)]
+        return np.arange(max(widths, default=1), dtype=np.uint64)
+    numbers = np.asarray(runs)
+    if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
+        raise ValueError(f"runs of shape {numbers.shape} and dtype {numbers.dtype}: a list of integers is needed")
+    if int(numbers.min()) < 0 or int(numbers.max()) >= 1 << 32:
+        raise ValueError(f"runs={int(numbers.min())}..{int(numbers.max())} are outside 0..2^32-1")
+    return numbers.astype(np.uint64)
+
+
+def _check_shapes(arrays: Mapping[str, Array], states: set[str], runs: int, steps: int) -> int:
+    """The dimension d that all arrays share."""
+    dimension: int | None = None
+    for name, array in arrays.items():
+        if array.ndim not in ((1, 2) if name in states else (1, 2, 3)):
+            raise ValueError(f"array {name!r} has {array.ndim} axes; admissible: [d], [d, runs]"
+                             f"{'' if name in states else ' or [steps, d, runs]'}")  # fmt: skip
+        d = int(array.shape[1] if array.ndim == 3 else array.shape[0])
+        dimension = d if dimension is None else dimension
+        wanted = {1: (dimension,), 2: (dimension, runs), 3: (steps, dimension, runs)}[array.ndim]
+        if array.shape != wanted or d == 0:
+            raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {wanted} with at least one element")
+    if dimension is None:
+        raise ValueError("a program without arrays has nothing to run on")
+    return dimension
+
+
+def _check_start(start: Mapping[str, Array]) -> None:
+    for name, array in start.items():
+        bad = np.argwhere(np.isnan(array))
+        if len(bad):
+            raise ValueError(f"start state {name!r} is NaN at position {tuple(int(i) for i in bad[0])}")

@@ -1,0 +1,90 @@
+"""fpsim.run: dispatch, checks, header."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fpsim.optim.adam import adam
+from fpsim.optim.sgd import sgd
+from fpsim.precision import Precision
+from fpsim.random_bits import Key
+from fpsim.run import run
+
+START = {"w": [1.0, 2.0], "m": [0.0, 0.0], "v": [0.0, 0.0]}
+GRADIENT = {"g": np.random.default_rng(0).standard_normal((6, 2, 3))}
+BF16 = Precision.uniform("bfloat16", "stochastic")
+
+
+def test_both_devices_give_the_same_bits() -> None:
+    results = [
+        run(
+            adam,
+            START,
+            GRADIENT,
+            BF16,
+            Key(1),
+            steps=6,
+            first_step=2,
+            runs=[4, 0, 9],
+            record=["w", "update.div"],
+            device=device,
+        )
+        for device in ("cpu", "exact")
+    ]
+    for name in ("w", "m", "v"):
+        assert results[0].state[name].shape == (2, 3)
+        assert (results[0].state[name] == results[1].state[name]).all()
+    for name in ("w", "update.div"):
+        assert results[0].records[name].shape == (6, 2, 3)
+        assert (results[0].records[name] == results[1].records[name]).all()
+    assert results[0].events["w.sub"] == {"underflow": 0, "overflow": 0, "invalid": 0}
+
+
+def test_a_run_can_be_continued() -> None:
+    whole = run(adam, START, GRADIENT, BF16, Key(1), steps=6)
+    half = run(adam, START, {"g": GRADIENT["g"][:4]}, BF16, Key(1), steps=4)
+    rest = run(adam, half.state, {"g": GRADIENT["g"][4:]}, BF16, Key(1), steps=2, first_step=4)
+    assert (rest.state["w"] == whole.state["w"]).all()
+
+
+def test_header_names_what_the_format_does_to_scalars() -> None:
+    header = run(adam, START, {"g": [1.0, 1.0]}, Precision.uniform("bfloat16")).header
+    assert header.program == "adam"
+    assert [r.effective for r in header.scalars if r.name == "scalar.beta2"] == [1.0]
+    assert any("scalar.beta2 = 0.999 becomes 1" in warning for warning in header.warnings)
+
+
+def test_defaults() -> None:
+    result = run(sgd, {"w": [1.0]}, {"g": [[0.5, 0.25]]}, Precision.uniform("e8m20"))
+    assert result.state["w"].shape == (1, 2)
+    assert result.records == {}
+    nothing = run(sgd, {"w": [1.1]}, {"g": [1.0]}, Precision.uniform("e5m2"), steps=0)
+    assert nothing.state["w"].tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "tpu"}, "device='tpu'; admissible: cpu, exact"),
+        ({"steps": -1}, "steps=-1"),
+        ({"first_step": 1.5}, "first_step=1.5"),
+        ({"runs": [1 << 33]}, "outside 0..2"),
+        ({"runs": [0.5]}, "dtype float64"),
+        ({"runs": [0, 1]}, r"array 'g' has shape \(6, 2, 3\); admissible: \(6, 2, 2\)"),
+        ({"state": {**START, "w": [1.0, float("nan")]}}, r"start state 'w' is NaN at position \(1,\)"),
+        ({"state": {"w": [1.0, 2.0]}}, "state: missing 'm'"),
+        ({"state": {**START, "q": [1.0]}}, "state: unknown 'q'"),
+        ({"inputs": {}}, "inputs: missing 'g'; program 'adam' needs: g"),
+        ({"state": {**START, "m": [0.0]}}, r"array 'm' has shape \(1,\)"),
+        ({"state": {**START, "m": 0.0}}, "array 'm' has 0 axes"),
+        ({"record": ["x"]}, "record 'x'"),
+        ({"key": None}, "key=None"),
+    ],
+)
+def test_bad_input(changes: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"state": START, "inputs": GRADIENT, "precision": BF16, "key": Key(0), "steps": 6} | changes
+    with pytest.raises(ValueError, match=message):
+        run(adam, **given)
