@@ -216,7 +216,7 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
         program=program,
         slots=precision.resolve(program),
         scalars={name: float(column[0]) for name, column in scalars.items() if name not in per_step},
-        hyperparameters=dict(program.hyperparameters),
+        hyperparameters=dict(program.hyperparameters) | {"sigma": cell.sigma},
         dimension=problem.dimension,
         smoothness=problem.smoothness,
         strong_convexity=problem.strong_convexity,
@@ -242,6 +242,7 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
         stationary=floor.stationary,
         outcome=floor.outcome,
         exact_constants=_exact_constants(trajectory, index),
+        hessian_diagonal=problem.hessian_diagonal,
     )
 
 

@@ -51,6 +51,8 @@ class Window:
     stationary : result of the stationarity test, None where it was not made
     outcome : what became of the run
     exact_constants : constant inputs that lie on the grid of their slot, so that storing them changed nothing
+    hessian_diagonal : [d] upper bounds of the diagonal of one matrix that dominates every Hessian on the box and whose
+        norm is at most ``smoothness``; None if no such matrix is known
     """
 
     optimizer: str
@@ -85,6 +87,7 @@ class Window:
     stationary: bool | None = None
     outcome: str = ""
     exact_constants: tuple[str, ...] = ()
+    hessian_diagonal: FloatArray | None = None
 
     @property
     def seeds(self) -> int:

@@ -39,6 +39,8 @@ class Problem(ABC):
     box : where ``smoothness`` holds, or None
     separable : the Hessian is diagonal
     curvature : [d], c_i >= |d^2 F / dw_i^2| everywhere, for separable problems; else None
+    hessian_diagonal : [d], upper bounds of the diagonal of one matrix, of norm at most L, that dominates every Hessian
+        where L holds; None where no such matrix is known
     program : the gradient as a program (inputs ``w`` and the names in ``constants``, output ``g``), or None
     constants : name -> [d], exact as declared: rounding them to a narrow format makes another problem
     start_scale : start points are uniform in (-start_scale, start_scale)
@@ -59,6 +61,7 @@ class Problem(ABC):
     box: float | None = None
     separable: bool = False
     curvature: Array | None = None
+    hessian_diagonal: Array | None = None
     program: Program | None = None
     constants: Mapping[str, Array] = field(default_factory=dict)
     start_scale: float = 0.125

@@ -84,12 +84,14 @@ def dense_quadratic(
     d = checked_integer("dense_quadratic dimension", dimension, 1, 512)
     h = spectrum_of("dense_quadratic", spectrum, d, smoothness, condition)
     moved = math.sqrt(d) * float(h.max()) * UNIT * (1.0 + 2.0**-40)
+    hessian = _rotated(h, Key(rotation).fold(ROTATION))
     return DenseQuadratic(
         name="dense_quadratic",
         dimension=d,
         smoothness=math.nextafter(float(h.max()) + moved, math.inf),
         strong_convexity=max(0.0, math.nextafter(float(h.min()) - moved, 0.0)),
-        hessian=_rotated(h, Key(rotation).fold(ROTATION)),
+        hessian=hessian,
+        hessian_diagonal=np.diag(hessian).copy(),
         center=center_of("dense_quadratic", center, d),
     )
 

@@ -171,6 +171,8 @@ def logistic(dimension: int = FEATURES, *, regularization: float = 0.1) -> Logis
         dimension=d,
         smoothness=rounded_up(Fraction(strength) + Fraction(_largest_eigenvalue(rows)) / 4),
         strong_convexity=strength,
+        # A^T A / 4n + lambda I dominates every Hessian: sigmoid' <= 1/4.
+        hessian_diagonal=outward(strength + 0.25 * np.mean(rows * rows, axis=0)),
         minimum=math.nextafter(point.value, -math.inf),
         rows=rows,
         columns=np.ascontiguousarray(rows.T),

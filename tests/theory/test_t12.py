@@ -1,0 +1,302 @@
+"""T12: the lemmas against the definitions, the bound against many runs, and every step of the proof against change."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import sympy as sp
+
+from fpsim.formats import BINARY64
+from fpsim.number_format import Format
+from fpsim.optim import rmsprop
+from fpsim.precision import Precision
+from fpsim.program import Program, slot, step
+from fpsim.rounding import Rounding, Stochastic
+from theory.derivation import DerivationError
+from theory.mutation import mutated_derivations
+from theory.theorem import Bound
+from theory.theorems import _rmsprop_lemmas
+from theory.theorems import _rmsprop_numbers as numbers
+from theory.theorems.t12_rmsprop import THEOREM
+from theory.verdict import verdict
+from theory.window import Window
+
+DERIVATIONS = {d.name: d for d in (THEOREM.derivations[0], *_rmsprop_lemmas.LEMMAS)}
+
+
+@step(name="quadratic")
+def quadratic(w: Any, center: Any, curvature: Any, noise: Any) -> Any:
+    return {"g": slot("noisy", slot("scale", curvature * slot("difference", w - center)) + noise)}
+
+
+@step(name="rational")
+def rational(w: Any, center: Any, curvature: Any, noise: Any) -> Any:
+    z = slot("difference", w - center)
+    one_plus = slot("one_plus", slot("square", z * z) + 1)
+    denominator = slot("denominator", one_plus * one_plus)
+    return {"g": slot("noisy", slot("ratio", slot("numerator", curvature * z) / denominator) + noise)}
+
+
+@step(name="silent")
+def silent(w: Any, center: Any, curvature: Any) -> Any:
+    return {"g": slot("scale", curvature * slot("difference", w - center))}
+
+
+def train(
+    machine: Any,
+    fmt: Format,
+    rounding: Rounding,
+    *,
+    problem: Program | None = quadratic,
+    noise: str = "gaussian",
+    sigma: float = 0.1,
+    lr: float = 2.0**-7,
+    beta2: float = 0.99,
+    eps: float = 1e-8,
+    d: int = 8,
+    seeds: int = 6,
+    steps: int = 1500,
+    seed: int = 0,
+    declare: bool = True,
+) -> Window:
+    """RMSprop, every operation rounded; the second half of the run as a window.
+
+    ``problem`` None: the quadratic's gradient in binary64, with the mean of two heavy-tailed draws as minibatch noise.
+    """
+    generator = np.random.default_rng(seed)
+    curvature = np.geomspace(0.1, 1.0, d)
+    h = curvature[:, None]
+    center = np.resize([4 / 3, -5 / 3, 5 / 3, -4 / 3], d)[:, None]
+    data = generator.standard_t(5, (d, 12))
+    data -= data.mean(axis=1, keepdims=True)
+
+    def gradient(w: np.ndarray) -> np.ndarray:
+        z = w - center
+        return h * z / (1 + z * z) ** 2 if problem is rational else h * z
+
+    def loss(w: np.ndarray) -> np.ndarray:
+        z = w - center
+        return np.sum(h / 2 * z * z / (1 + z * z) if problem is rational else h * z * z / 2, axis=0)
+
+    def feed(k: int, state: Any) -> dict[str, np.ndarray]:
+        if problem is silent:
+            return {}
+        if problem is not None:
+            return {"noise": sigma * generator.normal(size=(d, seeds))}
+        if noise == "gaussian":
+            return {"g": gradient(state["w"]) + sigma * generator.normal(size=(d, seeds))}
+        rows = generator.integers(0, data.shape[1], (2, seeds))
+        return {"g": gradient(state["w"]) + sigma * data[:, rows].mean(axis=1)}
+
+    program = rmsprop.bind(lr=lr, beta2=beta2, eps=eps)
+    precision, constants = Precision.uniform(fmt, rounding), {}
+    if problem is not None:
+        program = problem >> program
+        precision = precision.replace({"center": BINARY64, "curvature": BINARY64})
+        constants = {"center": np.tile(center, seeds), "curvature": np.tile(h, seeds)}
+    start = {"w": center + generator.uniform(-0.3, 0.3, (d, seeds)), "v": np.zeros((d, seeds))}
+    first = machine.run(program, precision, start, constants, steps // 2, every_step=feed, seed=seed)
+    result = machine.run(program, precision, first.end, constants, steps // 2, every_step=feed, seed=seed + 1)
+    visited = [state["w"] for state in result.history]
+    widest = np.max(result.max_abs["w"], axis=1)
+    bound = curvature * (widest + np.abs(center[:, 0]))
+    return machine.window(
+        result,
+        optimizer="rmsprop",
+        hyperparameters={**program.hyperparameters, **({"sigma": sigma} if declare else {})},
+        gradient_inside=problem is not None,
+        noise=noise,
+        curvature=curvature,
+        smoothness=1.0,
+        exact_constants=tuple(constants),
+        gradient_error=np.full(d, 0.0 if problem is not None else 2.0**-50),
+        gradient_bound=np.minimum(bound, 0.3247596 * curvature) if problem is rational else bound,
+        loss_start=loss(visited[0]),
+        loss_end=loss(visited[-1]),
+        squared_gradient=np.array([np.sum(gradient(w) ** 2, axis=0) for w in visited[:-1]]),
+        outcome="floor",
+    )
+
+
+@pytest.mark.parametrize("name", DERIVATIONS)
+def test_derivation_checks(name: str) -> None:
+    DERIVATIONS[name].check()
+
+
+@pytest.mark.parametrize("name", DERIVATIONS)
+def test_every_changed_step_fails(name: str) -> None:
+    """Every fifth change here; all of them in the slow tier."""
+    fails(name, every=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DERIVATIONS)
+def test_every_changed_step_fails_all(name: str) -> None:
+    fails(name, every=1)
+
+
+def fails(name: str, every: int) -> None:
+    for number, mutant in itertools.islice(mutated_derivations(DERIVATIONS[name]), 0, None, every):
+        claim = mutant.steps[number].claim
+        if any(power.exp.is_Rational and power.exp.q > 2 for power in claim.gap.atoms(sp.Pow)):
+            continue  # an exponent of 189/64 makes a polynomial of degree in the hundreds: minutes, and no news
+        try:
+            mutant.check()
+        except DerivationError:
+            continue
+        pytest.fail(f"step {number} still checks as {claim}")
+
+
+def outcomes(x: float, fmt: Format, rounding: Rounding) -> list[tuple[float, float]]:
+    """The law of one rounding of x > 0: [(value, probability)]."""
+    quantum = 2.0 ** (math.floor(math.log2(x)) - fmt.mantissa_bits)
+    low = math.floor(x / quantum) * quantum
+    if isinstance(rounding, Stochastic):
+        up = math.floor((x - low) / quantum * 2**rounding.bits) / 2**rounding.bits
+    else:
+        up = 1.0 if x - low > quantum / 2 else 0.0
+    return [(value, q) for value, q in ((low, 1 - up), (low + quantum, up)) if q > 0]
+
+
+def expectation(values: list[tuple[float, float]], then: Any) -> list[tuple[float, float]]:
+    """The law after one more rounded operation."""
+    return [(y, p * q) for x, p in values for y, q in then(x)]
+
+
+def rounded_step(
+    y: float, v: float, eps: float, fmt: Format, rounding: Rounding, scalars: tuple[float, float, float]
+) -> list[tuple[float, float]]:
+    """The law of the step a: nine roundings, every outcome."""
+    kept, injection, lr = scalars
+
+    def fl(x: float) -> list[tuple[float, float]]:
+        return outcomes(x, fmt, rounding)
+
+    def given(g: float) -> list[tuple[float, float]]:
+        fresh = expectation(fl(g * g), lambda square: fl(injection * square))
+        moment = expectation([(a + b, p * q) for a, p in fl(kept * v) for b, q in fresh], fl)
+        below = expectation(expectation(moment, lambda x: fl(math.sqrt(x))), lambda root: fl(root + eps))
+        return expectation(expectation(below, lambda x: fl(g / x)), lambda x: fl(lr * x))
+
+    return expectation(fl(y), given)
+
+
+@pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(2), Stochastic(16)], ids=str)
+@pytest.mark.parametrize("mantissa", [2, 4])
+def test_mean_of_the_rounded_step(machine: Any, rounding: Rounding, mantissa: int) -> None:
+    """E[a | y, v] and E[a^2 | y, v] by enumerating what all nine roundings of the step can give."""
+    fmt = Format(8, mantissa)
+    window = train(machine, fmt, rounding, steps=4, problem=None, seeds=1, d=1)
+    factors = numbers.step_factors(window)
+    kept, injection, lr = (window.scalars[f"scalar.{s}"] for s in ("beta2", "one_minus_beta2", "lr"))
+    generator = np.random.default_rng(11)
+    for _ in range(60):
+        (v, _), *_ = outcomes(float(np.exp(generator.normal())), fmt, "nearest_even")
+        y = float(np.exp(generator.normal()) * math.sqrt(v) * generator.choice([0.3, 1.0, 5.0]))
+        eps = float(generator.choice([0.0, 0.25, 1.0]))
+        law = rounded_step(y, v, eps, fmt, rounding, (kept, injection, lr))
+        mean, square = (sum(p * a**power for a, p in law) for power in (1, 2))
+        exact = lr * y / (math.sqrt(kept * v + injection * y * y) + eps)
+        assert float(factors.low) * (1 - 1e-12) <= mean / exact <= float(factors.high) * (1 + 1e-12)
+        assert square / exact**2 <= float(factors.second) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(16)], ids=str)
+def test_second_moment_loses_little(machine: Any, rounding: Rounding) -> None:
+    """Lemma A against the measured average of c y^2/(B v + c y^2)."""
+    for mantissa, beta2 in itertools.product((2, 4, 7), (0.9, 0.99)):
+        fmt, (d, seeds, steps) = Format(8, mantissa), (2, 40, 400)
+        generator = np.random.default_rng(mantissa)
+        noise = generator.normal(size=(steps, d, seeds))
+        result = machine.run(
+            rmsprop.bind(beta2=beta2), Precision.uniform(fmt, rounding),
+            {"w": np.ones((d, seeds)), "v": np.ones((d, seeds))}, {}, steps,
+            every_step=lambda k, state, noise=noise: {"g": noise[k]},
+        )  # fmt: skip
+        window = machine.window(result, optimizer="rmsprop", noise="minibatch")
+        kept, injection = result.scalars["scalar.beta2"], result.scalars["scalar.one_minus_beta2"]
+        before = np.array([state["v"] for state in result.history[:-1]])
+        share = injection * noise**2 / (kept * before + injection * noise**2)
+        average, extreme = numbers.shares(window)
+        seen = share.mean(axis=(0, 2))
+        assert np.all(seen <= [float(x) for x in average])
+        assert np.all(share.max(axis=(0, 2)) <= [float(x) for x in extreme])
+        if mantissa == 7:
+            assert np.all([float(x) for x in average] < 2.0 * seen)
+
+
+def test_slope_of_the_mean_step() -> None:
+    """grad E phi(grad + noise) >= (1-P)^(3/2) grad^2/D0 for symmetric noise, by quadrature over its two-point laws."""
+    generator = np.random.default_rng(9)
+    kept_v, c, grad, noise = np.exp(generator.normal(size=(4, 20_000)))
+    eps = generator.choice([0.0, 0.1, 1.0], 20_000)
+
+    def phi(y: np.ndarray) -> np.ndarray:
+        return y / (np.sqrt(kept_v + c * y * y) + eps)
+
+    mean = grad * (phi(grad + noise) + phi(grad - noise)) / 2
+    p = c * (grad + noise) ** 2 / (kept_v + c * (grad + noise) ** 2)
+    assert np.all(mean >= (1 - p) ** 1.5 * grad**2 / (np.sqrt(kept_v) + eps) * (1 - 1e-12))
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "quadratic": {},
+    "rational": {"problem": rational},
+    "no sigma": {"declare": False},
+    "outside": {"problem": None},
+    "minibatch": {"problem": None, "noise": "minibatch"},
+    "silent": {"problem": silent, "noise": "none"},
+    "long memory": {"beta2": 0.999},
+    "short memory": {"beta2": 0.75, "lr": 2.0**-5},
+    "large eps": {"eps": 0.1},
+    "one coordinate": {"d": 1, "seeds": 12},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(3), Stochastic(16)], ids=str)
+def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
+    for mantissa in (1, 4, 7):
+        window = train(machine, Format(8, mantissa), rounding, steps=300, seed=mantissa, **CASES[case])
+        bound = THEOREM.evaluate(window)
+        if bound.applicable:
+            assert verdict(THEOREM.measured(window), bound).status != "violated"
+        else:
+            assert mantissa < 7, bound.reason
+
+
+@pytest.mark.parametrize("mantissa", [7, 10, 23])
+def test_sharp_with_stochastic_rounding(machine: Any, mantissa: int) -> None:
+    window = train(machine, Format(8, mantissa), Stochastic(16), steps=1600)
+    assert 1.0 < verdict(THEOREM.measured(window), THEOREM.evaluate(window)).ratio < 2.0
+
+
+def test_reasons(machine: Any) -> None:
+    """What the theorem does not cover it names."""
+
+    def bound(fmt: Format, rounding: Rounding = "nearest_even", **options: Any) -> Bound:
+        return THEOREM.evaluate(train(machine, fmt, rounding, steps=20, **options))
+
+    wide = Format(8, 10)
+    assert bound(wide).applicable
+    assert bound(Format(8, 3), beta2=0.999).applicable  # stored beta2 = 1: v only grows, and the theorem allows it
+    assert "underflow" in bound(Format(5, 10), eps=1e-3).reason
+    assert "nearest" in bound(wide, "up").reason
+    still = train(machine, wide, "nearest_even", steps=20)
+    nothing = {**still.scalars, "scalar.one_minus_beta2": 0.0}
+    assert "1 - beta2 > 0" in THEOREM.evaluate(changed(still, scalars=nothing)).reason
+    start = {**still.start, "v": np.zeros((8, 6))}
+    least = {**still.min_abs, "v": np.zeros((8, 6))}
+    assert "v > 0" in THEOREM.evaluate(changed(still, start=start, min_abs=least)).reason
+    assert "box" in THEOREM.evaluate(changed(still, box=0.5)).reason
+    assert "finite" in THEOREM.evaluate(changed(still, squared_gradient=np.full((1, 6), np.nan))).reason
+    assert "operations" in THEOREM.evaluate(changed(still, program=silent)).reason
+
+
+def changed(window: Window, **fields: Any) -> Window:
+    return dataclasses.replace(window, **fields)

@@ -1,0 +1,143 @@
+"""The numbers of T12 for one window: what the roundings do to the step in the mean, and Lemma A for every coordinate.
+
+Rounding by rounding, given what came before (y the stochastic gradient before its last rounding, phi(y) = y/D):
+
+* g = fl(y): phi has an elasticity in [0, 1], so to nearest phi(g)/phi(y) lies in [l, h]; stochastic, phi is concave
+  with y^2 |phi''| <= 4/5 phi, so E phi(g)/phi(y) lies in [1 - z^2/10 - b z, 1] and E phi(g)^2 <= (1 + z^2/4)
+  phi(y)^2;
+* v' = x rho_a ((1-p) rho_d + p rho_i): 1/v' is convex in the factors, so E x/v' <= I_a max(I_d, I_s I_i), I the mean
+  of a reciprocal; 1/(sqrt(v') + eps) is a concave function of 1/v' of elasticity at most 1/2, its square one of at
+  most 1;
+* root and sum with eps divide: each costs at most I in the mean (a positive shift only narrows the relative gap);
+* quotient and product multiply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb, ctx
+
+from fpsim.rounding import Stochastic
+from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate
+from theory.theorems._gradient_mean import stored
+from theory.theorems._mean_rounding import DECAY_EXCESS, EXACT, RoundingMoments, b, decay, moments, z
+from theory.theorems._rmsprop_lemmas import SHARE, B, chi, rise, zeta
+from theory.window import Window
+
+
+@dataclass(frozen=True)
+class StepFactors:
+    """E[a | y]/(alpha phi(y)) lies in [low, high], E[a^2 | y]/(alpha phi(y))^2 is at most second."""
+
+    low: Ball
+    high: Ball
+    second: Ball
+
+
+def gradient_roundings(window: Window) -> list[tuple[bool, RoundingMoments]]:
+    """The roundings between y and the g that is used: (stochastic?, moments). None without noise: then y is g."""
+    names: list[tuple[str, RoundingMoments]] = []
+    if not window.gradient_inside:
+        names.append(("g", moments(*window.slots["g"])))
+    elif window.noise != "none":
+        noisy = noisy_slot(window)
+        names.append((noisy, moments(*window.slots[noisy])))
+        if window.program.operation("g").kind == "round":
+            names.append(("g", stored(window, "g", window.program.operation("g").operands[0])))
+    return [(isinstance(window.slots[name][1], Stochastic), x) for name, x in names if x is not EXACT]
+
+
+def noisy_slot(window: Window) -> str:
+    """The addition of the noise. ``ValueError`` if there is none."""
+    for operation in window.program.operations:
+        if operation.kind == "add" and "noise" in operation.operands:
+            return operation.slot
+    raise ValueError("the program adds no array 'noise' to its gradient")
+
+
+def step_factors(window: Window) -> StepFactors:
+    """All roundings of the step, y to a."""
+    at = {slot: moments(*window.slots[slot]) for slot in window.program.slots if slot.startswith(("v.", "update."))}
+    with ctx.workprec(BITS):
+        low = at["update.div"].low * at["update.scale"].low
+        high = at["update.div"].high * at["update.scale"].high
+        second = at["update.div"].second * at["update.scale"].second
+        for stochastic, x in gradient_roundings(window):
+            low *= 1 - x.gap**2 / 10 - x.bias * x.gap if stochastic else x.low
+            high *= x.high
+            second *= x.second
+        for slot in ("update.sqrt", "update.eps"):
+            low, high, second = (
+                low * at[slot].inverse_low,
+                high * at[slot].inverse_high,
+                second * at[slot].inverse_second,
+            )
+        decayed, injected = at["v.decay"], (at["v.square"], at["v.inject"])
+        most = at["v.add"].inverse_high * decayed.inverse_high.max(injected[0].inverse_high * injected[1].inverse_high)
+        least = at["v.add"].inverse_low * decayed.inverse_low.min(injected[0].inverse_low * injected[1].inverse_low)
+        return StepFactors(low * least.sqrt(), high * most.sqrt(), second * most)
+
+
+def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
+    """([d], [d]): P_i >= avg E p_i of Lemma A, and the largest p_i that the measured extremes allow.
+
+    Raises
+    ------
+    ValueError
+        chi >= 1: the injected part is rounded too coarsely for Lemma A.
+    """
+    at = {slot: moments(*window.slots[slot]) for slot in ("v.decay", "v.square", "v.inject", "v.add")}
+    kept, injection = (ball(window.scalars[f"scalar.{name}"]) for name in ("beta2", "one_minus_beta2"))
+    gradient = gradient_roundings(window)
+    with ctx.workprec(BITS):
+        decay_loss = _decay_loss(window, at["v.decay"], kept)
+        store_loss = stored(window, "v", "v.add").log_loss
+        injected = (
+            at["v.square"].log_loss + at["v.inject"].log_loss + sum((2 * x.log_loss for _, x in gradient), arb(0))
+        )
+        variants = [(decay_loss + at["v.add"].log_loss + store_loss, injected - decay_loss)]
+        if isinstance(window.slots["v.add"][1], Stochastic):
+            # the small-step form of the addition's loss: proportional to the share of what is added
+            add, grown = at["v.add"], arb(1)
+            for _, x in gradient:
+                grown *= x.second
+            proportional = add.gap / (1 + add.gap) * grown * at["v.decay"].inverse_high
+            variants.append((decay_loss + add.gap * add.bias + store_loss, injected - decay_loss + proportional))
+        variants = [(loss, slope) for loss, slope in variants if slope < 1]
+        if not variants:
+            raise ValueError("chi >= 1: the injected part of v is rounded too coarsely")
+        formula = compile_expression(SHARE, [zeta, rise, B, chi])
+        with np.errstate(divide="ignore"):
+            rises = np.max(np.log(window.end["v"]) - np.log(window.start["v"]), axis=1)
+        least_v, largest_g = np.min(window.min_abs["v"], axis=1), np.max(window.max_abs["g"], axis=1)
+        extreme = []
+        for v, g in zip(least_v, largest_g, strict=True):
+            fresh = injection * (ball(g) * before_rounding(gradient)) ** 2
+            extreme.append(fresh / (kept * ball(v) + fresh))
+        average = []
+        for increase, most in zip(rises, extreme, strict=True):
+            candidates = [formula([loss, ball(increase) / window.steps, kept, slope]) for loss, slope in variants]
+            average.append(min((*candidates, most), key=lambda x: float(x)).max(arb(0)))
+        return average, extreme
+
+
+def before_rounding(gradient: list[tuple[bool, RoundingMoments]]) -> Ball:
+    """|y| <= |g| times this."""
+    result = arb(1)
+    for _, x in gradient:
+        result /= x.sure_low
+    return result
+
+
+def _decay_loss(window: Window, rounding: RoundingMoments, kept: Ball) -> Ball:
+    """Mean of -log fl(B v)/(B v): 0 for B = 1; stochastic also at most z (1-B)/B + b z, since v is on the grid."""
+    if kept == 1:
+        return arb(0)
+    if not isinstance(window.slots["v.decay"][1], Stochastic) or not window.slots["v.decay"][0].holds(
+        window.slots["v"][0]
+    ):
+        return rounding.log_loss
+    near = evaluate(DECAY_EXCESS, {z: rounding.gap, b: rounding.bias, decay: kept})
+    return near if near < rounding.log_loss else rounding.log_loss
