@@ -42,18 +42,34 @@ def run(
     -------
     (state, records) : name -> ``[d, runs]`` and name -> ``[steps, d, runs]``
 
+    Raises
+    ------
+    ValueError
+        An array is missing or too short for ``steps``, a name to record is unknown, a stochastic slot has no key, or an
+        operation is of a kind that this reader does not take.
+
     Notes
     -----
     States and constants are set up with nearest even where their slot's mode is stochastic. In a step, first the
     per-step inputs are rounded, then the operations run, then what is stored is rounded to the format of its array.
     """
     reader = _Reader(program, precision, key, np.asarray(runs, dtype=np.uint64))
+    for name in program.inputs:
+        if name not in (state if name in program.state else inputs):
+            where = "state" if name in program.state else "inputs"
+            raise ValueError(f"{where}: array {name!r} of program {program.name!r} is missing")
+    known = {*program.state, *(o.slot for o in program.operations), *(array for array, _ in program.outputs)}
+    for name in record:
+        if name not in known:
+            raise ValueError(f"record: {name!r} is not in program {program.name!r}; known: {', '.join(sorted(known))}")
     values = {name: reader.set_up(name, state[name]) for name in program.state}
     per_step = {}
     for name in program.inputs:
         if name not in program.state:
             given = np.asarray(inputs[name], dtype=np.float64)
             if given.ndim == 3:
+                if len(given) < steps:
+                    raise ValueError(f"inputs: {name!r} has {len(given)} steps, {steps} are needed")
                 per_step[name] = given
             else:
                 values[name] = reader.set_up(name, given)

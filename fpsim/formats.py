@@ -46,6 +46,8 @@ def format(name: str | Format) -> Format:
 
     Raises
     ------
+    TypeError
+        ``name`` is neither a string nor a Format.
     ValueError
         An unknown name, with the closest known ones; or widths outside the intervals of ``Format``.
 
@@ -58,6 +60,8 @@ def format(name: str | Format) -> Format:
     """
     if isinstance(name, Format):
         return name
+    if not isinstance(name, str):
+        raise TypeError(f"format {name!r}: a name or a Format is needed")
     known = NAMED.get(ALIASES.get(name, name))
     if known is not None:
         return known
@@ -75,5 +79,6 @@ def format(name: str | Format) -> Format:
             overflow="infinity" if extended else "saturate_all",
         )
     close = difflib.get_close_matches(name, [*NAMED, *ALIASES], n=3)
-    hint = f"; did you mean {', '.join(close)}?" if close else ""
-    raise ValueError(f"format {name!r} is unknown{hint} Known: {', '.join(NAMED)}, eXmY, p3109_kKpPse, p3109_kKpPsf")
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    known_names = f"{', '.join(NAMED)}, eXmY, p3109_kKpPse, p3109_kKpPsf"
+    raise ValueError(f"format {name!r} is unknown; {hint}known: {known_names}")

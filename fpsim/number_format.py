@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-if TYPE_CHECKING:
-    from fpsim.rounding import Rounding
+from fpsim.rounding import Rounding, is_nearest, parse
 
 Overflow = Literal["infinity", "saturate", "saturate_all", "nan"]
 Specials = Literal["ieee", "fn", "fnuz", "none", "p3109_extended", "p3109_finite"]
@@ -121,8 +120,6 @@ class Format:
         code = (1 << (self.exponent_bits + self.mantissa_bits)) - 1 - reserved
         field, fraction = code >> self.mantissa_bits, code & ((1 << self.mantissa_bits) - 1)
         assert self.bias is not None
-        if field == 0:  # a format of subnormals only
-            return 1 - self.bias, fraction
         return field - self.bias, fraction | 1 << self.mantissa_bits
 
     @property
@@ -153,8 +150,6 @@ class Format:
 
     def unit_roundoff(self, rounding: Rounding = "nearest_even") -> float:
         """Supremum of the relative rounding error of normal results: 2^-p to nearest, 2^(1-p) in every other mode."""
-        from fpsim.rounding import is_nearest, parse
-
         return math.ldexp(1.0, -self.precision if is_nearest(parse(rounding)) else 1 - self.precision)
 
     @property

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
+
+import numpy as np
 
 from fpsim.scalars import STEP, Number, ScalarExpression
 
@@ -79,7 +82,7 @@ class Program:
     inputs : names of the arrays read, each ``[d]`` per run
     outputs : pairs (array name, name of the value stored there at the end of the step)
     scalars, operations : in order of first use
-    hyperparameters : declared values by name; a 1-D array holds one value per run
+    hyperparameters : declared values by name; a sequence or 1-D array (kept as a tuple) holds one value per run
     variant : which published algorithm this is, and where others differ
     """
 
@@ -92,6 +95,8 @@ class Program:
     variant: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        declared = {name: _declared(name, value) for name, value in self.hyperparameters.items()}
+        object.__setattr__(self, "hyperparameters", declared)
         defined = [*self.inputs, *(scalar.name for scalar in self.scalars)]
         for operation in self.operations:
             if operation.kind not in KINDS:
@@ -156,6 +161,9 @@ class Program:
         handed = {array: value for array, value in self.outputs if array in following.inputs}
         if not handed:
             raise ValueError(f"{self.name!r} >> {following.name!r}: no output of the first is an input of the second")
+        lost = [name for name in self.state if name not in handed]
+        if lost:
+            raise ValueError(f"{self.name!r} >> {following.name!r}: state {', '.join(lost)} of the first would be lost")
         reads = [name for name in self.inputs if name in following.inputs]
         names = {name: f"gradient.{name}" for name in reads}
         for operation in self.operations:
@@ -354,6 +362,16 @@ def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: st
         hyperparameters=declared,
         variant=inspect.getdoc(function) or "",
     )
+
+
+def _declared(name: str, value: Any) -> Any:
+    """A declared value with an exact meaning: int, float or Fraction, or a tuple of floats with one per run."""
+    if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1 and len(value) > 0:
+        return tuple(float(_declared(name, x)) for x in value)
+    number = value.item() if isinstance(value, np.generic) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float, Fraction)) or not math.isfinite(number):
+        raise ValueError(f"hyperparameter {name}={value!r}: a finite number is needed, or one per run")
+    return number
 
 
 def _scalar_name(expression: ScalarExpression) -> str:

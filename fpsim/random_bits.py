@@ -83,9 +83,18 @@ def program_draw(
 ) -> UInt32:
     """The draw of ``bits`` random bits of one program slot, elementwise over broadcast element, step and run.
 
-    ``element`` is the C-order index inside one run's array, ``run`` the global run number, ``step`` counts from 0,
-    ``slot`` is the position in ``program.slots``. Words are shared: four slots a counter, eight for bits <= 16.
+    ``element`` is the C-order index inside one run's array, ``run`` the global run number (both below 2^32), ``step``
+    counts from 0 (below 2^48), ``slot`` is the position in ``program.slots``. Words are shared: four slots a counter,
+    eight for bits <= 16.
+
+    Raises
+    ------
+    ValueError
+        A place outside its interval: its counter would be another place's.
     """
+    for name, place, width in (("element", element, 32), ("step", step, 48), ("run", run, 32)):
+        if np.any(np.asarray(place, dtype=np.uint64) >> np.uint64(width)):
+            raise ValueError(f"{name}={np.max(np.asarray(place))} is outside 0..2^{width}-1")
     per_word = 2 if bits <= 16 else 1
     group, position = divmod(slot, 4 * per_word)
     word, half = divmod(position, per_word)

@@ -87,7 +87,8 @@ class Machine:
 
     def state(self, name: str) -> Array:
         """A copy ``[d, lanes]`` of an array."""
-        return np.ascontiguousarray(self.values(name).transpose(1, 0, 2)).reshape(self.dimension, self.lanes)
+        # a copy even where the view is contiguous already: one block, or one element
+        return np.array(self.values(name).transpose(1, 0, 2), order="C").reshape(self.dimension, self.lanes)
 
     def extremes(self) -> dict[str, tuple[Array, Array]]:
         """Name -> (smallest, largest) magnitude ``[blocks, d, lanes_per_block]`` since ``reset_extremes``.
