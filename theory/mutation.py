@@ -17,7 +17,7 @@ _FACTORS = (sp.Rational(65, 64), sp.Rational(63, 64), sp.Integer(-1))
 
 
 def mutants(claim: Claim, domain: Domain | None = None) -> Iterator[Claim]:
-    """The claim with its sides exchanged, or with one number or one term multiplied by 65/64, 63/64 or -1.
+    """The claim with its sides exchanged, one number or term multiplied by 65/64, 63/64 or -1, or one exponent off by 1.
 
     Changes that leave both sides as they were (a factor on a zero) are left out.
     """
@@ -52,6 +52,11 @@ def _changed(expression: sp.Expr) -> Iterator[sp.Expr]:
 def _changed_inside(expression: sp.Expr) -> Iterator[sp.Expr]:
     for index, argument in enumerate(expression.args):
         before, after = expression.args[:index], expression.args[index + 1 :]
+        if isinstance(expression, sp.Pow) and index == 1 and argument.is_number:
+            # another power of the same root: 65/64 of an exponent would make a field that takes minutes to decide in
+            for exponent in (argument + 1, argument - 1):
+                yield expression.func(*before, exponent)
+            continue
         # a factor on a factor is a factor on the product: only terms of sums and bare numbers are changed here
         if argument.is_number or isinstance(expression, sp.Add):
             for factor in _FACTORS:

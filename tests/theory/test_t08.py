@@ -16,16 +16,12 @@ from fpsim.optim import sgd
 from fpsim.precision import Precision
 from fpsim.program import Program, slot, step
 from fpsim.rounding import Stochastic
-from theory.derivation import Derivation, DerivationError
-from theory.mutation import mutated_derivations
 from theory.theorem import Bound
 from theory.theorems import _mean_rounding
 from theory.theorems._floor_root import weighted_root
 from theory.theorems.t08_stochastic_gd import THEOREM
 from theory.verdict import verdict
 from theory.window import Window
-
-DERIVATIONS = {d.name: d for d in (*THEOREM.derivations, *_mean_rounding.LEMMAS)}
 
 
 @step(name="quadratic")
@@ -103,32 +99,6 @@ def ratio_of(window: Window) -> float:
     judged = verdict(THEOREM.measured(window), bound)
     assert judged.status != "violated", judged
     return judged.ratio
-
-
-@pytest.mark.parametrize("name", DERIVATIONS)
-def test_derivation_checks(name: str) -> None:
-    DERIVATIONS[name].check()
-
-
-@pytest.mark.parametrize("name", DERIVATIONS)
-def test_every_changed_step_fails(name: str) -> None:
-    """Every fifth change here; all of them in the slow tier."""
-    fails(DERIVATIONS[name], every=5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", DERIVATIONS)
-def test_every_changed_step_fails_all(name: str) -> None:
-    fails(DERIVATIONS[name], every=1)
-
-
-def fails(derivation: Derivation, every: int) -> None:
-    for number, changed in itertools.islice(mutated_derivations(derivation), 0, None, every):
-        try:
-            changed.check()
-        except DerivationError:
-            continue
-        pytest.fail(f"step {number} still checks as {changed.steps[number].claim}")
 
 
 def law(x: Fraction, places: int, bits: int) -> dict[Fraction, Fraction]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sympy as sp
 
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
@@ -17,16 +16,11 @@ from fpsim.optim import rmsprop
 from fpsim.precision import Precision
 from fpsim.program import Program, slot, step
 from fpsim.rounding import Rounding, Stochastic
-from theory.derivation import DerivationError
-from theory.mutation import mutated_derivations
 from theory.theorem import Bound
-from theory.theorems import _rmsprop_lemmas
 from theory.theorems import _rmsprop_numbers as numbers
 from theory.theorems.t12_rmsprop import THEOREM
 from theory.verdict import verdict
 from theory.window import Window
-
-DERIVATIONS = {d.name: d for d in (THEOREM.derivations[0], *_rmsprop_lemmas.LEMMAS)}
 
 
 @step(name="quadratic")
@@ -121,35 +115,6 @@ def train(
         squared_gradient=np.array([np.sum(gradient(w) ** 2, axis=0) for w in visited[:-1]]),
         outcome="floor",
     )
-
-
-@pytest.mark.parametrize("name", DERIVATIONS)
-def test_derivation_checks(name: str) -> None:
-    DERIVATIONS[name].check()
-
-
-@pytest.mark.parametrize("name", DERIVATIONS)
-def test_every_changed_step_fails(name: str) -> None:
-    """Every fifth change here; all of them in the slow tier."""
-    fails(name, every=5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", DERIVATIONS)
-def test_every_changed_step_fails_all(name: str) -> None:
-    fails(name, every=1)
-
-
-def fails(name: str, every: int) -> None:
-    for number, mutant in itertools.islice(mutated_derivations(DERIVATIONS[name]), 0, None, every):
-        claim = mutant.steps[number].claim
-        if any(power.exp.is_Rational and power.exp.q > 2 for power in claim.gap.atoms(sp.Pow)):
-            continue  # an exponent of 189/64 makes a polynomial of degree in the hundreds: minutes, and no news
-        try:
-            mutant.check()
-        except DerivationError:
-            continue
-        pytest.fail(f"step {number} still checks as {claim}")
 
 
 def outcomes(x: float, fmt: Format, rounding: Rounding) -> list[tuple[float, float]]:
