@@ -12,10 +12,11 @@ from fpsim.codes import decode, encode
 from fpsim.formats import format
 from fpsim.number_format import Format
 from fpsim.precision import Precision
-from fpsim.program import Program, slot, step
+from fpsim.program import Program
 from fpsim.random_bits import Key
 from fpsim.rounding import Stochastic
 from fpsim.run import RunResult, run  # the function stands in front of the module of the same name
+from fpsim.tracing import slot, step
 
 __version__ = "0.1.0"
 

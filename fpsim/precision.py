@@ -17,7 +17,7 @@ from fpsim import exact
 from fpsim.formats import BINARY64
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
-from fpsim.program import Program, Scalar, _hint
+from fpsim.program import Program, Scalar, hint
 from fpsim.rounding import Rounding, Stochastic, parse
 from fpsim.scalars import STEP, ScalarExpression, evaluate, evaluate_odd, evaluate_python
 
@@ -111,7 +111,7 @@ class Precision:
         for pattern, fmt, rounding in self.rules:
             matched = fnmatch.filter(program.slots, pattern)
             if not matched:
-                raise ValueError(f"slot {pattern!r} is not in program {program.name!r}{_hint(pattern, program.slots)}")
+                raise ValueError(f"slot {pattern!r} is not in program {program.name!r}{hint(pattern, program.slots)}")
             slots.update(dict.fromkeys(matched, (fmt, rounding)))
         if self.scalars in ("wide", "python"):
             slots.update({scalar.name: _WIDE for scalar in program.scalars})

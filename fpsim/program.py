@@ -1,30 +1,17 @@
-"""An optimizer step as data: a plain Python function, traced into a list of named operations.
-
-A step is written once with ordinary operators. Positional parameters are arrays, keyword-only parameters with a default
-are hyperparameters with their declared value, and a keyword-only ``t`` is the number of the step, counted from 1:
-
->>> @step
-... def sgd(w, g, *, lr=0.1):
-...     return {"w": slot("w.sub", w - slot("update.scale", lr * g))}
->>> sgd.slots
-('update.scale', 'w.sub', 'w', 'g', 'scalar.lr')
->>> sgd.state
-('w',)
-"""
+"""An optimizer step as data: a frozen, validated list of named operations."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from fpsim.scalars import STEP, Number, ScalarExpression
+from fpsim.scalars import STEP, ScalarExpression
 
 # kind -> (number of operands, result is rounded). Readers say which kinds they take.
 KINDS: dict[str, tuple[int, bool]] = {
@@ -148,7 +135,7 @@ class Program:
         """The same program with other declared values; unknown names raise ``ValueError``."""
         for name in values:
             if name not in self.hyperparameters:
-                raise ValueError(f"hyperparameter {name!r} is unknown{_hint(name, self.hyperparameters)}")
+                raise ValueError(f"hyperparameter {name!r} is unknown{hint(name, self.hyperparameters)}")
         return replace(self, hyperparameters={**self.hyperparameters, **values})
 
     def __rshift__(self, following: Program) -> Program:
@@ -207,163 +194,6 @@ class Program:
         return "\n".join(lines)
 
 
-class Value:
-    """A traced array: operators append operations to the trace."""
-
-    def __init__(self, trace: _Trace, name: str) -> None:
-        self.trace, self.name = trace, name
-
-    def _with(self, kind: str, other: Any, swapped: bool = False) -> Value:
-        operands = (other, self) if swapped else (self, other)
-        return self.trace.append(kind, operands)
-
-    def __add__(self, other: Any) -> Value:
-        return self._with("add", other)
-
-    def __radd__(self, other: Any) -> Value:
-        return self._with("add", other, swapped=True)
-
-    def __sub__(self, other: Any) -> Value:
-        return self._with("sub", other)
-
-    def __rsub__(self, other: Any) -> Value:
-        return self._with("sub", other, swapped=True)
-
-    def __mul__(self, other: Any) -> Value:
-        return self._with("mul", other)
-
-    def __rmul__(self, other: Any) -> Value:
-        return self._with("mul", other, swapped=True)
-
-    def __truediv__(self, other: Any) -> Value:
-        return self._with("div", other)
-
-    def __rtruediv__(self, other: Any) -> Value:
-        return self._with("div", other, swapped=True)
-
-    def __neg__(self) -> Value:
-        return self.trace.append("neg", (self,))
-
-    def __bool__(self) -> bool:
-        raise TypeError("a traced array has no truth value: a branch on data is not a program")
-
-
-class _Trace:
-    def __init__(self) -> None:
-        self.operations: list[Operation] = []
-        self.scalars: dict[str, ScalarExpression] = {}
-
-    def append(self, kind: str, operands: Iterable[Any]) -> Value:
-        names = tuple(self._name(operand) for operand in operands)
-        taken = {operation.slot for operation in self.operations}
-        slot = kind
-        for i in range(1, len(taken) + 2):
-            if slot not in taken:
-                break
-            slot = f"{kind}_{i}"
-        self.operations.append(Operation(kind, slot, names))
-        return Value(self, slot)
-
-    def rename(self, old: str, new: str) -> Value:
-        last = self.operations[-1] if self.operations else None
-        if last is None or last.slot != old:
-            raise ValueError(f"slot {new!r}: name a value in the expression that computes it")
-        if any(operation.slot == new for operation in self.operations):
-            raise ValueError(f"slot {new!r} is used twice")
-        self.operations[-1] = replace(last, slot=new)
-        return Value(self, new)
-
-    def _name(self, operand: Any) -> str:
-        if isinstance(operand, Value):
-            if operand.trace is not self:
-                raise ValueError(f"{operand.name!r} belongs to another step")
-            return operand.name
-        if isinstance(operand, NamedScalar):
-            name, expression = f"scalar.{operand.name}", operand.expression
-        elif isinstance(operand, (ScalarExpression, int, float, Fraction)):
-            expression = ScalarExpression.of(operand)
-            name = f"scalar.{_scalar_name(expression)}"
-        else:
-            raise TypeError(f"operand {operand!r}: a traced array, a hyperparameter or a number is needed")
-        if self.scalars.setdefault(name, expression) != expression:
-            raise ValueError(f"{name} stands for two expressions: {self.scalars[name]}, {expression}")
-        return name
-
-
-@dataclass(frozen=True)
-class NamedScalar:
-    """A scalar expression with the name its slot shall have; arrays combine with it, scalars do not."""
-
-    name: str
-    expression: ScalarExpression
-
-
-def scalar(name: str, expression: ScalarExpression | Number) -> NamedScalar:
-    """Name a scalar expression: its slot is ``scalar.NAME``."""
-    return NamedScalar(name, ScalarExpression.of(expression))
-
-
-def slot(name: str, value: Value) -> Value:
-    """Name the operation that ``value`` is the result of."""
-    return value.trace.rename(value.name, name)
-
-
-def sqrt(x: Value) -> Value:
-    return x.trace.append("sqrt", (x,))
-
-
-def fma(a: Value, b: Any, c: Any) -> Value:
-    """a * b + c with one rounding."""
-    return a.trace.append("fma", (a, b, c))
-
-
-def maximum(a: Value, b: Any) -> Value:
-    return a.trace.append("max", (a, b))
-
-
-def minimum(a: Value, b: Any) -> Value:
-    return a.trace.append("min", (a, b))
-
-
-def absolute(a: Value) -> Value:
-    return a.trace.append("abs", (a,))
-
-
-def total(a: Value) -> Value:
-    """Sum over the elements of a run, sequentially from index 0, every addition rounded; the result is broadcast.
-
-    The random bits of the k-th addition (k = 1..d-1, which adds element k) are those of element k of the slot.
-    """
-    return a.trace.append("sum", (a,))
-
-
-def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: str | None = None) -> Any:
-    """Decorator: trace a plain function into a ``Program`` (see the module's docstring)."""
-    if function is None:
-        return lambda f: step(f, name=name)
-    arrays, declared, symbols = [], {}, {}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            symbols[parameter.name] = ScalarExpression.symbol(parameter.name)
-            if parameter.default is not inspect.Parameter.empty:
-                declared[parameter.name] = parameter.default
-            elif parameter.name != STEP:
-                raise ValueError(f"hyperparameter {parameter.name!r} needs a default, its declared value")
-        else:
-            arrays.append(parameter.name)
-    trace = _Trace()
-    results = function(*(Value(trace, array) for array in arrays), **symbols)
-    return Program(
-        name=name or function.__name__,
-        inputs=tuple(arrays),
-        outputs=tuple((array, value.name) for array, value in results.items()),
-        scalars=tuple(Scalar(key, expression) for key, expression in trace.scalars.items()),
-        operations=tuple(trace.operations),
-        hyperparameters=declared,
-        variant=inspect.getdoc(function) or "",
-    )
-
-
 def _declared(name: str, value: Any) -> Any:
     """A declared value with an exact meaning: int, float or Fraction, or a tuple of floats with one per run."""
     if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1 and len(value) > 0:
@@ -374,25 +204,7 @@ def _declared(name: str, value: Any) -> Any:
     return number
 
 
-def _scalar_name(expression: ScalarExpression) -> str:
-    words = {0: "zero", 1: "one", 2: "two", 3: "three"}
-    if expression.kind == "symbol":
-        return expression.name
-    if expression.number in words:
-        return words[int(expression.number)]
-    left, right = expression.left, expression.right
-    if (
-        expression.kind == "-"
-        and left is not None
-        and right is not None
-        and left.number == 1
-        and right.kind == "symbol"
-    ):
-        return f"one_minus_{right.name}"
-    raise ValueError(f"scalar expression {expression}: give it a name with scalar(NAME, expression)")
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
+def hint(name: str, known: Iterable[str]) -> str:
     choices = list(known)
     close = difflib.get_close_matches(name, choices, n=2)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(choices)}"

@@ -3,7 +3,7 @@
 Inside fpsim, a module imports from its own row and the rows above:
 
     number_format formats rounding codes random_bits exact
-    scalars program precision events
+    scalars program tracing precision events
     exact_run cpu cuda
     arrays run
     optim
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("fpsim", "theory", "experiments", "paper_figures")
 ROWS = [
     {"number_format", "formats", "rounding", "codes", "random_bits", "exact"},
-    {"scalars", "program", "precision", "events"},
+    {"scalars", "program", "tracing", "precision", "events"},
     {"exact_run", "cpu", "cuda"},
     {"arrays", "arrays_torch", "run"},
     {"optim"},

@@ -17,7 +17,7 @@ _FACTORS = (sp.Rational(65, 64), sp.Rational(63, 64), sp.Integer(-1))
 
 
 def mutants(claim: Claim, domain: Domain | None = None) -> Iterator[Claim]:
-    """The claim with its sides exchanged, one number or term multiplied by 65/64, 63/64 or -1, or one exponent off by 1.
+    """The claim with its sides exchanged, a number or term multiplied by 65/64, 63/64 or -1, or an exponent off by 1.
 
     Changes that leave both sides as they were (a factor on a zero) are left out.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
 from experiments.problems.linear import column_sums
 from experiments.problems.spectra import center_of, spectrum_of
-from fpsim.program import slot, step
+from fpsim.tracing import slot, step
 
 
 @step(name="quadratic")

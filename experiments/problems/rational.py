@@ -10,7 +10,7 @@ import numpy as np
 from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
 from experiments.problems.linear import column_sums
 from experiments.problems.spectra import center_of, spectrum_of
-from fpsim.program import slot, step
+from fpsim.tracing import slot, step
 
 # max over z of z / (1 + z^2)^2, attained at z^2 = 1/3: 3 sqrt(3) / 16 = 0.32475952..
 _STEEPEST = 0.3247596

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fpsim.program import Value, scalar, slot, sqrt, step
 from fpsim.scalars import ScalarExpression
+from fpsim.tracing import Value, scalar, slot, sqrt, step
 
 
 @step

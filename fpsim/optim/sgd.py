@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fpsim.program import Value, slot, step
 from fpsim.scalars import ScalarExpression
+from fpsim.tracing import Value, slot, step
 
 
 @step

@@ -44,6 +44,8 @@ def test_machine_equals_exact_reader(precision, mode):
     fast = fpsim.run(*given, **options)
     slow = fpsim.run(*given, **options, device="exact")
     for name in ("w", "m", "v"):
-        np.testing.assert_array_equal(fast.records[name].view(np.int64), slow.records[name].view(np.int64), err_msg=name)
+        np.testing.assert_array_equal(
+            fast.records[name].view(np.int64), slow.records[name].view(np.int64), err_msg=name
+        )
     assert np.isfinite(fast.records["w"]).all()
     assert len(np.unique(fast.records["w"])) > 3  # it moved, so the comparison says something

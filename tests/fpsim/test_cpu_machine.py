@@ -17,9 +17,10 @@ from fpsim.cpu.machine import Machine
 from fpsim.number_format import Format
 from fpsim.optim.adam import adam
 from fpsim.precision import Precision
-from fpsim.program import Operation, Program, absolute, fma, maximum, minimum, scalar, slot, sqrt, step, total
+from fpsim.program import Operation, Program
 from fpsim.random_bits import Key
 from fpsim.rounding import CODES, Stochastic
+from fpsim.tracing import absolute, fma, maximum, minimum, scalar, slot, sqrt, step, total
 
 KEY = Key(11)
 MODES: list[Any] = [*CODES, Stochastic(16), Stochastic(24)]

@@ -14,9 +14,10 @@ from fpsim import exact, exact_run
 from fpsim.formats import format as named
 from fpsim.optim import STEPS, adam, momentum, rmsprop, sgd
 from fpsim.precision import Precision
-from fpsim.program import Operation, absolute, fma, maximum, minimum, slot, sqrt, step, total
+from fpsim.program import Operation
 from fpsim.random_bits import Key, program_draw
 from fpsim.rounding import Stochastic
+from fpsim.tracing import absolute, fma, maximum, minimum, slot, sqrt, step, total
 
 
 @step

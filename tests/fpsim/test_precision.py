@@ -12,9 +12,9 @@ from fpsim.formats import BINARY64
 from fpsim.formats import format as named
 from fpsim.optim import STEPS, adam, rmsprop, sgd
 from fpsim.precision import Precision, scalar_report, scalar_values
-from fpsim.program import scalar, slot, step
 from fpsim.random_bits import Key
 from fpsim.rounding import Stochastic
+from fpsim.tracing import scalar, slot, step
 
 WIDE = (BINARY64, "nearest_even")
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fpsim.optim import STEPS, adam, sgd
-from fpsim.program import Operation, Program, Scalar, absolute, fma, maximum, minimum, scalar, slot, sqrt, step, total
+from fpsim.program import Operation, Program, Scalar
 from fpsim.scalars import ScalarExpression
+from fpsim.tracing import absolute, fma, maximum, minimum, scalar, slot, sqrt, step, total
 
 
 @step

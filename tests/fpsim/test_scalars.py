@@ -14,8 +14,8 @@ from fpsim.formats import format as named
 from fpsim.number_format import Format
 from fpsim.optim import adam
 from fpsim.precision import Precision, scalar_values
-from fpsim.program import scalar, slot, step
 from fpsim.scalars import STEP, ScalarExpression, evaluate, evaluate_odd, evaluate_python
+from fpsim.tracing import scalar, slot, step
 
 T, BETA = ScalarExpression.symbol(STEP), ScalarExpression.symbol("beta")
 FORMATS = ["bfloat16", "binary16", "e8m10", "binary32", "binary64", "float8_e4m3fn", "e11m50"]

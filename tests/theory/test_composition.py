@@ -14,8 +14,9 @@ from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import sgd
 from fpsim.precision import Precision
-from fpsim.program import Program, Value, absolute, fma, maximum, slot, sqrt, step, total
+from fpsim.program import Program
 from fpsim.rounding import Stochastic
+from fpsim.tracing import Value, absolute, fma, maximum, slot, sqrt, step, total
 from theory.composition import NoEnclosure, compose, eta, model_values, relative_factor, symbol
 from theory.enclosure import ball, compile_expression
 

@@ -11,8 +11,9 @@ import pytest
 from fpsim.optim.adam import adam
 from fpsim.optim.sgd import sgd
 from fpsim.precision import Precision
-from fpsim.program import Program, Value, slot, step
+from fpsim.program import Program
 from fpsim.rounding import Stochastic
+from fpsim.tracing import Value, slot, step
 from theory.theorems import theorem
 from theory.theorems.t06_nearest_gd import loss_bound
 from theory.verdict import verdict
