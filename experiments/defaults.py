@@ -13,7 +13,7 @@ DIMENSION = {"logistic": 30, "rosenbrock": 32}
 
 # Steps: enough for the slowest coordinate to reach binary32's floor (SGD) or for the noise to become stationary.
 STEPS = {"sgd": 6_000, "momentum": 6_000, "rmsprop": 16_000, "adam": 16_000}
-LOGISTIC_STEPS = {"sgd": 6_000, "momentum": 6_000, "rmsprop": 6_000, "adam": 6_000}
+MINIBATCH_STEPS = 6_000
 
 # alpha * L = 1/16 for SGD (L = 1 for quadratic and rational).
 LEARNING_RATE = {"sgd": 2.0**-4, "momentum": 2.0**-4, "rmsprop": 2.0**-7, "adam": 2.0**-7}
@@ -39,14 +39,14 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
     additive Gaussian noise, on data with minibatches.
     """
     noise = "none" if optimizer in ("sgd", "momentum") else "minibatch" if problem == "logistic" else "gaussian"
-    steps = LOGISTIC_STEPS if problem == "logistic" else STEPS
+    scale = 2.0**-9 if problem == "rosenbrock" else 1.0  # L = 4702 there
     return {
         "noise": noise,
         "sigma": SIGMA if noise == "gaussian" else 0.0,
         "batch": BATCH if noise == "minibatch" else 0,
         "dimension": DIMENSION.get(problem, 32),
-        "steps": steps.get(optimizer, 16_000),
-        "lr": LEARNING_RATE.get(optimizer, 2.0**-7),
+        "steps": MINIBATCH_STEPS if noise == "minibatch" else STEPS.get(optimizer, 16_000),
+        "lr": LEARNING_RATE.get(optimizer, 2.0**-7) * (scale if noise == "none" else 1.0),
         "window": WINDOW,
         **HYPERPARAMETERS.get(optimizer, {}),
     }

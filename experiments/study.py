@@ -43,7 +43,6 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     seed: int
     steps: int
     lr: float
-    momentum: float
     beta1: float
     beta2: float
     eps: float
@@ -90,7 +89,6 @@ READERS = {
     "seed": integer(0, MAX_SEED),
     "steps": optional(integer(1, 10**9)),
     "lr": optional(real("(0, inf)")),
-    "momentum": optional(real("[0, 1)")),
     "beta1": optional(real("[0, 1)")),
     "beta2": optional(real("[0, 1)")),
     "eps": optional(real("[0, inf)")),
@@ -112,7 +110,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     random_bits : int in 1..32, random bits of one stochastic rounding
     seeds : int in 1..65536, runs of each cell; a seed sets start point, noise and random bits
     seed : int in 0..2^63-1, the root of all random bits
-    steps, lr, momentum, beta1, beta2, eps, noise, sigma, batch, dimension, window : optional
+    steps, lr, beta1, beta2, eps, noise, sigma, batch, dimension, window : optional
         ``None`` keeps the default of each optimizer and problem.
 
     Raises
@@ -136,7 +134,6 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     seed: int = 0
     steps: int | None = None
     lr: float | None = None
-    momentum: float | None = None
     beta1: float | None = None
     beta2: float | None = None
     eps: float | None = None
@@ -198,7 +195,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 _NOISES = {"sigma": "gaussian", "batch": "minibatch"}
-_SETTINGS = ("noise", "sigma", "batch", "dimension", "steps", "lr", "momentum", "beta1", "beta2", "eps", "window")
+_SETTINGS = ("noise", "sigma", "batch", "dimension", "steps", "lr", "beta1", "beta2", "eps", "window")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -27,7 +27,6 @@ FLAGS = {
 CONSTANTS = {
     "steps": ("N", "optimizer steps"),
     "lr": ("X", "learning rate"),
-    "momentum": ("X", "momentum"),
     "beta1": ("X", "decay of the first moment"),
     "beta2": ("X", "decay of the second moment"),
     "eps": ("X", "added to the denominator"),

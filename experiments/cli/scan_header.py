@@ -39,8 +39,7 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
 
 
 def _constants(cells: Sequence[Cell]) -> list[str]:
-    head: tuple[str, ...] = ("optimizer", "problem", "weights", "steps", "measured", "noise", "lr", "lr*L")
-    head += ("momentum", "beta1", "beta2", "eps")
+    head = ("optimizer", "problem", "weights", "steps", "measured", "noise", "lr", "lr*L", "beta1", "beta2", "eps")
     rows = {}
     for cell in cells:
         pair = (cell.optimizer, cell.problem)
@@ -48,7 +47,7 @@ def _constants(cells: Sequence[Cell]) -> list[str]:
             smoothness = _problem(cell).smoothness
             noises = {"gaussian": f"normal {cell.sigma:g}", "minibatch": f"batch {cell.batch}"}
             noise = noises.get(cell.noise, cell.noise)
-            numbers = (cell.lr * smoothness, cell.momentum, cell.beta1, cell.beta2, cell.eps)
+            numbers = (cell.lr * smoothness, cell.beta1, cell.beta2, cell.eps)
             shown = tuple(f"{x:.3g}" if x else "-" for x in numbers)
             sizes = (str(cell.dimension), str(cell.steps), f"{100 * cell.window:g} %")
             rows[pair] = (*pair, *sizes, noise, f"{cell.lr:g}", *shown)

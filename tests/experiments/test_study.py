@@ -47,7 +47,6 @@ def test_widths(given, widths):
         ("lr", "inf", "inf is outside (0, inf)"),
         ("beta1", 1, "1 is outside [0, 1)"),
         ("beta2", -0.5, "-0.5 is outside [0, 1)"),
-        ("momentum", "x", "'x' is not a number; admissible: [0, 1)"),
         ("eps", -1, "-1 is outside [0, inf)"),
         ("seeds", 0, "0 is outside 1..65536"),
         ("seeds", 2.5, "2.5 is not a whole number"),

@@ -7,7 +7,7 @@ import fpsim
 from fpsim.rounding import CODES
 
 MODES = [*CODES, fpsim.Stochastic(8), fpsim.Stochastic(16), fpsim.Stochastic(32)]
-STEPS, DIMENSION = 1000, 2
+STEPS, DIMENSION = 1000, 1
 
 
 def _uniform(name):
