@@ -12,7 +12,7 @@ from theory.verdict import confidence_interval
 Array = npt.NDArray[np.float64]
 
 # A run is called stationary if the root-mean-square gradient norm of the window's second half is within 10 % of the
-# first half's, or cannot be told from it at 99 % confidence over the seeds.
+# first half's, or cannot be told from it at 99 % confidence over the seeds (one seed alone has no such confidence).
 DRIFT = 0.10
 DRIFT_CONFIDENCE = 0.99
 # A loss gap this many times the starting one, or a value that is not finite, counts as diverged.
@@ -95,7 +95,7 @@ def is_stationary(squared: Array) -> bool:
         return bool(np.array_equal(first, second))
     log_ratio = 0.5 * np.log(second / first)
     mean, low, high = _interval(log_ratio, DRIFT_CONFIDENCE)
-    return abs(mean) <= np.log1p(DRIFT) or low <= 0.0 <= high
+    return bool(abs(mean) <= np.log1p(DRIFT) or (np.isfinite(low) and low <= 0.0 <= high))
 
 
 def _interval(samples: Array, confidence: float) -> tuple[float, float, float]:

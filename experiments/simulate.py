@@ -27,8 +27,10 @@ Array = npt.NDArray[np.float64]
 Events: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 
 # Samples of the window. Each is taken at a random step of its stratum, so that their mean is unbiased for the average
-# over all steps, which is what the theorems bound.
+# over all steps, which is what the theorems bound; every seed has steps of its own, so that the spread over the seeds
+# shows the error of the sampling too.
 SAMPLES = 64
+NEVER_REACHED = 2**40  # a step number
 SAMPLING = 0x53414D50  # "SAMP": the key of the random steps
 
 
@@ -85,13 +87,14 @@ def run_batch(
         trajectory.advance(part)
         _note_ratio(trajectory, cells, record)
         report(part * cost)
+    _forget_spoiled(trajectory, record)
     trajectory.machine.reset_extremes()
     trajectory.machine.reset_events()
     start = {name: trajectory.state(name) for name in trajectory.program.state}
     for stratum in range(window_steps // stride):
         if cancelled():
             raise Cancelled
-        _sample(trajectory, cells, _offset(cell, stratum, stride), stride, record)
+        _sample(trajectory, cells, _offsets(cell, stratum, stride), stride, record)
         report(stride * cost)
     end = {name: trajectory.state(name) for name in trajectory.program.state}
     extremes, events = trajectory.machine.extremes(), trajectory.machine.events()
@@ -117,24 +120,36 @@ class _Watched:
     first_loss: Array
 
 
-def _sample(trajectory: Trajectory, cells: Sequence[Cell], offset: int, stride: int, record: _Record) -> None:
-    """Advance one stratum and look at the step number ``offset`` in it."""
+def _sample(
+    trajectory: Trajectory, cells: Sequence[Cell], offsets: npt.NDArray[np.int64], stride: int, record: _Record
+) -> None:
+    """Advance one stratum and look at each seed at its own step."""
     problem = trajectory.problem
-    trajectory.advance(offset)
-    before = {name: trajectory.state(name) for name in trajectory.program.state if name in ("w", "m")}
-    gradient = trajectory.stochastic_gradient()
-    direction = gradient
-    if "m" in before:  # the exact new momentum, which is what the weight would move by
-        beta1 = trajectory.cell.beta1
-        direction = beta1 * before["m"] + (1.0 - beta1) * gradient
-    true_gradient = problem.gradient(np.ascontiguousarray(before["w"]))
-    record.squared.append(_lanes(np.sum(true_gradient**2, axis=0), cells))
-    record.loss.append(_lanes(problem.loss_gap(before["w"]), cells))
-    trajectory.advance(1)
-    frozen = (trajectory.state("w") == before["w"]) & (direction != 0.0)
-    record.frozen.append(_lanes(frozen.mean(axis=0), cells))
-    _note_ratio(trajectory, cells, record)
-    trajectory.advance(stride - offset - 1)
+    squared, loss, share = (np.empty((len(cells), cells[0].seeds)) for _ in range(3))
+    done = 0
+    for offset in np.unique(offsets):
+        trajectory.advance(int(offset) - done)
+        seeds = np.flatnonzero(offsets == offset)
+        lanes = trajectory.lanes_of(seeds)
+        before = {name: trajectory.state(name)[:, lanes] for name in trajectory.program.state if name in ("w", "m")}
+        w = np.ascontiguousarray(before["w"])
+        with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is an outcome, not a warning
+            gradient = trajectory.stochastic_gradient(seeds)
+            direction = gradient
+            if "m" in before:  # the exact new momentum, which is what the weight would move by
+                beta1 = trajectory.cell.beta1
+                direction = beta1 * before["m"] + (1.0 - beta1) * gradient
+            squared[:, seeds] = np.sum(problem.gradient(w) ** 2, axis=0).reshape(len(cells), -1)
+            loss[:, seeds] = problem.loss_gap(w).reshape(len(cells), -1)
+        trajectory.advance(1)
+        frozen = (trajectory.state("w")[:, lanes] == w) & (direction != 0.0)
+        share[:, seeds] = frozen.mean(axis=0).reshape(len(cells), -1)
+        _note_ratio(trajectory, cells, record)
+        done = int(offset) + 1
+    trajectory.advance(stride - done)
+    record.squared.append(squared)
+    record.loss.append(loss)
+    record.frozen.append(share)
 
 
 def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: _Record) -> None:
@@ -148,6 +163,20 @@ def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: _Record) 
     record.step_ratio = worst if record.step_ratio is None else np.maximum(record.step_ratio, worst)
 
 
+def _forget_spoiled(trajectory: Trajectory, record: _Record) -> None:
+    """Drop the ratios seen before the window of every cell in which an operation on the moments underflowed or failed.
+
+    What is said about the ratio holds for operations without such events, and those of the window are counted apart.
+    """
+    if record.step_ratio is None:
+        return
+    spoiled = np.zeros(trajectory.blocks, dtype=np.bool_)
+    for slot, counts in trajectory.machine.events().items():
+        tiny = counts["underflow"] if slot.partition(".")[0] in ("m", "v") else 0
+        spoiled |= (tiny + counts["overflow"] + counts["invalid"]) > 0
+    record.step_ratio[spoiled] = 0.0
+
+
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
     """[blocks, seeds]: whether a deterministic run has reached a fixed point, shown by one more step."""
     cell = trajectory.cell
@@ -155,18 +184,33 @@ def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.b
         return np.zeros((trajectory.blocks, cell.seeds), dtype=np.bool_)
     trajectory.advance(1)
     same = np.all([np.all(trajectory.state(name) == x, axis=0) for name, x in end.items()], axis=0)
-    return same.reshape(trajectory.blocks, cell.seeds)
+    return same.reshape(trajectory.blocks, cell.seeds) & _settled(trajectory)[:, None]
 
 
-def _offset(cell: Cell, stratum: int, stride: int) -> int:
-    """A uniform step of a stratum; words that would favour the small ones are drawn again."""
-    key = Key(cell.seed).fold(SAMPLING)
-    attempt = 0
-    while True:
-        word = int(philox4x32(stratum, attempt, 0, 0, key)[0])
-        if word < (1 << 32) // stride * stride:
-            return word % stride
+def _settled(trajectory: Trajectory) -> npt.NDArray[np.bool_]:
+    """[blocks]: whether every scalar that changes from step to step (bias corrections) has reached its last value."""
+    program = trajectory.program
+    changing = [scalar.name for scalar in program.scalars if scalar.per_step]
+    settled = np.ones(trajectory.blocks, dtype=np.bool_)
+    if changing:
+        for block, precision in enumerate(trajectory.precisions):
+            now, last = (
+                scalar_values(program, precision, range(t, t + 1)) for t in (trajectory.step - 1, NEVER_REACHED)
+            )
+            settled[block] = all(np.array_equal(now[name], last[name]) for name in changing)
+    return settled
+
+
+def _offsets(cell: Cell, stratum: int, stride: int) -> npt.NDArray[np.int64]:
+    """A uniform step of a stratum for every seed; words that would favour the small ones are drawn again."""
+    key, runs = Key(cell.seed).fold(SAMPLING), np.arange(cell.seeds)
+    words = np.zeros(cell.seeds, dtype=np.int64)
+    waiting, attempt = runs, 0
+    while waiting.size:
+        words[waiting] = philox4x32(stratum, attempt, waiting, 0, key)[0]
+        waiting = waiting[words[waiting] >= (1 << 32) // stride * stride]
         attempt += 1
+    return words % stride
 
 
 def _lanes(values: Array, cells: Sequence[Cell]) -> Array:
@@ -203,6 +247,9 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
     of = slice(index * cell.seeds, (index + 1) * cell.seeds)
     program, precision = trajectory.program, trajectory.precisions[index]
     extremes = {name: (low[index], high[index]) for name, (low, high) in watched.extremes.items()}
+    if trajectory.inside:  # constants are stored in binary64, as they are
+        for name, given in problem.constants.items():
+            extremes[name] = (np.tile(np.abs(given)[:, None], cell.seeds),) * 2
     widest = extremes["w"][1].max(axis=1)
     scalars = scalar_values(program, precision, range(1))
     per_step = {scalar.name for scalar in program.scalars if scalar.per_step}
@@ -211,6 +258,9 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
         for kind in ("underflow", "overflow", "invalid")
     }
     end = np.ascontiguousarray(watched.end["w"][:, of])
+    with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite
+        error = np.zeros(problem.dimension) if trajectory.inside else problem.gradient_error(widest)
+        steepest = problem.gradient_bound(widest)
     return Window(
         optimizer=cell.optimizer,
         program=program,
@@ -223,8 +273,8 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
         curvature=problem.curvature,
         box=problem.box,
         gradient_inside=trajectory.inside,
-        gradient_error=np.zeros(problem.dimension) if trajectory.inside else problem.gradient_error(widest),
-        gradient_bound=problem.gradient_bound(widest),
+        gradient_error=error,
+        gradient_bound=steepest,
         noise=cell.noise,
         first_step=watched.first_step,
         steps=watched.steps,
@@ -281,7 +331,8 @@ def _verdict_columns(theorem: Theorem | None, window: Window) -> dict[str, Any]:
     samples = theorem.measured(window)
     found = verdict(samples, bound)
     columns |= {"verdict": found.status, "reason": found.reason, "seeds_needed": found.seeds_needed}
-    columns["measured"] = float(np.sqrt(np.mean(samples ** (2 // bound.exponent))))
+    covered = samples if bound.per_seed is None else samples[~np.isnan(bound.per_seed)]
+    columns["measured"] = float(np.sqrt(np.mean(covered ** (2 // bound.exponent))))
     if bound.applicable:
         columns |= {"bound": bound.upper, "bound_lower": bound.lower, "ratio": found.ratio}
     return columns

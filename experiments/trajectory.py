@@ -67,7 +67,9 @@ class Trajectory:
         self.runs = np.arange(first.seeds, dtype=np.uint64)  # a seed is a run number, the same in every format
         self.dimension = problem.dimension
         self.step = 0
-        tracked = (*self.program.state, "g")
+        tracked = [*self.program.state, "g"]
+        if first.optimizer == "sgd":  # T6 bounds what underflow does by the sizes of the values on the way
+            tracked += [o.slot for o in self.program.operations if o.slot.startswith("gradient.")]
         self.machine = Machine(
             self.program,
             self.precisions,
@@ -106,20 +108,32 @@ class Trajectory:
         """The stochastic gradient at the present weights, in binary64, ``[d, lanes]`` (a buffer that is used again)."""
         out = self._gradient[0]
         w = np.ascontiguousarray(self.machine.values("w").transpose(1, 0, 2)).reshape(out.shape)
+        return self._gradient_at(w, self.runs, noise_now, out)
+
+    def stochastic_gradient(self, seeds: npt.NDArray[np.intp]) -> Array:
+        """The gradient that the next step of some seeds uses before any rounding; changes nothing.
+
+        ``[d, blocks * len(seeds)]``, columns as ``lanes_of`` gives them.
+        """
+        runs = self.runs[seeds]
+        noise_now = self._noise(1, runs)[0] if self.cell.noise == "gaussian" else None
+        w = np.ascontiguousarray(self.state("w")[:, self.lanes_of(seeds)])
+        return self._gradient_at(w, runs, noise_now, np.empty_like(w))
+
+    def lanes_of(self, seeds: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The lanes of some seeds, block by block."""
+        return (np.arange(self.blocks)[:, None] * self.cell.seeds + seeds).reshape(-1)
+
+    def _gradient_at(self, w: Array, runs: npt.NDArray[np.uint64], noise_now: Array | None, out: Array) -> Array:
         if self.cell.noise == "minibatch":
-            runs = np.tile(self.runs, self.blocks)
-            self.problem.minibatch_gradient(w, self.step, runs, self.key, self.cell.batch, out=out)
+            everyone = np.tile(runs, self.blocks)
+            self.problem.minibatch_gradient(w, self.step, everyone, self.key, self.cell.batch, out=out)
         else:
             self.problem.gradient(w, out=out)
         if noise_now is not None:
             out += np.tile(noise_now, (1, self.blocks))
         return out
 
-    def stochastic_gradient(self) -> Array:
-        """The gradient that the next step uses before any rounding, ``[d, lanes]``; changes nothing."""
-        noise_now = self._noise(1)[0] if self.cell.noise == "gaussian" else None
-        return self.external_gradient(noise_now).copy()
-
-    def _noise(self, steps: int) -> Array:
+    def _noise(self, steps: int, runs: npt.NDArray[np.uint64] | None = None) -> Array:
         when = range(self.step, self.step + steps)
-        return noise.gaussian(self.key, when, self.dimension, self.runs) * self.cell.sigma
+        return noise.gaussian(self.key, when, self.dimension, self.runs if runs is None else runs) * self.cell.sigma

@@ -96,5 +96,11 @@ def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hy
     )
 
 
+def not_flushed(window: Window, slots: Iterable[str]) -> Hypothesis:
+    """No tiny result of the named slots was flushed to zero: that can be off by more than the gap that holds it."""
+    flushed = {s: n for s in slots if window.slots[s][0].tiny == "flush" and (n := window.underflow.get(s, 0))}
+    return Hypothesis("tiny results are rounded, not flushed", not flushed, _listed(flushed))
+
+
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} in {slot}" for slot, count in counts.items())

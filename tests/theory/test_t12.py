@@ -14,8 +14,9 @@ from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.optim import rmsprop
 from fpsim.precision import Precision
-from fpsim.program import Program, slot, step
+from fpsim.program import Program
 from fpsim.rounding import Rounding, Stochastic
+from fpsim.tracing import slot, step
 from theory.theorem import Bound
 from theory.theorems import _rmsprop_numbers as numbers
 from theory.theorems.t12_rmsprop import THEOREM

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import sympy as sp
 from flint import arb, ctx
 
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
-from theory.enclosure import BITS, Ball, largest_root
+from theory.enclosure import BITS, Ball, ball, largest_root
+from theory.rounding_model import gap_toward
+from theory.window import Window
+
+LOSS_ACCURACY = 2.0**-39  # relative; a problem promises 1e-12
 
 G, Z, B, C, K = sp.symbols("G Z B C K", nonnegative=True)
 x = sp.Symbol("x", real=True)
@@ -62,7 +67,8 @@ def summation(name: str, test: str) -> Derivation:
     descent = Axiom(
         f"{name}: descent lemma, telescoped",
         le(W, F / T),
-        citation="F(w+s) <= F(w) + grad.s + s.Ms/2 for a matrix M above every Hessian; W = avg E -(grad.s + s.Ms/2)",
+        citation="F(w+s) <= F(w) + grad.s + s.Ms/2 for a matrix M above every Hessian; W = avg E -(grad.s + s.Ms/2); "
+        "F >= E F_first - F*, and F_last >= F*",
         test="tests/theory/test_t08.py::test_descent_lemma",
     )
     cauchy = Axiom(
@@ -76,7 +82,7 @@ def summation(name: str, test: str) -> Derivation:
         givens=(eq(X2, Z**2), eq(c, F / (alpha * T) + c0), le(G**2, K * Z**2), le(0, c)),
         steps=(
             Step(summed.conclusion, Instance(summed)),
-            Step(descent.conclusion, Instance(descent), "F = F_first - F_last"),
+            Step(descent.conclusion, Instance(descent), "F >= F_first - F_last in the mean"),
             Step(cauchy.conclusion, Instance(cauchy)),
             Step(eq(X2, Z**2), Given()),
             Step(eq(c, F / (alpha * T) + c0), Given()),
@@ -87,6 +93,25 @@ def summation(name: str, test: str) -> Derivation:
         ),
         statement=le(G, ROOT.subs(C, c)),
     )
+
+
+def fall(window: Window) -> Ball:
+    """Bound of E[F_first - F_last], averaged over the seeds, given the states that the window starts from.
+
+    F_last >= F*. The fall that was seen is no bound of its mean: a run that hardly ever moves may have shown none.
+    """
+    with ctx.workprec(BITS):
+        total = sum((ball(float(x)) for x in window.loss_start), arb(0))
+        return total / window.seeds * (1 + LOSS_ACCURACY)
+
+
+def gaps_visited(window: Window) -> list[Ball]:
+    """[d]: the largest gap of w's format that can hold w - a while |w| stays within its measured extremes."""
+    fmt = window.slots["w"][0]
+    widest = np.max(window.max_abs["w"], axis=1)
+    zero = np.zeros_like(widest)
+    # without subnormals the gap around zero can be the widest
+    return [ball(x) for x in np.maximum(gap_toward(widest, widest, fmt), gap_toward(zero, zero, fmt))]
 
 
 def weighted_root(a: Sequence[Ball], b: Sequence[Ball], c: Ball, k: Sequence[Ball]) -> Ball:

@@ -14,7 +14,10 @@ Rounding by rounding, given what came before (y the stochastic gradient before i
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from flint import arb, ctx
@@ -24,7 +27,11 @@ from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate
 from theory.theorems._gradient_mean import stored
 from theory.theorems._mean_rounding import DECAY_EXCESS, EXACT, RoundingMoments, b, decay, moments, z
 from theory.theorems._rmsprop_lemmas import SHARE, B, chi, rise, zeta
+from theory.verdict import confidence_interval
 from theory.window import Window
+
+MISSED = Fraction(1, 1000)
+TILTS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2))
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
             at["v.square"].log_loss + at["v.inject"].log_loss + sum((2 * x.log_loss for _, x in gradient), arb(0))
         )
         variants = [(decay_loss + at["v.add"].log_loss + store_loss, injected - decay_loss)]
-        if isinstance(window.slots["v.add"][1], Stochastic):
+        held = window.slots["v.add"][0].holds(window.slots["v.decay"][0])
+        if isinstance(window.slots["v.add"][1], Stochastic) and held:
             # the small-step form of the addition's loss: proportional to the share of what is added
             add, grown = at["v.add"], arb(1)
             for _, x in gradient:
@@ -109,8 +117,7 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
         if not variants:
             raise ValueError("chi >= 1: the injected part of v is rounded too coarsely")
         formula = compile_expression(SHARE, [zeta, rise, B, chi])
-        with np.errstate(divide="ignore"):
-            rises = np.max(np.log(window.end["v"]) - np.log(window.start["v"]), axis=1)
+        rises = _rises(window, kept, injection)
         least_v, largest_g = np.min(window.min_abs["v"], axis=1), np.max(window.max_abs["g"], axis=1)
         extreme = []
         for v, g in zip(least_v, largest_g, strict=True):
@@ -118,9 +125,47 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
             extreme.append(fresh / (kept * ball(v) + fresh))
         average = []
         for increase, most in zip(rises, extreme, strict=True):
-            candidates = [formula([loss, ball(increase) / window.steps, kept, slope]) for loss, slope in variants]
+            candidates = [formula([loss, increase / window.steps, kept, slope]) for loss, slope in variants]
             average.append(min((*candidates, most), key=lambda x: float(x)).max(arb(0)))
         return average, extreme
+
+
+def _rises(window: Window, kept: Ball, injection: Ball) -> list[Ball]:
+    """[d]: bound of E log(v_T/v_0).
+
+    Stored beta2 < 1: the upper 99.9 % confidence limit over the seeds. Where v falls nearly as fast as B^t, the share
+    is a small difference of two large numbers, and the largest of a few seeds would not do.
+
+    Stored beta2 = 1: then v never falls, nothing but its rise bounds the shares, and stochastically rounded it rises
+    once in many steps: all seeds may show no rise at all. With 0 <= X <= b the rise in one step, E e^(-l X/b) <=
+    exp(-(1 - e^-l) E X/b), so exp(sum ((1 - e^-l) E X - l X)/b) is a supermartingale over all steps and seeds, and
+    with probability 1 - p
+
+        sum E X <= (sum X + b ln(1/p)/l) l/(1 - e^-l).
+
+    p is ``MISSED``, shared by the coordinates and the l that are tried.
+
+    Raises
+    ------
+    ValueError
+        Stored beta2 = 1, and v passes through a narrower format than its own: then it may fall.
+    """
+    first, last = window.start["v"], window.end["v"]
+    if kept != 1:
+        return [ball(confidence_interval(row)[1]) for row in np.log(last / first)]
+    formats = [window.slots[name][0] for name in ("v", "v.decay", "v.add", "v")]
+    if not all(wide.holds(narrow) for narrow, wide in itertools.pairwise(formats)):
+        raise ValueError("stored beta2 = 1, and the formats of v, v.decay and v.add differ: v may fall")
+    at = {slot: moments(*window.slots[slot]).sure_high for slot in ("v.square", "v.inject", "v.add")}
+    certain = (arb(window.dimension * len(TILTS)) / ball(MISSED)).log()
+    result = []
+    for k in range(window.dimension):
+        seen = sum(((ball(y) / ball(x)).log() for x, y in zip(first[k], last[k], strict=True)), arb(0))
+        g, v = ball(np.max(window.max_abs["g"][k])), ball(np.min(window.min_abs["v"][k]))
+        largest = (at["v.add"] * (1 + at["v.square"] * at["v.inject"] * injection * g**2 / v)).log()
+        limits = [(seen + largest * certain / l_) * l_ / (1 - (-l_).exp()) for l_ in map(ball, TILTS)]
+        result.append(functools.reduce(lambda x, y: x.min(y), limits) / window.seeds)
+    return result
 
 
 def before_rounding(gradient: list[tuple[bool, RoundingMoments]]) -> Ball:

@@ -4,8 +4,8 @@ Model. w' = fl(w - a), a = fl(lr ghat) with the stored lr, ghat the gradient the
 operation by operation, or computed in binary64 with an absolute error of at most E_i and then stored in slot g. By
 composition |a_i| >= low lr (|grad_i| - E_i) - A_i, where A_i collects underflow (0 if none happened).
 
-Hypotheses. Round to nearest in w.sub and w; a deterministic run; no overflow; the run has halted: its last step changed
-nothing. A seed that has not halted is not covered.
+Hypotheses. Round to nearest in w.sub and w, nothing flushed to zero there; a deterministic run; no overflow; the run
+has halted: its last step changed nothing. A seed that has not halted is not covered.
 
 Statement. At the point w where the run halted, for every coordinate,
 
@@ -42,7 +42,7 @@ from theory.composition import symbol as named
 from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import Ball, ball, ends, evaluate
 from theory.rounding_model import gap_toward
-from theory.theorem import Bound, Hypothesis, Theorem, no_events
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
 from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "gradient norm where the run halted"
@@ -166,6 +166,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         Hypothesis("the formats of w.sub and w are nested", nested),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, f"stored lr = {lr}"),
         no_events(window)[0],
+        not_flushed(window, ("w.sub", "w")),
         Hypothesis("halted", still > 0, f"{still} of {window.seeds} seeds; {_may_cycle(window)}"),
     )
 

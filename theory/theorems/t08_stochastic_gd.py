@@ -9,7 +9,7 @@ noise; no overflow; w in the box where L holds; rho > lr kappa L_i / 2.
 
 Statement. With rho, mu, kappa bounds of the mean, the mean size and the mean square of a / (lr |grad|), b = 2^-n,
 Delta_i the largest gap visited, and any lambda in [0, 1], averages over window and seeds satisfy sum (A_i g_i^2 - B_i
-g_i - C_i) <= (F_first - F_last) / (lr T), where
+g_i - C_i) <= (F_first - F*) / (lr T), where
 
     A = rho - lr kappa L/2,   B = e + b Delta/lr + lr kappa L e + (2b + lambda) mu L Delta/2,
     C = lr kappa L e^2/2 + (2b + lambda) mu L Delta e/2 + (b^2 + lambda b + (1-lambda)/4) L Delta^2/(2 lr),
@@ -24,8 +24,9 @@ only: lr mu^2 (L - M_ii)/2 less in A, and so on (LINEAR, CONSTANT below).
 
 Why: a stored w never lies inside the gap that holds w - a, so the two possible steps have one sign and their second
 moment is at most m^2 + min(m Delta, Delta^2/4), m the mean step (R5, exact for n bits when stated with m); the rest
-is the descent lemma. F_first - F_last is the largest of the seeds, standing for a bound that almost surely holds, and
-so are the measured Delta_i.
+is the descent lemma. F_first is the mean of the seeds; the theorem speaks about what follows given those states. The
+fall F_first - F_last that was seen would not do: where weights move once in many steps, all seeds may show none. The
+measured Delta_i, the largest over the seeds, stand for bounds that almost surely hold.
 
 Tightness: sharp; for isotropic curvature and centres spread evenly over their gaps, sqrt(3/2) up to O(lr L).
 Source: derived here; its l1 form E|r|^2 <= sqrt(d) Delta lr G is in Li et al., NeurIPS 2017.
@@ -44,9 +45,8 @@ from fpsim.rounding import Stochastic
 from theory.composition import NoEnclosure
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends
-from theory.rounding_model import gap_toward
-from theory.theorem import Bound, Hypothesis, Theorem, no_events
-from theory.theorems._floor_root import quadratic_root, summation, weighted_root
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
+from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
 from theory.theorems._gradient_mean import GradientMean, gradient_mean
 from theory.theorems._mean_rounding import moments, second_moment
 from theory.window import FloatArray, Window
@@ -189,8 +189,7 @@ def evaluate_bound(window: Window) -> Bound:
     if not all(check.ok for check in checks):
         return Bound("T8", QUANTITY, tuple(checks))
     with ctx.workprec(BITS):
-        drop = ball(float(np.max(window.loss_start - window.loss_end)))
-        share = drop / (ball(window.scalars["scalar.lr"]) * window.steps)
+        share = fall(window) / (ball(window.scalars["scalar.lr"]) * window.steps)
         ones = [arb(1)] * window.dimension
         roots = [ends(weighted_root(x.square, x.linear, share + x.constant, ones)) for x in candidates]
     lower, upper = min(roots, key=lambda pair: pair[1])
@@ -215,7 +214,6 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         return (Hypothesis("w <- w - lr g is the only update", False, window.optimizer),)
     rounded = ("update.scale", "w.sub", "w") + (() if window.gradient_inside else ("g",))
     other = [s for s in rounded if not isinstance(slots[s][1], Stochastic)]
-    flushed = [s for s in rounded if slots[s][0].tiny == "flush" and window.underflow.get(s, 0)]
     lr = window.scalars.get("scalar.lr", math.nan)
     widest = float(np.max(window.max_abs["w"]))
     return (
@@ -225,7 +223,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         Hypothesis("no noise", window.noise == "none", window.noise),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, f"stored lr = {lr}"),
         no_events(window)[0],
-        Hypothesis("tiny results are rounded, not flushed", not flushed, ", ".join(flushed)),
+        not_flushed(window, rounded),
         Hypothesis("w stays in the box", window.box is None or widest <= window.box, f"{widest:.4g} > {window.box}"),
         Hypothesis("finite", bool(np.all(np.isfinite(window.squared_gradient))), window.outcome),
     )
@@ -245,8 +243,6 @@ def _coefficients(window: Window, gradient: GradientMean, weight: sp.Expr | int)
     scale = moments(*window.slots["update.scale"])
     symbols = [e, D, b, L, rest, alpha, rho, mu, kappa]
     square, linear, constant = (compile_expression(x.subs(lam, weight), symbols) for x in (SQUARE, LINEAR, CONSTANT))
-    widest = np.max(window.max_abs["w"], axis=1)
-    gaps = gap_toward(widest, widest, window.slots["w"][0])
     bends, rests = _curvatures(window)
     rows = []
     with ctx.workprec(BITS):
@@ -256,8 +252,8 @@ def _coefficients(window: Window, gradient: GradientMean, weight: sp.Expr | int)
         # a subnormal result errs by less than its quantum, and its variance is at most a quarter of its square
         tiny = _quantum(window, "update.scale") / (2 * lr)
         tiny += arb(0) if window.gradient_inside else _quantum(window, "g") / 2
-        for error, gap, bend, further in zip(window.gradient_error, gaps, bends, rests, strict=True):
-            values = [ball(error) + tiny, ball(gap), bias, bend, further, *common]
+        for error, gap, bend, further in zip(window.gradient_error, gaps_visited(window), bends, rests, strict=True):
+            values = [ball(error) + tiny, gap, bias, bend, further, *common]
             rows.append((square(values), linear(values), constant(values)))
         total = sum((row[2] for row in rows), arb(0))
     return _Coefficients([row[0] for row in rows], [row[1] for row in rows], total)
