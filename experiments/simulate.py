@@ -30,6 +30,7 @@ Events: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 # over all steps, which is what the theorems bound; every seed has steps of its own, so that the spread over the seeds
 # shows the error of the sampling too.
 SAMPLES = 64
+EARLY = 64  # steps that are all looked at: the moments' ratio is largest while they fill
 NEVER_REACHED = 2**40  # a step number
 SAMPLING = 0x53414D50  # "SAMP": the key of the random steps
 
@@ -83,7 +84,7 @@ def run_batch(
     while trajectory.step < first_step:
         if cancelled():
             raise Cancelled
-        part = min(stride, first_step - trajectory.step)
+        part = 1 if trajectory.step < EARLY else min(stride, first_step - trajectory.step)
         trajectory.advance(part)
         _note_ratio(trajectory, cells, record)
         report(part * cost)
