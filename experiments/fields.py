@@ -44,7 +44,7 @@ def real(interval: str) -> Reader:
     def read(key: str, value: Any) -> float:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # a whole number of 400 digits
             number = math.nan
         if math.isnan(number):
             raise StudyError(key, f"{value!r} is not a number; admissible: {interval}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import fpsim
 from experiments.floors import Floor, measure
 from experiments.problems import PROBLEMS
+from experiments.problems.linear import column_sums
 from experiments.study import Cell
 from experiments.trajectory import Trajectory
 from fpsim.precision import scalar_report, scalar_values
@@ -140,7 +141,7 @@ def _sample(
             if "m" in before:  # the exact new momentum, which is what the weight would move by
                 beta1 = trajectory.cell.beta1
                 direction = beta1 * before["m"] + (1.0 - beta1) * gradient
-            squared[:, seeds] = np.sum(problem.gradient(w) ** 2, axis=0).reshape(len(cells), -1)
+            squared[:, seeds] = column_sums(problem.gradient(w) ** 2).reshape(len(cells), -1)
             loss[:, seeds] = problem.loss_gap(w).reshape(len(cells), -1)
         trajectory.advance(1)
         frozen = (trajectory.state("w")[:, lanes] == w) & (direction != 0.0)

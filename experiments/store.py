@@ -88,6 +88,8 @@ def prepare(out: Path) -> None:
     StoreError
         Names the folder and the reason; nothing that was there is touched.
     """
+    if (out / "scan.parquet").is_dir():
+        raise StoreError(f"{out / 'scan.parquet'} is a folder, where the table goes; name another folder")
     cells = out / "cells"
     try:
         cells.mkdir(parents=True, exist_ok=True)

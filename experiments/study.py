@@ -93,7 +93,7 @@ READERS = {
     "beta2": optional(real("[0, 1)")),
     "eps": optional(real("[0, inf)")),
     "noise": optional(choice("none", "gaussian", "minibatch")),
-    "sigma": optional(real("[0, inf)")),
+    "sigma": optional(real("[0, 1e100]")),
     "batch": optional(integer(1, 10**6)),
     "dimension": optional(integer(1, 10**6)),
     "window": optional(real("(0, 1]")),

@@ -30,7 +30,7 @@ from fpsim.cpu.lower import Draws, Formats, Place, Step, plan_of, rows_of
 from fpsim.cpu.tiers import Range
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
-from fpsim.random_bits import Key
+from fpsim.random_bits import Key, check_key
 from fpsim.rounding import Rounding, Stochastic, parse, random_bits
 
 Operands: TypeAlias = Format | str | Sequence[Format | str | None] | None
@@ -49,6 +49,20 @@ def round(
     dtype: Any = None,
 ) -> Any:
     """x rounded to ``fmt``.
+
+    Parameters
+    ----------
+    x : array or number, real, of any shape
+    fmt, rounding, key, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the same shape, in the input's floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, or ``out`` does not fit.
 
     Examples
     --------
@@ -74,6 +88,20 @@ def add(
 ) -> Any:
     """a + b, rounded once.
 
+    Parameters
+    ----------
+    a, b : arrays or numbers, real, of any shapes that broadcast
+    fmt, rounding, key, operands, check, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the broadcast shape, in the inputs' common floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, ``out`` does not fit, shapes do not broadcast.
+
     Examples
     --------
     >>> float(add(1 + 2.0**-8, 2.0**-80, "bfloat16"))  # a sum in binary64 first would lose the 2^-80 and round down
@@ -94,7 +122,27 @@ def sub(
     out: Any = None,
     dtype: Any = None,
 ) -> Any:
-    """a - b, rounded once."""
+    """a - b, rounded once.
+
+    Parameters
+    ----------
+    a, b : arrays or numbers, real, of any shapes that broadcast
+    fmt, rounding, key, operands, check, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the broadcast shape, in the inputs' common floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, ``out`` does not fit, shapes do not broadcast.
+
+    Examples
+    --------
+    >>> float(sub(1.0, 2.0**-80, "bfloat16", "down"))
+    0.99609375
+    """
     return _apply("sub", (a, b), fmt, rounding, key, operands, check, out, dtype)
 
 
@@ -110,7 +158,27 @@ def mul(
     out: Any = None,
     dtype: Any = None,
 ) -> Any:
-    """a * b, rounded once."""
+    """a * b, rounded once.
+
+    Parameters
+    ----------
+    a, b : arrays or numbers, real, of any shapes that broadcast
+    fmt, rounding, key, operands, check, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the broadcast shape, in the inputs' common floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, ``out`` does not fit, shapes do not broadcast.
+
+    Examples
+    --------
+    >>> float(mul(1.0078125, 1.0078125, "bfloat16"))
+    1.015625
+    """
     return _apply("mul", (a, b), fmt, rounding, key, operands, check, out, dtype)
 
 
@@ -126,7 +194,27 @@ def div(
     out: Any = None,
     dtype: Any = None,
 ) -> Any:
-    """a / b, rounded once. 1/0 is an infinity or what the format has in its place."""
+    """a / b, rounded once. 1/0 is an infinity or what the format has in its place.
+
+    Parameters
+    ----------
+    a, b : arrays or numbers, real, of any shapes that broadcast
+    fmt, rounding, key, operands, check, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the broadcast shape, in the inputs' common floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, ``out`` does not fit, shapes do not broadcast.
+
+    Examples
+    --------
+    >>> float(div(1, 3, "bfloat16")), float(div(1, 3, "bfloat16", "down"))
+    (0.333984375, 0.33203125)
+    """
     return _apply("div", (a, b), fmt, rounding, key, operands, check, out, dtype)
 
 
@@ -141,7 +229,27 @@ def sqrt(
     out: Any = None,
     dtype: Any = None,
 ) -> Any:
-    """The square root of a, rounded once; sqrt(-0) = -0, NaN for negative numbers."""
+    """The square root of a, rounded once; sqrt(-0) = -0, NaN for negative numbers.
+
+    Parameters
+    ----------
+    a : arrays or numbers, real, of any shapes that broadcast
+    fmt, rounding, key, operands, check, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the broadcast shape, in the inputs' common floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, ``out`` does not fit, shapes do not broadcast.
+
+    Examples
+    --------
+    >>> float(sqrt(2, "bfloat16"))
+    1.4140625
+    """
     return _apply("sqrt", (a,), fmt, rounding, key, operands, check, out, dtype)
 
 
@@ -158,7 +266,27 @@ def fma(
     out: Any = None,
     dtype: Any = None,
 ) -> Any:
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once.
+
+    Parameters
+    ----------
+    a, b, c : arrays or numbers, real, of any shapes that broadcast
+    fmt, rounding, key, operands, check, out, dtype : as in ``help(fpsim.arrays)``
+
+    Returns
+    -------
+    array of the broadcast shape, in the inputs' common floating dtype
+
+    Raises
+    ------
+    ValueError
+        The dtype cannot hold the format, a stochastic mode has no key, ``out`` does not fit, shapes do not broadcast.
+
+    Examples
+    --------
+    >>> float(fma(1.0078125, 1.0078125, -1.015625, "bfloat16"))  # what the rounded product has lost: 2^-14
+    6.103515625e-05
+    """
     return _apply("fma", (a, b, c), fmt, rounding, key, operands, check, out, dtype)
 
 
@@ -174,6 +302,7 @@ def _apply(
     dtype: Any,
 ) -> Any:
     fmt, rounding = named_format(fmt), parse(rounding)
+    check_key(key)
     if isinstance(rounding, Stochastic) and key is None:
         raise ValueError(f"key=None: rounding {rounding} needs a Key")
     if any(_is_torch(x) for x in (*inputs, out)):
@@ -278,13 +407,20 @@ def _target(names: Sequence[str], fmt: Format, out: Any, dtype: Any) -> Any:
     if out is not None:
         if not isinstance(out, np.ndarray):
             raise ValueError(f"out is a {type(out).__name__}; admissible: an array")
-        if dtype is not None and np.dtype(dtype) != out.dtype:
-            raise ValueError(f"dtype={np.dtype(dtype)} and out of dtype {out.dtype} differ")
+        if dtype is not None and _dtype(dtype) != out.dtype:
+            raise ValueError(f"dtype={_dtype(dtype)} and out of dtype {out.dtype} differ")
         dtype = out.dtype
     explicit = dtype is not None
-    target = np.dtype(dtype) if explicit else np.result_type(*names)
+    target = _dtype(dtype) if explicit else np.result_type(*names)
     check_holds(target.name, fmt, explicit)
     return target
+
+
+def _dtype(given: Any) -> Any:
+    try:
+        return np.dtype(given)
+    except TypeError as error:  # "bfloat16" among them, until ml_dtypes is imported
+        raise ValueError(f"dtype={given!r} is no dtype that NumPy knows; admissible: {', '.join(_DTYPES)}") from error
 
 
 def check_holds(name: str, fmt: Format, explicit: bool) -> None:
@@ -300,6 +436,8 @@ def check_holds(name: str, fmt: Format, explicit: bool) -> None:
 def _check_out(out: npt.NDArray[Any], shape: tuple[int, ...], arrays: Sequence[npt.NDArray[Any]]) -> None:
     if out.shape != shape:
         raise ValueError(f"out has shape {out.shape}; admissible: {shape}, the shape of the result")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; admissible: an array that can be written")
     for i, array in enumerate(arrays):
         here, there = array.__array_interface__["data"][0], out.__array_interface__["data"][0]
         same = here == there and array.strides == out.strides and array.shape == shape and array.dtype == out.dtype
@@ -310,6 +448,8 @@ def _check_out(out: npt.NDArray[Any], shape: tuple[int, ...], arrays: Sequence[n
 def _declared(operands: Operands, count: int) -> list[Format | None]:
     if operands is None or isinstance(operands, (Format, str)):
         return [None if operands is None else named_format(operands)] * count
+    if not isinstance(operands, Sequence):
+        raise TypeError(f"operands={operands!r}: a format, or one for each of the {count} operands is needed")
     if len(operands) != count:
         raise ValueError(f"operands names {len(operands)} formats; the operation has {count} operands")
     return [None if declared is None else named_format(declared) for declared in operands]
@@ -332,7 +472,7 @@ def _check_declared(arrays: Sequence[npt.NDArray[Any]], declared: Sequence[Forma
         off = (rounded != values) & np.isfinite(values)  # infinities and NaN are exact in every kernel
         if off.any():
             raise ValueError(
-                f"operand {i} holds {values[off][0]!r}, which is not a number of its declared format {fmt.name}"
+                f"operand {i} holds {float(values[off][0])!r}, which is not a number of its declared format {fmt.name}"
             )
 
 

@@ -49,6 +49,8 @@ def decode(codes: npt.ArrayLike, fmt: Format | str) -> npt.NDArray[np.float64]:
     """
     fmt = named_format(fmt)
     given = np.asarray(codes)
+    if given.size == 0 and given.dtype.kind == "f":
+        given = given.astype(np.uint8)  # an empty list
     if given.dtype.kind not in "ui":
         raise TypeError(f"codes of dtype {given.dtype}: integers in 0..{(1 << fmt.bits) - 1} are needed")
     outside = given < 0
@@ -154,8 +156,8 @@ def _is_nan(magnitude: npt.NDArray[np.uint64], negative: npt.NDArray[np.bool_], 
 
 
 def _as_binary64(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    if x.dtype.kind in "OSUcMm":
-        raise TypeError(f"x of dtype {x.dtype}: real numbers are needed")
+    if x.dtype.kind in "OSUcMm" or x.dtype.itemsize > 8:
+        raise TypeError(f"x of dtype {x.dtype}: real numbers of at most 64 bits are needed")
     with np.errstate(invalid="ignore"):  # signalling NaNs
         values = x.astype(np.float64)
     if x.dtype.kind in "ui" and np.any(np.abs(values) > 2.0**53):

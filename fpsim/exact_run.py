@@ -36,7 +36,7 @@ def run(
     ----------
     state : name -> ``[d]`` or ``[d, runs]``; rounded to the format of its slot before the first step
     inputs : name -> ``[d]``, ``[d, runs]`` (constant) or ``[steps, d, runs]`` (one for every step)
-    record : names of operations, states or outputs whose value after every step is returned
+    record : names of arrays and operations whose value after every step is returned
 
     Returns
     -------
@@ -58,7 +58,7 @@ def run(
         if name not in (state if name in program.state else inputs):
             where = "state" if name in program.state else "inputs"
             raise ValueError(f"{where}: array {name!r} of program {program.name!r} is missing")
-    known = {*program.state, *(o.slot for o in program.operations), *(array for array, _ in program.outputs)}
+    known = {*program.inputs, *(o.slot for o in program.operations), *(array for array, _ in program.outputs)}
     for name in record:
         if name not in known:
             raise ValueError(f"record: {name!r} is not in program {program.name!r}; known: {', '.join(sorted(known))}")
@@ -90,7 +90,8 @@ def run(
         for name, rows in records.items():
             rows.append(values[name] if name in values else now[name])
     final = {name: values[name] for name in program.state}
-    return final, {name: np.array(rows) for name, rows in records.items()}
+    shape = (steps, *next(iter(values.values())).shape) if values else (steps, 0, len(runs))
+    return final, {name: np.array(rows).reshape(shape) for name, rows in records.items()}
 
 
 class _Reader:

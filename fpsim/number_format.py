@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -47,6 +48,8 @@ class Format:
 
     Raises
     ------
+    TypeError
+        A width or the bias is not an integer, or a flag not a bool.
     ValueError
         A field lies outside its interval, or the values do not all fit into binary64 (the carrier of every array).
 
@@ -77,14 +80,17 @@ class Format:
         _check_choice("specials", self.specials, get_args(Specials))
         _check_choice("overflow", self.overflow, get_args(Overflow))
         _check_choice("tiny", self.tiny, get_args(Tiny))
-        _check_integer("exponent_bits", self.exponent_bits, 2 if ieee else 1, 11)
-        _check_integer("mantissa_bits", self.mantissa_bits, 1 if ieee else 0, 52)
+        for name in ("subnormals", "signed"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r}; admissible: True, False")
+        self._check_integer("exponent_bits", 2 if ieee else 1, 11)
+        self._check_integer("mantissa_bits", 1 if ieee else 0, 52)
         if self.exponent_bits + self.mantissa_bits < 2:
             raise ValueError("exponent_bits + mantissa_bits = 1: a format needs at least two magnitude bits")
         if self.bias is None:
             half = 1 << (self.exponent_bits - 1)
             object.__setattr__(self, "bias", half if self.specials in _ONE_ZERO else half - 1)
-        _check_integer("bias", self.bias, -2000, 2000)
+        self._check_integer("bias", -2000, 2000)
         if not self.signed:
             raise ValueError("signed=False: unsigned formats are not supported in this version; admissible: True")
         if self.overflow == "infinity" and not self.has_infinity:
@@ -101,6 +107,15 @@ class Format:
                 f"bias={self.bias}: the values reach from 2^{self.emin - self.mantissa_bits} to 2^{self.emax}; "
                 "binary64, which carries them, holds 2^-1074 to 2^1023"
             )
+
+    def _check_integer(self, name: str, low: int, high: int) -> None:
+        """Integers of NumPy are kept as Python's, so that equal formats print and pickle alike."""
+        value = getattr(self, name)
+        if not hasattr(value, "__index__") or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r}: an integer in {low}..{high} is needed")
+        if not low <= value <= high:
+            raise ValueError(f"{name}={value} is outside {low}..{high}")
+        object.__setattr__(self, name, operator.index(value))
 
     @property
     def precision(self) -> int:
@@ -193,13 +208,6 @@ class Format:
         else:
             reaches_down = self.smallest_normal <= other.smallest_subnormal
         return self.precision >= other.precision and self.max >= other.max and reaches_down
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: an integer in {low}..{high} is needed")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is outside {low}..{high}")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -52,6 +52,8 @@ class Precision:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", _slot(self.default))
+        rules = tuple((pattern, *_slot((fmt, rounding))) for pattern, fmt, rounding in self.rules)
+        object.__setattr__(self, "rules", rules)
         if self.scalars not in get_args(ScalarPolicy):
             raise ValueError(f"scalars={self.scalars!r}; admissible: {', '.join(get_args(ScalarPolicy))}")
 
@@ -95,8 +97,9 @@ class Precision:
         """The same precision with other slots; names that match nothing raise when a program is resolved."""
         rules = []
         for pattern, choice in overrides.items():
-            fmt, rounding = choice if isinstance(choice, tuple) else (choice, self.default[1])
-            rules.append((pattern, named_format(fmt), parse(rounding)))
+            if not isinstance(pattern, str):
+                raise TypeError(f"slot {pattern!r}: the name of a slot or a pattern is needed")
+            rules.append((pattern, *_slot(choice if isinstance(choice, tuple) else (choice, self.default[1]))))
         return replace(self, rules=self.rules + tuple(rules))
 
     def resolve(self, program: Program) -> dict[str, Slot]:
@@ -244,6 +247,8 @@ def _rules(arrays: Mapping[str, Format | str | None], rounding: Rounding) -> tup
     return tuple((name, named_format(fmt), parse(rounding)) for name, fmt in arrays.items() if fmt is not None)
 
 
-def _slot(choice: Sequence[Any]) -> Slot:
+def _slot(choice: Any) -> Slot:
+    if not isinstance(choice, tuple) or len(choice) != 2:
+        raise TypeError(f"{choice!r}: a pair (format, rounding) is needed")
     fmt, rounding = choice
     return named_format(fmt), parse(rounding)

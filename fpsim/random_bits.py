@@ -31,6 +31,11 @@ class Key:
     ----------
     seed : int in 0..2^64-1
 
+    Raises
+    ------
+    ValueError
+        ``seed`` is no integer of that interval.
+
     Examples
     --------
     >>> Key(7) == Key(7), Key(7).fold(1) == Key(7).fold(2)
@@ -50,10 +55,17 @@ class Key:
 
     def fold(self, n: int) -> Key:
         """A key of its own for the purpose ``n`` (0..2^64-1): unrelated bits, derived from this key."""
-        if not 0 <= n < 1 << 64:
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or not 0 <= n < 1 << 64:
             raise ValueError(f"fold n={n!r} is outside 0..2^64-1")
+        n = int(n)
         low, high, _, _ = philox4x32(n & _LOW, n >> 32, FOLD, 0, self)
         return Key(int(low) | int(high) << 32)
+
+
+def check_key(key: object) -> None:
+    """Raise ``TypeError`` for what is neither a Key nor None; a seed alone is not a key."""
+    if key is not None and not isinstance(key, Key):
+        raise TypeError(f"key={key!r}: a Key is needed, such as fpsim.Key(seed=0)")
 
 
 def philox4x32(

@@ -24,6 +24,7 @@ References: IEEE 754-2019 section 4.3; IEEE P3109 interim report section 4.7 (va
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -54,6 +55,11 @@ class Stochastic:
     variant : "A"
         The only variant of this version.
 
+    Raises
+    ------
+    ValueError
+        ``bits`` or ``variant`` is not admissible.
+
     Examples
     --------
     >>> Stochastic(bits=16)
@@ -64,8 +70,10 @@ class Stochastic:
     variant: str = "A"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= 32:
+        whole = hasattr(self.bits, "__index__") and not isinstance(self.bits, bool)  # NumPy's integers too
+        if not whole or not 1 <= self.bits <= 32:
             raise ValueError(f"Stochastic bits={self.bits!r} is outside 1..32")
+        object.__setattr__(self, "bits", operator.index(self.bits))
         if self.variant != "A":
             raise ValueError(f"Stochastic variant={self.variant!r}; admissible: 'A'")
 

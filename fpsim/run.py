@@ -11,8 +11,8 @@ import numpy.typing as npt
 from fpsim import exact_run
 from fpsim.cpu.machine import Machine
 from fpsim.precision import Precision, ScalarReport, scalar_report
-from fpsim.program import Program
-from fpsim.random_bits import Key
+from fpsim.program import Program, hint
+from fpsim.random_bits import Key, check_key
 
 Array = npt.NDArray[np.float64]
 
@@ -72,12 +72,15 @@ def run(
     precision : Precision
     key : Key, needed where a slot rounds stochastically
     steps : int >= 0;  first_step : int >= 0, the number of the first of them
-    runs : the runs' global numbers, 0..2^32-1 each (default 0, 1, ...); they name the random bits
+    runs : the runs' global numbers, 0..2^32-1 each (default 0, 1, ..., one for each column that an array, else a
+        per-run hyperparameter has); they name the random bits
     record : names of arrays and operations whose value after each step is returned
     device : ``"cpu"``, or ``"exact"``: rational arithmetic, slow, the same bits
 
     Raises
     ------
+    TypeError
+        Something else in the place of a Program, a Precision, a Key or a dict of arrays.
     ValueError
         NaN in a start state, a missing or unknown array, a shape that does not fit, a run number out of range.
 
@@ -88,6 +91,13 @@ def run(
     >>> result.state["w"].tolist(), result.header.warnings
     ([[-0.5]], ())
     """
+    for what, value, kind in (("program", program, Program), ("precision", precision, Precision)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{what}={value!r}: a fpsim.{kind.__name__} is needed")
+    for what, arrays in (("state", state), ("inputs", inputs)):
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{what} is a {type(arrays).__name__}; a dict from array names to arrays is needed")
+    check_key(key)
     if device not in DEVICES:
         raise ValueError(f"device={device!r}; admissible: {', '.join(DEVICES)}")
     for name, number in (("steps", steps), ("first_step", first_step)):
@@ -95,14 +105,14 @@ def run(
             raise ValueError(f"{name}={number!r}: an integer >= 0 is needed")
     if first_step + steps > 1 << 48:
         raise ValueError(f"first_step + steps = {first_step + steps} is above 2^48, where step numbers end")
-    start = {name: np.asarray(values, dtype=np.float64) for name, values in state.items()}
-    given = {name: np.asarray(values, dtype=np.float64) for name, values in inputs.items()}
+    start = {name: _as_array(name, values) for name, values in state.items()}
+    given = {name: _as_array(name, values) for name, values in inputs.items()}
+    record = _record_names(program, record)
     _check_names(program, start, given)
-    numbers = _run_numbers(runs, {**start, **given})
+    numbers = _run_numbers(runs, {**start, **given}, program)
     dimension = _check_shapes({**start, **given}, set(start), len(numbers), steps)
     _check_start(start)
     header = Header(program.name, device, first_step, steps, tuple(scalar_report(program, precision, first_step)))
-    record = tuple(record or ())
     if device == "exact":
         last, records = exact_run.run(
             program, start, given, precision, key,
@@ -121,6 +131,28 @@ def run(
     )
 
 
+def _as_array(name: str, values: npt.ArrayLike) -> Array:
+    if type(values).__module__.partition(".")[0] == "torch":
+        from fpsim.arrays_torch import from_torch
+
+        values = from_torch(values)
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise ValueError(f"array {name!r} has dtype {array.dtype}; admissible: real numbers of at most 64 bits")
+    return array.astype(np.float64)
+
+
+def _record_names(program: Program, record: Sequence[str] | None) -> tuple[str, ...]:
+    if isinstance(record, str):
+        raise TypeError(f"record={record!r}: a list of names is needed")
+    known = (*program.inputs, *(operation.slot for operation in program.operations))
+    known += tuple(array for array, _ in program.outputs if array not in known)
+    for name in record or ():
+        if name not in known:
+            raise ValueError(f"record {name!r} is not in program {program.name!r}{hint(name, known)}")
+    return tuple(record or ())
+
+
 def _check_names(program: Program, start: Mapping[str, Array], given: Mapping[str, Array]) -> None:
     only_read = [name for name in program.inputs if name not in program.state]
     for what, names, needed in (("state", start, program.state), ("inputs", given, only_read)):
@@ -131,10 +163,18 @@ def _check_names(program: Program, start: Mapping[str, Array], given: Mapping[st
             raise ValueError(f"{what}: {wrong}; program {program.name!r} needs: {', '.join(needed) or 'none'}")
 
 
-def _run_numbers(runs: npt.ArrayLike | None, arrays: Mapping[str, Array]) -> npt.NDArray[np.uint64]:
+def _run_numbers(runs: npt.ArrayLike | None, arrays: Mapping[str, Array], program: Program) -> npt.NDArray[np.uint64]:
+    per_run = {name: len(x) for name, x in program.hyperparameters.items() if isinstance(x, tuple)}
     if runs is None:
         widths = [array.shape[-1] for array in arrays.values() if array.ndim in (2, 3)]
-        return np.arange(max(widths, default=1), dtype=np.uint64)
+        count = max(widths or per_run.values(), default=1)
+    else:
+        count = np.size(np.asarray(runs))
+    for name, length in per_run.items():
+        if length not in (1, count):
+            raise ValueError(f"hyperparameter {name!r} has {length} values; admissible: {count}, one for each run")
+    if runs is None:
+        return np.arange(count, dtype=np.uint64)
     numbers = np.asarray(runs)
     if numbers.ndim != 1 or numbers.size == 0 or numbers.dtype.kind not in "iu":
         raise ValueError(f"runs of shape {numbers.shape} and dtype {numbers.dtype}: a list of integers is needed")

@@ -121,7 +121,31 @@ def scalar(name: str, expression: ScalarExpression | Number) -> NamedScalar:
 
 
 def slot(name: str, value: Value) -> Value:
-    """Name the operation that ``value`` is the result of."""
+    """Name the operation that ``value`` is the result of, in the expression that computes it.
+
+    Parameters
+    ----------
+    name : str, such as ``"update.scale"``; not the name of an array or of another slot
+    value : what an operator of this step has just returned
+
+    Returns
+    -------
+    the value, under its new name
+
+    Raises
+    ------
+    TypeError
+        ``value`` is not a traced value (an array has no slot outside a step).
+    ValueError
+        ``value`` is not the latest operation, or the name is taken.
+
+    Examples
+    --------
+    >>> step(lambda w, g: {"w": slot("w.sub", w - g)}, name="plain").slots
+    ('w.sub', 'w', 'g')
+    """
+    if not isinstance(value, Value):
+        raise TypeError(f"slot {name!r}: {value!r} is not a traced value; slots are named inside a step")
     return value.trace.rename(value.name, name)
 
 
@@ -155,7 +179,30 @@ def total(a: Value) -> Value:
 
 
 def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: str | None = None) -> Any:
-    """Decorator: trace a plain function into a ``Program`` (see the module's docstring)."""
+    """Decorator: trace a plain function into a ``Program``.
+
+    Parameters
+    ----------
+    function : positional parameters are arrays, ``[d]`` per run; keyword-only parameters with a default are
+        hyperparameters; a keyword-only ``t`` without one is the number of the step, counted from 1. It returns a dict:
+        array name -> the value stored there at the end of the step.
+    name : str, the program's name; default: the function's
+
+    Raises
+    ------
+    TypeError
+        A branch on data, an operator that programs do not have, or a result that is not a dict of traced values.
+    ValueError
+        A hyperparameter without default, a positional parameter with one, ``*args``, or a name used twice.
+
+    Examples
+    --------
+    >>> @step
+    ... def descent(w, g, *, lr=0.5):
+    ...     return {"w": slot("w.sub", w - slot("update.scale", lr * g))}
+    >>> descent.inputs, descent.state, dict(descent.hyperparameters)
+    (('w', 'g'), ('w',), {'lr': 0.5})
+    """
     if function is None:
         return lambda f: step(f, name=name)
     arrays, declared, symbols = [], {}, {}
@@ -166,10 +213,20 @@ def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: st
                 declared[parameter.name] = parameter.default
             elif parameter.name != STEP:
                 raise ValueError(f"hyperparameter {parameter.name!r} needs a default, its declared value")
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ValueError(f"parameter {parameter}: every array and hyperparameter of a step has a name")
+        elif parameter.default is not inspect.Parameter.empty:
+            raise ValueError(
+                f"parameter {parameter}: arrays have no default; a hyperparameter stands behind *, in (w, g, *, lr=0.1)"
+            )
         else:
             arrays.append(parameter.name)
     trace = _Trace()
     results = function(*(Value(trace, array) for array in arrays), **symbols)
+    if not isinstance(results, Mapping) or not all(isinstance(value, Value) for value in results.values()):
+        raise TypeError(f"the step returns {results!r}; a dict is needed: array name -> the traced value stored there")
+    if not results:
+        raise ValueError("the step returns an empty dict: it stores nothing")
     return Program(
         name=name or function.__name__,
         inputs=tuple(arrays),

@@ -19,9 +19,8 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import sympy as sp
-from flint import ctx
 
-from theory.enclosure import BITS, Ball, ball, compile_expression
+from theory.enclosure import BITS, Ball, ball, compile_expression, working_precision
 
 # variable -> its interval; a variable that is not listed has the interval of its SymPy assumptions
 Domain: TypeAlias = Mapping[sp.Symbol, sp.Interval]
@@ -171,7 +170,7 @@ def _subdivided(expression: sp.Expr, domain: Domain) -> bool:
     except ValueError:
         return False
     pending = [[(_fraction(i.start), _fraction(i.end)) for i in intervals]]
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         for _ in range(_BOXES):
             if not pending:
                 return True
@@ -195,7 +194,7 @@ def _refuted(expression: sp.Expr, domain: Domain, wrong: Callable[[Ball], bool])
     except ValueError:
         return False
     generator = random.Random(20)
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         for _ in range(_POINTS):
             value = function([_sample(interval_of(s, domain), generator) for s in symbols])
             if value.is_finite() and wrong(value):

@@ -10,7 +10,9 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -23,6 +25,18 @@ BITS = 160  # three binary64 significands: cancellation of two operands still le
 Number: TypeAlias = int | float | Fraction
 Ball: TypeAlias = Any  # flint.arb
 Evaluator: TypeAlias = Callable[[Sequence[Ball]], Ball]
+_alone = threading.RLock()
+
+
+@contextmanager
+def working_precision(bits: int = BITS) -> Iterator[None]:
+    """Ball arithmetic with ``bits`` bits.
+
+    Arb's precision is one number for the whole process. Another thread that changed it in the middle would leave the
+    enclosure true but its last digits to chance, so one thread at a time computes with balls.
+    """
+    with _alone, ctx.workprec(bits):
+        yield
 
 
 def ball(x: Number | Ball) -> Ball:
@@ -84,7 +98,7 @@ def compile_expression(expression: sp.Expr, symbols: Sequence[sp.Symbol]) -> Eva
 def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Number | Ball], bits: int = BITS) -> Ball:
     """The ball that certainly holds the expression's value. Not finite where the expression is undefined."""
     symbols = list(values)
-    with ctx.workprec(bits):
+    with working_precision(bits):
         return compile_expression(expression, symbols)([ball(values[s]) for s in symbols])
 
 
@@ -93,7 +107,7 @@ def ends(x: Ball) -> tuple[float, float]:
     if x.is_nan():
         return -math.inf, math.inf
     # at a higher precision than the ball's own, so that lower() and upper() do not widen it
-    with ctx.workprec(4 * BITS):
+    with working_precision(4 * BITS):
         low, high = x.lower(), x.upper()
     a, b = float(low), float(high)
     while arb(a) > low:
@@ -116,7 +130,7 @@ def largest_root(a: Number | Ball, b: Number | Ball, c: Number | Ball, bits: int
     ValueError
         a is not certainly positive (no upper bound follows) or c is certainly negative.
     """
-    with ctx.workprec(bits):
+    with working_precision(bits):
         x, y, z = ball(a), ball(b), ball(c)
         if not x > 0:
             raise ValueError(f"a={x.str(8)} is not certainly positive: a G^2 <= b G + c bounds nothing")

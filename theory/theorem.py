@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from theory.derivation import Claim, Derivation
+from theory.enclosure import working_precision
 from theory.window import FloatArray, Window
 
 Tightness: TypeAlias = Literal["law", "exact", "sharp", "upper"]
@@ -84,6 +86,16 @@ class Theorem:
     evaluate: Callable[[Window], Bound] = field(repr=False)
     measured: Callable[[Window], FloatArray] = field(repr=False)
     optimizers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        evaluate = self.evaluate
+
+        @functools.wraps(evaluate)
+        def precisely(window: Window) -> Bound:
+            with working_precision():
+                return evaluate(window)
+
+        object.__setattr__(self, "evaluate", precisely)
 
 
 def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hypothesis]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -31,14 +32,16 @@ class Parser(argparse.ArgumentParser):
 
 class HelpFormatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=100)
+        super().__init__(prog, max_help_position=30, width=min(100, shutil.get_terminal_size((100, 24)).columns))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()  # here, where it can still fail in one line
+        return code
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -46,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("fpsim: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, head say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:  # the disk that stdout goes to is full, say
+        _drop_output()
+        print(f"fpsim: stopped: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Send what is left in the buffer of stdout nowhere, or the interpreter would fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:

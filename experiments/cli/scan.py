@@ -37,6 +37,9 @@ CONSTANTS = {
     "window": ("SHARE", "share of the steps, at the end, that is measured"),
 }
 
+# How and where, which a study file does not say: results do not depend on it.
+_HOW = ("engine", "workers", "scheduler", "out", "dry_run")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid = parser.add_argument_group("what to run")
@@ -52,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--workers", metavar="N", help="batches at a time (default: the processors this process may use)")
     how.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
-    how.add_argument("--out", metavar="DIR", type=Path, default=Path("fpsim-results/scan"), help="default: %(default)s")
+    how.add_argument(
+        "--out", metavar="DIR", type=_folder, default=Path("fpsim-results/scan"), help="default: %(default)s"
+    )
     how.add_argument("--dry-run", action="store_true", help="print constants, cells and batches, and do nothing")
 
 
@@ -189,17 +194,28 @@ def _header(study: Any, cells: Sequence[Any]) -> list[str]:
 
 
 def _study(args: argparse.Namespace) -> Any:
+    from experiments.fields import StudyError
     from experiments.study import Study, load
 
     given = {key: value for key in (*FLAGS, *CONSTANTS) if (value := getattr(args, key)) is not None}
-    return Study.build((load(args.study) if args.study is not None else {}) | given)
+    from_file = load(args.study) if args.study is not None else {}
+    for key in _HOW:
+        if key in from_file:
+            raise StudyError("study", f"{args.study}: {key!r} is no part of a study; give the flag {_flag(key)}")
+    return Study.build(from_file | given)
 
 
 def _origin(args: argparse.Namespace, error: Any) -> str:
     """The error with the place its value came from: a flag, or a key of the study file."""
-    if args.study is not None and error.key != "study" and getattr(args, error.key, None) is None:
+    if args.study is not None and error.key not in ("study", *_HOW) and getattr(args, error.key, None) is None:
         return f"{args.study}: {error.key}: {error.message}"
     return f"{_flag(error.key)}: {error.message}"
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder; name one, or . for this one")
+    return Path(text)
 
 
 def _flag(key: str) -> str:

@@ -20,7 +20,7 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
     Raises
     ------
     StudyError
-        A noise that a problem cannot have.
+        A noise that a problem cannot have, or a minibatch larger than its data.
     """
     modes = (f"stochastic ({study.random_bits} bits)" if mode == "stochastic" else mode for mode in study.rounding)
     lines = [
@@ -67,6 +67,9 @@ def _problem(cell: Cell) -> Problem:
     if cell.noise == "minibatch" and type(problem).minibatch_gradient is Problem.minibatch_gradient:
         reason = f"'minibatch' needs a problem with data, which {cell.problem} has not; admissible: none, gaussian"
         raise StudyError("noise", reason)
+    samples = len(getattr(problem, "rows", ()))
+    if cell.noise == "minibatch" and cell.batch > samples:
+        raise StudyError("batch", f"{cell.batch} is outside 1..{samples}, the samples of {cell.problem}")
     return problem
 
 

@@ -62,6 +62,7 @@ def fake_command(*words):
         (["--random-bits", "0"], "--random-bits: 0 is outside 1..32"),
         (["--study", "absent.toml"], "--study: absent.toml cannot be read"),
         (["--seeds"], "--seeds: expected one argument"),
+        (["--out", ""], "--out: '' is no folder; name one"),
         (["--man", "3"], "unrecognized arguments: --man 3"),
     ],
 )
@@ -294,3 +295,50 @@ def test_reasons_are_grouped_over_widths():
     }
     rows = [base | {"mantissa_bits": m, "reason": f"alpha L u = {0.1 / m:.3g} is too large"} for m in (1, 2, 3, 7)]
     assert by_reason(rows) == ["sgd quadratic up m=1..3,7 T6: alpha L u = 0.1 is too large (at m=1)"]
+
+
+def test_a_minibatch_larger_than_the_data_is_found_before_any_work(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["scan", "--problem", "logistic", "--optimizer", "adam", "--batch", "570", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == "fpsim scan: error: --batch: 570 is outside 1..569, the samples of logistic\n"
+    assert not out.exists()
+
+
+def test_a_study_file_does_not_say_where_or_how(tmp_path, capsys, fakes):
+    study = tmp_path / "study.toml"
+    study.write_text('engine = "serial"\n')
+    assert main(["scan", "--study", str(study)]) == 2
+    assert f"--study: {study}: 'engine' is no part of a study; give the flag --engine" in capsys.readouterr().err
+
+
+def test_a_number_too_large_for_a_float_is_one_line(tmp_path, capsys, fakes):
+    study = tmp_path / "study.toml"
+    study.write_text(f"lr = 1{'0' * 400}\n")
+    assert main(["scan", "--study", str(study)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "admissible: (0, inf)" in printed
+
+
+def test_a_folder_in_the_place_of_the_table_is_found_before_any_work(tmp_path, capsys, fakes, monkeypatch):
+    monkeypatch.setattr(sys.modules["experiments.simulate"], "run_batch", None)
+    (tmp_path / "scan.parquet").mkdir()
+    assert main([*SMALL, "--out", str(tmp_path)]) == 2
+    assert "scan.parquet is a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "scan.parquet"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["formats"], ["scan", "--dry-run"]])
+def test_output_that_cannot_be_written_is_one_line(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(fake_command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "fpsim: stopped: [Errno 28] No space left on device\n"
+
+
+def test_help_fits_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["scan", "--help"])
+    usage, _, _ = capsys.readouterr().out.partition("\n\n")
+    assert max(map(len, usage.splitlines())) <= 60

@@ -75,7 +75,7 @@ def test_the_whole_default_study():
 @pytest.mark.parametrize("setting", [("rmsprop", "rational"), ("adam", "logistic"), ("sgd", "quadratic")])
 def test_a_cell_does_not_depend_on_its_batch(setting):
     optimizer, problem = setting
-    common = {"optimizer": optimizer, "problem": problem, "rounding": "stochastic", "steps": 150, "seeds": 3}
+    common = {"optimizer": optimizer, "problem": problem, "rounding": "stochastic", "steps": 1500, "seeds": 3}
     together = rows_of(mantissa="3,7,12", **common)
     (alone,) = rows_of(mantissa="7", **common)
     same = [name for name in alone if name != "seconds"]

@@ -47,5 +47,7 @@ def test_machine_equals_exact_reader(precision, mode):
         np.testing.assert_array_equal(
             fast.records[name].view(np.int64), slow.records[name].view(np.int64), err_msg=name
         )
-    assert np.isfinite(fast.records["w"]).all()
+    # rounded up in 4 bits, v grows at every step until it overflows; elsewhere every step is a number
+    finite = 20 if (precision, mode) == ("float8_e4m3fn", "up") else STEPS
+    assert np.isfinite(fast.records["w"][:finite]).all()
     assert len(np.unique(fast.records["w"])) > 3  # it moved, so the comparison says something

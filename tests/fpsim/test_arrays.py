@@ -173,3 +173,27 @@ def test_torch_dtypes_and_out() -> None:
         arrays.round(x, "binary16")
     with pytest.raises(ValueError, match="in part"):
         arrays.round(out[:-1], BF16, out=out[1:])
+
+
+def test_a_read_only_array_is_never_written() -> None:
+    held = np.full(4, 1.1)
+    held.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        arrays.round(held, "bfloat16", out=held)
+    assert (held == 1.1).all()
+    assert (arrays.round(held, "bfloat16") == 1.1015625).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"key": 5}, TypeError, "key=5: a Key is needed"),
+        ({"key": 5, "rounding": "stochastic"}, TypeError, "key=5: a Key is needed"),
+        ({"dtype": "foo"}, ValueError, "dtype='foo' is no dtype that NumPy knows; admissible: float16"),
+        ({"operands": 3}, TypeError, "operands=3: a format, or one for each of the 2 operands"),
+        ({"operands": "bfloat16"}, ValueError, "operand 0 holds 1.1, which"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        arrays.add([1.1, 1.1], [1.0, 1.0], "bfloat16", **wrong)

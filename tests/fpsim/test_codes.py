@@ -182,3 +182,10 @@ def test_what_is_no_number_raises() -> None:
     for x in (["a"], [1j], [None]):
         with pytest.raises(TypeError, match="real numbers"):
             encode(x, "e5m2")  # type: ignore[arg-type]
+
+
+def test_empty_lists_and_wide_floats() -> None:
+    assert decode([], "bfloat16").shape == encode([], "bfloat16").shape == (0,)
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(TypeError, match="at most 64 bits"):
+            encode(np.ones(1, dtype=np.longdouble), "binary64")

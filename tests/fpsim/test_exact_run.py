@@ -299,5 +299,5 @@ def test_errors() -> None:
         exact_run.run(sgd, {"w": [0.1], "g": [1.0]}, {}, precision)
     with pytest.raises(ValueError, match="inputs: 'g' has 3 steps, 4 are needed"):
         exact_run.run(sgd, {"w": [0.1]}, {"g": np.ones((3, 1, 1))}, precision, steps=4)
-    with pytest.raises(ValueError, match=r"record: 'v' is not in program 'sgd'; known: update\.scale, w, w\.sub"):
+    with pytest.raises(ValueError, match=r"record: 'v' is not in program 'sgd'; known: g, update\.scale, w, w\.sub"):
         exact_run.run(sgd, {"w": [0.1]}, {"g": [1.0]}, precision, record=["v"])

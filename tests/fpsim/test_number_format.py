@@ -167,3 +167,11 @@ def test_binary64_holds_everything() -> None:
         assert named("binary64").holds(named(name))
     assert not named("binary32").holds(named("binary64"))
     assert not named("bfloat16").holds(named("binary16"))
+
+
+def test_numpy_integers_are_integers_and_flags_are_bools() -> None:
+    made = Format(np.int64(8), np.uint8(7), bias=np.int32(127))
+    assert repr(made) == repr(Format(8, 7))
+    for name in ("subnormals", "signed"):
+        with pytest.raises(TypeError, match=f"{name}='no'; admissible: True, False"):
+            Format(8, 7, **{name: "no"})

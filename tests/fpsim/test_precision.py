@@ -254,3 +254,15 @@ def test_every_step_resolves_in_every_preset(name: str) -> None:
         Precision.published(g="bfloat16"),
     ):
         assert set(precision.resolve(program)) == set(program.slots)
+
+
+def test_what_is_no_slot_is_named_at_once() -> None:
+    for wrong in ("bfloat16", ("bfloat16",), ("bfloat16", "up", 3)):
+        with pytest.raises(TypeError, match=r"a pair \(format, rounding\) is needed"):
+            Precision(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a pair \(format, rounding\) is needed"):
+        Precision.uniform("bfloat16").replace({"w": ("bfloat16", "up", 3)})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="slot 3: the name of a slot"):
+        Precision.uniform("bfloat16").replace({3: "bfloat16"})  # type: ignore[dict-item]
+    named_rule = Precision(("bfloat16", "up"), (("w", "tf32", "stochastic"),))  # type: ignore[arg-type]
+    assert named_rule.rules == (("w", named("tf32"), Stochastic(16)),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -345,3 +346,19 @@ def test_every_step_names_its_variant_and_state(name: str) -> None:
     assert program.state == tuple(array for array in ("w", "m", "v") if array in program.inputs)
     assert program.inputs[-1] == "g"
     assert program.operations[-1].slot == "w.sub"
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "says"),
+    [
+        (lambda w, g: w - g, TypeError, "the step returns .*; a dict is needed"),
+        (lambda w, g: {"w": 3.0}, TypeError, "the step returns .*; a dict is needed"),
+        (lambda w, g: {}, ValueError, "it stores nothing"),
+        (lambda w, *g: {"w": w}, ValueError, "parameter .g: every array"),
+        (lambda w, g, lr=0.1: {"w": w - lr * g}, ValueError, "parameter lr=0.1: arrays have no default"),
+        (lambda w, g: {"w": w - slot("x", 3.0)}, TypeError, "slot 'x': 3.0 is not a traced value"),
+    ],
+)
+def test_what_is_no_step_says_why(function: Callable[..., Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        step(function, name="wrong")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,3 +159,9 @@ GOLDEN_HALVES = [0x8902, 0x1FB9, 0x1CEA, 0x3F60, 0x80AC, 0xA471, 0x3DF5, 0xE62D,
 GOLDEN_WORDS = [0x1FB98902, 0x3F601CEA, 0xA47180AC, 0xE62D3DF5, 0x0A0AAC64]
 GOLDEN_ARRAY_HALVES = [0x6B73, 0x14EF, 0x643D, 0x9046, 0xB0DC, 0x9A8B, 0xBF41, 0xE478]
 GOLDEN_ARRAY_WORDS = [0x9A8B6B73, 0x58A614EF, 0xA490643D, 0x44C09046, 0xBF41B0DC, 0x8AA3E478]
+
+
+@pytest.mark.parametrize("n", [-1, 1 << 64, 1.5, "x", True])
+def test_a_fold_takes_whole_numbers(n: Any) -> None:
+    with pytest.raises(ValueError, match="fold n="):
+        Key(0).fold(n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from oracles import MODES
 
@@ -40,3 +41,7 @@ def test_bad_numbers_of_bits_raise(bits: object) -> None:
 def test_bad_variants_raise() -> None:
     with pytest.raises(ValueError, match="variant='C'; admissible: 'A'"):
         Stochastic(8, variant="C")
+
+
+def test_numpy_integers_count_random_bits() -> None:
+    assert repr(Stochastic(np.int64(8))) == repr(Stochastic(8))

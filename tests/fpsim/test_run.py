@@ -88,3 +88,48 @@ def test_bad_input(changes: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"state": START, "inputs": GRADIENT, "precision": BF16, "key": Key(0), "steps": 6} | changes
     with pytest.raises(ValueError, match=message):
         run(adam, **given)
+
+
+def test_what_can_be_recorded_is_the_same_on_both_devices() -> None:
+    for device in ("cpu", "exact"):
+        constant = run(adam, START, {"g": [0.3, 0.3]}, BF16, Key(1), steps=2, record=["g"], device=device)
+        assert (constant.records["g"] == 0.30078125).all()
+        empty = run(adam, START, {"g": [0.3, 0.3]}, BF16, Key(1), steps=0, record=["w"], device=device)
+        assert empty.records["w"].shape == (0, 2, 1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "exact"])
+def test_a_per_run_hyperparameter_makes_as_many_runs(device: str) -> None:
+    both = run(adam.bind(lr=[0.1, 0.2]), START, {"g": [0.3, 0.3]}, BF16, Key(1), steps=5, device=device)
+    for number, lr in enumerate((0.1, 0.2)):
+        one = run(adam.bind(lr=lr), START, {"g": [0.3, 0.3]}, BF16, Key(1), steps=5, runs=[number])
+        assert (both.state["w"][:, number] == one.state["w"][:, 0]).all()
+    with pytest.raises(ValueError, match="'lr' has 2 values; admissible: 3, one for each run"):
+        run(adam.bind(lr=[0.1, 0.2]), START, {"g": [0.3, 0.3]}, BF16, Key(1), runs=[0, 1, 2], device=device)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"key": 3}, TypeError, "key=3: a Key is needed"),
+        ({"program": "adam"}, TypeError, "program='adam': a fpsim.Program is needed"),
+        ({"precision": "bfloat16"}, TypeError, "precision='bfloat16': a fpsim.Precision is needed"),
+        ({"state": [1.0]}, TypeError, "state is a list; a dict"),
+        ({"inputs": None}, TypeError, "inputs is a NoneType; a dict"),
+        ({"record": "w"}, TypeError, "record='w': a list of names is needed"),
+        ({"record": ["w.subb"]}, ValueError, "record 'w.subb' is not in program 'adam'; did you mean w.sub"),
+        ({"state": {**START, "w": np.array([1j, 2.0])}}, ValueError, "array 'w' has dtype complex128"),
+    ],
+)
+def test_what_is_no_run_is_named(wrong: dict[str, Any], error: type[Exception], says: str) -> None:
+    given = {"program": adam, "state": START, "inputs": {"g": [0.3, 0.3]}, "precision": BF16, "key": Key(1)}
+    with pytest.raises(error, match=says):
+        run(**{**given, **wrong})
+
+
+def test_tensors_are_read() -> None:
+    torch = pytest.importorskip("torch")
+    tensors = {"w": torch.tensor([1.0, 2.0], dtype=torch.bfloat16), "m": torch.zeros(2, requires_grad=True)}
+    from_torch = run(adam, {**START, **tensors}, {"g": [0.3, 0.3]}, BF16, Key(1), steps=3)
+    from_numpy = run(adam, START, {"g": [0.3, 0.3]}, BF16, Key(1), steps=3)
+    assert (from_torch.state["w"] == from_numpy.state["w"]).all()

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import sympy as sp
-from flint import arb, ctx
+from flint import arb
 
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
-from theory.enclosure import BITS, Ball, ball, largest_root
+from theory.enclosure import BITS, Ball, ball, largest_root, working_precision
 from theory.rounding_model import gap_toward
 from theory.window import Window
 
@@ -100,7 +100,7 @@ def fall(window: Window) -> Ball:
 
     F_last >= F*. The fall that was seen is no bound of its mean: a run that hardly ever moves may have shown none.
     """
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         total = sum((ball(float(x)) for x in window.loss_start), arb(0))
         return total / window.seeds * (1 + LOSS_ACCURACY)
 
@@ -122,7 +122,7 @@ def weighted_root(a: Sequence[Ball], b: Sequence[Ball], c: Ball, k: Sequence[Bal
     a, b, k : one ball per coordinate; a must be positive (``ValueError`` otherwise), k and b nonnegative
     c : a ball; a negative value (a loss that rose) counts as it is if the radicand stays nonnegative
     """
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         if any(not u > 0 for u in a):
             raise ValueError("a coefficient of the squared gradient is not certainly positive: nothing is bounded")
         square, largest = arb(0), arb(0)

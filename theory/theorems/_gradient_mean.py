@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flint import arb, ctx
+from flint import arb
 
 from fpsim.rounding import Stochastic
 from theory.composition import relative_factor
-from theory.enclosure import BITS, Ball, ball
+from theory.enclosure import BITS, Ball, ball, working_precision
 from theory.theorems._mean_rounding import EXACT, RoundingMoments, moments
 from theory.window import Window
 
@@ -57,7 +57,7 @@ def gradient_mean(window: Window, value: str) -> GradientMean:
     factor = relative_factor(window.program, window.slots, value, exact=exact)
     low = ball(factor.low_value[0]).union(ball(factor.low_value[1]))
     high = ball(factor.high_value[0]).union(ball(factor.high_value[1]))
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         product = _product(window, value)
         if product is None:
             return GradientMean(low, high, high * high, low, high, factor.underflow_slots)

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from flint import arb, ctx
+from flint import arb
 
 from fpsim.rounding import Stochastic
-from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate
+from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate, working_precision
 from theory.theorems._gradient_mean import stored
 from theory.theorems._mean_rounding import DECAY_EXCESS, EXACT, RoundingMoments, b, decay, moments, z
 from theory.theorems._rmsprop_lemmas import SHARE, B, chi, rise, zeta
@@ -67,7 +67,7 @@ def noisy_slot(window: Window) -> str:
 def step_factors(window: Window) -> StepFactors:
     """All roundings of the step, y to a."""
     at = {slot: moments(*window.slots[slot]) for slot in window.program.slots if slot.startswith(("v.", "update."))}
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         low = at["update.div"].low * at["update.scale"].low
         high = at["update.div"].high * at["update.scale"].high
         second = at["update.div"].second * at["update.scale"].second
@@ -98,7 +98,7 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
     at = {slot: moments(*window.slots[slot]) for slot in ("v.decay", "v.square", "v.inject", "v.add")}
     kept, injection = (ball(window.scalars[f"scalar.{name}"]) for name in ("beta2", "one_minus_beta2"))
     gradient = gradient_roundings(window)
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         decay_loss = _decay_loss(window, at["v.decay"], kept)
         store_loss = stored(window, "v", "v.add").log_loss
         injected = (

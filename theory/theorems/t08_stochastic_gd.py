@@ -39,12 +39,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
-from flint import arb, ctx
+from flint import arb
 
 from fpsim.rounding import Stochastic
 from theory.composition import NoEnclosure
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
-from theory.enclosure import BITS, Ball, ball, compile_expression, ends
+from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
 from theory.theorems._gradient_mean import GradientMean, gradient_mean
@@ -188,7 +188,7 @@ def evaluate_bound(window: Window) -> Bound:
     checks.append(Hypothesis("rho > lr kappa L / 2", smallest > 0, f"rho - lr kappa L / 2 = {smallest:.4g}"))
     if not all(check.ok for check in checks):
         return Bound("T8", QUANTITY, tuple(checks))
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         share = fall(window) / (ball(window.scalars["scalar.lr"]) * window.steps)
         ones = [arb(1)] * window.dimension
         roots = [ends(weighted_root(x.square, x.linear, share + x.constant, ones)) for x in candidates]
@@ -245,7 +245,7 @@ def _coefficients(window: Window, gradient: GradientMean, weight: sp.Expr | int)
     square, linear, constant = (compile_expression(x.subs(lam, weight), symbols) for x in (SQUARE, LINEAR, CONSTANT))
     bends, rests = _curvatures(window)
     rows = []
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         lr = ball(window.scalars["scalar.lr"])
         bias = moments(*window.slots["w.sub"]).bias
         common = [lr, gradient.low * scale.low, gradient.high * scale.high, gradient.second * scale.second]

@@ -41,11 +41,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
-from flint import arb, ctx
+from flint import arb
 
 from fpsim.rounding import Stochastic, is_nearest
 from theory.composition import NoEnclosure
-from theory.enclosure import BITS, Ball, ball, compile_expression, ends
+from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
@@ -111,7 +111,7 @@ def evaluate_bound(window: Window) -> Bound:
     checks.append(Hypothesis("the gradient keeps its sign", bool(signal.low > 0), f"factor from {signal.low.str(5)}"))
     if not all(check.ok for check in checks):
         return Bound("T12", QUANTITY, tuple(checks))
-    with ctx.workprec(BITS):
+    with working_precision(BITS):
         alternatives = _alternatives(window, signal, average, extreme)
         roots = [
             ends(_root(window, signal, alternative, average, weight))
