@@ -5,7 +5,7 @@ Inside fpsim, a module imports from its own row and the rows above:
     number_format formats rounding codes random_bits exact
     scalars program tracing precision events
     exact_run cpu cuda
-    arrays run
+    array_call arrays run
     optim
     nn
 
@@ -29,7 +29,7 @@ ROWS = [
     {"number_format", "formats", "rounding", "codes", "random_bits", "exact"},
     {"scalars", "program", "tracing", "precision", "events"},
     {"exact_run", "cpu", "cuda"},
-    {"arrays", "arrays_torch", "run"},
+    {"array_call", "arrays", "arrays_torch", "run"},
     {"optim"},
     {"nn"},
 ]
