@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fpsim
-from experiments.floors import Floor, measure
+from experiments.floors import DIVERGED, Floor, measure
 from experiments.problems import PROBLEMS
 from experiments.problems.linear import column_sums
 from experiments.study import Cell
@@ -48,6 +48,7 @@ class _Record:
     loss: list[Array] = field(default_factory=list)
     frozen: list[Array] = field(default_factory=list)
     step_ratio: Array | None = None
+    diverged_at: list[int | None] = field(default_factory=list)
 
 
 def run_batch(
@@ -81,13 +82,17 @@ def run_batch(
     cost = cell.dimension * cell.seeds * len(cells)
 
     first_loss = _lanes(problem.loss_gap(trajectory.state("w")), cells)
-    record = _Record()
+    record = _Record(diverged_at=[None] * len(cells))
     while trajectory.step < first_step:
         if cancelled():
             raise Cancelled
         part = 1 if trajectory.step < EARLY else min(stride, first_step - trajectory.step)
         trajectory.advance(part)
         _note_ratio(trajectory, cells, record)
+        if trajectory.step >= EARLY:
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss = problem.loss_gap(trajectory.state("w"))
+            _note_divergence(trajectory, record, _lanes(loss, cells), first_loss)
         report(part * cost)
     _forget_spoiled(trajectory, record)
     trajectory.machine.reset_extremes()
@@ -97,6 +102,7 @@ def run_batch(
         if cancelled():
             raise Cancelled
         _sample(trajectory, cells, _offsets(cell, stratum, stride), stride, record)
+        _note_divergence(trajectory, record, record.loss[-1], first_loss)
         report(stride * cost)
     end = {name: trajectory.state(name) for name in trajectory.program.state}
     extremes, events = trajectory.machine.extremes(), trajectory.machine.events()
@@ -165,6 +171,13 @@ def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: _Record) 
     record.step_ratio = worst if record.step_ratio is None else np.maximum(record.step_ratio, worst)
 
 
+def _note_divergence(trajectory: Trajectory, record: _Record, loss: Array, first_loss: Array) -> None:
+    """Keep the first step, of those looked at, by which a seed of a cell had diverged."""
+    for block in np.flatnonzero(np.any(~(loss <= DIVERGED * first_loss), axis=1)):
+        if record.diverged_at[block] is None:
+            record.diverged_at[block] = trajectory.step
+
+
 def _forget_spoiled(trajectory: Trajectory, record: _Record) -> None:
     """Drop the ratios seen before the window of every cell in which an operation on the moments underflowed or failed.
 
@@ -231,7 +244,7 @@ def _row(cell: Cell, index: int, watched: _Watched, seconds: float) -> dict[str,
     reports = scalar_report(trajectory.program, trajectory.precisions[index])
     row["warnings"] = "; ".join(report.warning for report in reports if report.warning)
     row["window_steps"] = watched.steps
-    row["diverged_at"] = watched.first_step if floor.outcome in ("diverged", "not finite") else None
+    row["diverged_at"] = record.diverged_at[index] if floor.outcome in ("diverged", "not finite") else None
     row["seconds"] = seconds
     return row
 

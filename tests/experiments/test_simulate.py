@@ -119,7 +119,8 @@ def test_a_run_that_overflows_is_data():
     )
     assert rows[0]["outcome"] == "not finite"
     assert rows[0]["verdict"] == "not applicable"
-    assert rows[0]["diverged_at"] is not None
+    # w - w* grows by the factor 7 a step: e8m7 overflows before step 50, and is looked at there or a stratum later
+    assert 0 < rows[0]["diverged_at"] <= 80
 
 
 def test_a_limit_cycle_is_not_a_halt():
