@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 # d = 32 coordinates carry a spread of curvatures; the logistic problem has the 30 features of its data.
-DIMENSION = {"logistic": 30, "rosenbrock": 32}
+DIMENSION = {"logistic": 30}
 
 # Steps: enough for the slowest coordinate to reach binary32's floor (SGD) or for the noise to become stationary.
 STEPS = {"sgd": 6_000, "momentum": 6_000, "rmsprop": 16_000, "adam": 16_000}

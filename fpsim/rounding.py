@@ -26,9 +26,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-Mode = Literal["nearest_even", "nearest_away", "toward_zero", "up", "down", "to_odd"]
+from typing import TypeAlias
 
 # What compiled kernels see. Stochastic rounding is one code; its number of bits is an argument.
 CODES: dict[str, int] = {

@@ -19,7 +19,6 @@ MAGNITUDE = np.uint64((1 << 63) - 1)
 EXPONENT = np.uint64(0x7FF << 52)
 ONE = np.uint64(1)
 ZERO = np.uint64(0)
-POSITIVE_INFINITY = np.inf
 NAN = np.nan
 
 _I64 = ir.IntType(64)

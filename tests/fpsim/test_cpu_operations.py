@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from kernel_cases import BINARY, KEY, MODES, bits, compare, exhaust, special, values_of
 
 from fpsim import arrays, exact
 from fpsim.cpu import codes
@@ -17,72 +16,8 @@ from fpsim.cpu.lower import Formats
 from fpsim.cpu.tiers import Range, choose
 from fpsim.formats import format as named
 from fpsim.number_format import Format
-from fpsim.random_bits import Key, array_draw
-from fpsim.rounding import CODES, Rounding, Stochastic, random_bits
-
-KEY = Key(20)
-MODES: list[Rounding] = [*CODES, Stochastic(3), Stochastic(16), Stochastic(32)]
-FUNCTIONS = {
-    "round": arrays.round,
-    "add": arrays.add,
-    "sub": arrays.sub,
-    "mul": arrays.mul,
-    "div": arrays.div,
-    "sqrt": arrays.sqrt,
-    "fma": arrays.fma,
-}
-BINARY = ("add", "sub", "mul", "div")
-
-
-def bits(x: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    return np.asarray(x, dtype=np.float64).view(np.uint64)
-
-
-def values_of(fmt: Format) -> list[float]:
-    """All numbers of a small format, both zeros, infinities and NaN."""
-    finite = {
-        math.ldexp(n, e - fmt.mantissa_bits)
-        for e in range(fmt.emin, fmt.emax + 1)
-        for n in range(0 if e == fmt.emin else 1 << fmt.mantissa_bits, 2 << fmt.mantissa_bits)
-    }
-    if not fmt.subnormals or fmt.tiny == "flush":
-        finite = {x for x in finite if x == 0.0 or x >= fmt.smallest_normal}
-    finite = {x for x in finite if x <= fmt.max}
-    return [*sorted(finite), *sorted(-x for x in finite), math.inf, -math.inf, math.nan]
-
-
-def special(fmt: Format) -> list[float]:
-    """Zeros, the ends of the format, its middle, infinities, NaN, and neighbours off the grid."""
-    near = [fmt.smallest_subnormal, fmt.smallest_normal, 1.0, fmt.max]
-    more = [near[1] - near[0], 0.5 * near[0] or near[0], 1.0 + fmt.eps, 1.5, 3.0]
-    off = [math.nextafter(x, math.inf) for x in near if x < 1.7e308]
-    off += [math.nextafter(x, 0.0) for x in near]
-    positive = [0.0, *near, *more, *off, math.inf]
-    return [*positive, *(-x for x in positive), math.nan]
-
-
-def compare(
-    kind: str,
-    cases: Sequence[Sequence[float]],
-    fmt: Format,
-    modes: Sequence[Rounding] = tuple(MODES),
-    declared: Format | None = None,
-) -> None:
-    """The array function equals the specification in every mode; the exact result is computed once."""
-    columns = [np.array(column) for column in zip(*cases, strict=True)]
-    results = [exact.value(kind, case) for case in cases]
-    for mode in modes:
-        n = random_bits(mode)
-        words = [int(r) for r in array_draw(KEY, np.arange(len(cases)), n)] if n else [None] * len(cases)
-        expected = [exact.round_value(value, fmt, mode, word) for value, word in zip(results, words, strict=True)]
-        extra = {} if kind == "round" else {"operands": declared}
-        got = FUNCTIONS[kind](*columns, fmt, mode, KEY if n else None, dtype=np.float64, **extra)
-        wrong = np.flatnonzero(bits(got) != bits(expected))
-        assert not len(wrong), (
-            f"{kind} {fmt.name} {mode}: {len(wrong)} wrong; "
-            f"{cases[wrong[0]]} gave {got[wrong[0]]}, not {expected[wrong[0]]}"
-        )
-
+from fpsim.random_bits import array_draw
+from fpsim.rounding import Rounding, Stochastic
 
 TINY = [
     named("e3m2"),
@@ -109,94 +44,6 @@ def test_all_pairs_of_tiny_formats(fmt: Format, declare: bool) -> None:
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "p3109_k8p4se"])
 def test_all_pairs_of_eight_bit_formats(name: str) -> None:
     exhaust(named(name))
-
-
-def small_formats() -> list[Format]:
-    found = []
-    for width in (6, 7, 8):
-        for e in range(1, width):
-            for specials, overflow in EDGES.items():
-                try:
-                    found.append(Format(e, width - 1 - e, specials=specials, overflow=overflow))
-                except ValueError:  # ieee needs two exponent bits and a mantissa bit
-                    continue
-    return found
-
-
-EDGES = {
-    "ieee": "infinity",
-    "fn": "nan",
-    "fnuz": "nan",
-    "none": "saturate_all",
-    "p3109_extended": "infinity",
-    "p3109_finite": "saturate_all",
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fmt", small_formats(), ids=lambda f: f.name)
-def test_every_format_of_six_to_eight_bits(fmt: Format) -> None:
-    """All pairs where binary64 holds sums exactly; else 3,000 random pairs and the special grid."""
-    if fmt.emax - (fmt.emin - fmt.mantissa_bits) <= 50:
-        exhaust(fmt)
-        return
-    values = values_of(fmt)
-    picks = np.random.default_rng(fmt.bits).integers(0, len(values), size=(3000, 2))
-    pairs = [(values[i], values[j]) for i, j in picks] + list(itertools.product(special(fmt), repeat=2))
-    for kind in BINARY:
-        compare(kind, pairs, fmt)
-    for kind in ("round", "sqrt"):
-        compare(kind, [(x,) for x in values + special(fmt)], fmt)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [*BINARY, "fma", "sqrt", "round"])
-@pytest.mark.parametrize("name", ["bfloat16", "binary16", "tf32", "binary32", "e5m7", "e8m16", "e11m40"])
-def test_a_million_cases_of_wider_formats(name: str, kind: str) -> None:
-    """20,500 cases for each of 49 pairs of format and operation: on the grid, off it, near ties."""
-    fmt = named(name)
-    generator = np.random.default_rng(len(name) * 100 + len(kind))
-    size = (20_500, {"fma": 3, "round": 1, "sqrt": 1}.get(kind, 2))
-    reach = min(fmt.emax, 60)
-    wide = generator.standard_normal(size) * np.exp2(generator.integers(-reach, reach, size=size))
-    grid = exact_grid(wide, fmt)
-    close = grid + np.where(generator.integers(0, 2, size=size) == 1, 0.5, 0.25) * np.spacing(np.abs(grid)) * 2.0 ** (
-        52 - fmt.mantissa_bits
-    )
-    choice = generator.integers(0, 3, size=(size[0], 1))
-    rows = np.where(choice == 0, grid, np.where(choice == 1, close, wide))
-    compare(kind, [tuple(float(x) for x in row) for row in rows], fmt)
-
-
-def exact_grid(x: npt.NDArray[np.float64], fmt: Format) -> npt.NDArray[np.float64]:
-    """Truncated to the precision of a format, exponent unbounded."""
-    kept = np.uint64(~((1 << (52 - fmt.mantissa_bits)) - 1) & (2**64 - 1))
-    return (x.view(np.uint64) & kept).view(np.float64)
-
-
-def exhaust(fmt: Format) -> None:
-    """All pairs, every deterministic mode and two random bits; pairs with the same exact result are rounded once.
-
-    Sums and products must be exact in binary64. Two quotients of operands of at most 8 bits that binary64 does not tell
-    apart are the same number: different ones are at least 2^-16 of their size apart.
-    """
-    values = values_of(fmt)
-    a, b = (grid.ravel() for grid in np.meshgrid(values, values))
-    words = array_draw(KEY, np.arange(len(a)), 2).astype(np.intp)
-    operators = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
-    for kind, operator in operators.items():
-        with np.errstate(all="ignore"):
-            approximate = operator(a, b)
-        cancels = (approximate == 0.0) & (np.signbit(a) != (np.signbit(b) ^ (kind == "sub")))
-        keys = np.where(cancels & (kind in ("add", "sub")), np.uint64(1), bits(approximate))
-        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-        number = [exact.value(kind, (float(a[i]), float(b[i]))) for i in first]
-        for mode in [*CODES, Stochastic(2)]:
-            draws = range(4) if isinstance(mode, Stochastic) else [0]
-            rounded = np.array([[exact.round_value(x, fmt, mode, word) for word in draws] for x in number])
-            expected = rounded[which, words if isinstance(mode, Stochastic) else 0]
-            got = FUNCTIONS[kind](a, b, fmt, mode, KEY, operands=fmt)
-            assert (bits(got) == bits(expected)).all(), (kind, mode)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""Cases and comparisons that the tests of the kernels share: array functions against the specification, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim import arrays, exact
+from fpsim.number_format import Format
+from fpsim.random_bits import Key, array_draw
+from fpsim.rounding import CODES, Rounding, Stochastic, random_bits
+
+KEY = Key(20)
+MODES: list[Rounding] = [*CODES, Stochastic(3), Stochastic(16), Stochastic(32)]
+FUNCTIONS = {
+    "round": arrays.round,
+    "add": arrays.add,
+    "sub": arrays.sub,
+    "mul": arrays.mul,
+    "div": arrays.div,
+    "sqrt": arrays.sqrt,
+    "fma": arrays.fma,
+}
+BINARY = ("add", "sub", "mul", "div")
+EDGES = {
+    "ieee": "infinity",
+    "fn": "nan",
+    "fnuz": "nan",
+    "none": "saturate_all",
+    "p3109_extended": "infinity",
+    "p3109_finite": "saturate_all",
+}
+
+
+def bits(x: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    return np.asarray(x, dtype=np.float64).view(np.uint64)
+
+
+def values_of(fmt: Format) -> list[float]:
+    """All numbers of a small format, both zeros, infinities and NaN."""
+    finite = {
+        math.ldexp(n, e - fmt.mantissa_bits)
+        for e in range(fmt.emin, fmt.emax + 1)
+        for n in range(0 if e == fmt.emin else 1 << fmt.mantissa_bits, 2 << fmt.mantissa_bits)
+    }
+    if not fmt.subnormals or fmt.tiny == "flush":
+        finite = {x for x in finite if x == 0.0 or x >= fmt.smallest_normal}
+    finite = {x for x in finite if x <= fmt.max}
+    return [*sorted(finite), *sorted(-x for x in finite), math.inf, -math.inf, math.nan]
+
+
+def special(fmt: Format) -> list[float]:
+    """Zeros, the ends of the format, its middle, infinities, NaN, and neighbours off the grid."""
+    near = [fmt.smallest_subnormal, fmt.smallest_normal, 1.0, fmt.max]
+    more = [near[1] - near[0], 0.5 * near[0] or near[0], 1.0 + fmt.eps, 1.5, 3.0]
+    off = [math.nextafter(x, math.inf) for x in near if x < 1.7e308]
+    off += [math.nextafter(x, 0.0) for x in near]
+    positive = [0.0, *near, *more, *off, math.inf]
+    return [*positive, *(-x for x in positive), math.nan]
+
+
+def compare(
+    kind: str,
+    cases: Sequence[Sequence[float]],
+    fmt: Format,
+    modes: Sequence[Rounding] = tuple(MODES),
+    declared: Format | None = None,
+) -> None:
+    """The array function equals the specification in every mode; the exact result is computed once."""
+    columns = [np.array(column) for column in zip(*cases, strict=True)]
+    results = [exact.value(kind, case) for case in cases]
+    for mode in modes:
+        n = random_bits(mode)
+        words = [int(r) for r in array_draw(KEY, np.arange(len(cases)), n)] if n else [None] * len(cases)
+        expected = [exact.round_value(value, fmt, mode, word) for value, word in zip(results, words, strict=True)]
+        extra = {} if kind == "round" else {"operands": declared}
+        got = FUNCTIONS[kind](*columns, fmt, mode, KEY if n else None, dtype=np.float64, **extra)
+        wrong = np.flatnonzero(bits(got) != bits(expected))
+        assert not len(wrong), (
+            f"{kind} {fmt.name} {mode}: {len(wrong)} wrong; "
+            f"{cases[wrong[0]]} gave {got[wrong[0]]}, not {expected[wrong[0]]}"
+        )
+
+
+def small_formats(*widths: int) -> list[Format]:
+    """Every signed format of these widths, with every way to spend its top codes."""
+    found = []
+    for width in widths:
+        for e in range(1, width):
+            for specials, overflow in EDGES.items():
+                try:
+                    found.append(Format(e, width - 1 - e, specials=specials, overflow=overflow))
+                except ValueError:  # ieee needs two exponent bits and a mantissa bit
+                    continue
+    return found
+
+
+def exhaust(fmt: Format) -> None:
+    """All pairs, every deterministic mode and two random bits; pairs with the same exact result are rounded once.
+
+    Sums and products must be exact in binary64. Two quotients of operands of at most 8 bits that binary64 does not tell
+    apart are the same number: different ones are at least 2^-16 of their size apart.
+    """
+    values = values_of(fmt)
+    a, b = (grid.ravel() for grid in np.meshgrid(values, values))
+    words = array_draw(KEY, np.arange(len(a)), 2).astype(np.intp)
+    operators = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
+    for kind, operator in operators.items():
+        with np.errstate(all="ignore"):
+            approximate = operator(a, b)
+        cancels = (approximate == 0.0) & (np.signbit(a) != (np.signbit(b) ^ (kind == "sub")))
+        keys = np.where(cancels & (kind in ("add", "sub")), np.uint64(1), bits(approximate))
+        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+        number = [exact.value(kind, (float(a[i]), float(b[i]))) for i in first]
+        for mode in [*CODES, Stochastic(2)]:
+            draws = range(4) if isinstance(mode, Stochastic) else [0]
+            rounded = np.array([[exact.round_value(x, fmt, mode, word) for word in draws] for x in number])
+            expected = rounded[which, words if isinstance(mode, Stochastic) else 0]
+            got = FUNCTIONS[kind](a, b, fmt, mode, KEY, operands=fmt)
+            assert (bits(got) == bits(expected)).all(), (kind, mode)
