@@ -112,7 +112,13 @@ def _round_magnitude(magnitude: Fraction, negative: bool, fmt: Format, mode: Rou
     if isinstance(mode, Stochastic):
         if word is None or not 0 <= word < 1 << mode.bits:
             raise ValueError(f"word={word!r} is outside 0..2^{mode.bits}-1")
-        away = math.floor(nu * (1 << mode.bits)) + word >= 1 << mode.bits
+        whole = 1 << mode.bits
+        if mode.variant == "A":
+            away = math.floor(nu * whole) + word >= whole
+        elif mode.variant == "B":
+            away = math.floor(nu * 2 * whole) + 2 * word + 1 >= 2 * whole
+        else:
+            away = round(nu * whole) + word >= whole  # a Fraction rounds to the nearest integer, ties to even
     elif mode == "nearest_even":
         away = nu > _HALF or (nu == _HALF and n % 2 == 1)
     elif mode == "nearest_away":

@@ -10,7 +10,8 @@ toward_zero       never
 up                ``nu > 0`` and ``x > 0``
 down              ``nu > 0`` and ``x < 0``
 to_odd            ``nu > 0`` and ``n`` is even
-Stochastic(N)     ``floor(nu * 2^N) + R >= 2^N``, R an N-bit random integer (variant A)
+Stochastic(N)     with an N-bit random integer R: variant A ``floor(nu * 2^N) + R >= 2^N``; variant B
+                  ``floor(nu * 2^(N+1)) + 2 R + 1 >= 2^(N+1)``; variant C ``rint(nu * 2^N) + R >= 2^N`` (ties to even)
 ================  =====================================================================================
 
 Parity is that of the integer significand, so with one significand bit every tie between two nonzero numbers goes away
@@ -19,7 +20,7 @@ from zero. Without subnormals ``q = 2^emin`` below ``2^emin``.
 A magnitude above the largest finite value then overflows: to the largest finite value under ``toward_zero`` and
 ``to_odd`` and under the directed mode that points back to zero, else to what the format's ``overflow`` says.
 
-References: IEEE 754-2019 section 4.3; IEEE P3109 interim report section 4.7 (variant A of stochastic rounding).
+References: IEEE 754-2019 section 4.3; IEEE P3109 interim report 4.0 section 4.7.4 (StochasticA, B and C).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import operator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-# What compiled kernels see. Stochastic rounding is one code; its number of bits is an argument.
+# What compiled kernels see. The number of random bits is an argument.
 CODES: dict[str, int] = {
     "nearest_even": 0,
     "nearest_away": 1,
@@ -37,21 +38,28 @@ CODES: dict[str, int] = {
     "down": 4,
     "to_odd": 5,
 }
-STOCHASTIC_CODE = 6
+STOCHASTIC_CODES = {"A": 6, "B": 7, "C": 8}
 
 
 @dataclass(frozen=True)
 class Stochastic:
-    """Stochastic rounding with ``bits`` random bits an operation (IEEE P3109 StochasticA).
+    """Stochastic rounding with ``bits`` random bits an operation (IEEE P3109 StochasticA, B and C).
 
-    The probability of rounding away from zero is ``floor(nu * 2^bits) / 2^bits``: at most ``nu``, short of it by less
-    than ``2^-bits``. Representable values never move.
+    With ``nu`` the fraction of a gap by which |x| exceeds its lower neighbour and N = ``bits``, the probability of
+    rounding away from zero is exactly
+
+    =======  ==============================  ============================================================
+    "A"      ``floor(nu 2^N) / 2^N``         at most ``nu``: a bias toward zero of less than ``2^-N`` gaps
+    "B"      ``floor(nu 2^N + 1/2) / 2^N``   within ``2^-(N+1)`` of ``nu``, halves up
+    "C"      ``rint(nu 2^N) / 2^N``          within ``2^-(N+1)`` of ``nu``, halves to even
+    =======  ==============================  ============================================================
+
+    Representable values never move, the result is one of the two neighbours, and it is monotone in R.
 
     Parameters
     ----------
     bits : int in 1..32
-    variant : "A"
-        The only variant of this version.
+    variant : "A", "B" or "C"
 
     Raises
     ------
@@ -72,11 +80,11 @@ class Stochastic:
         if not whole or not 1 <= self.bits <= 32:
             raise ValueError(f"Stochastic bits={self.bits!r} is outside 1..32")
         object.__setattr__(self, "bits", operator.index(self.bits))
-        if self.variant != "A":
-            raise ValueError(f"Stochastic variant={self.variant!r}; admissible: 'A'")
+        if self.variant not in STOCHASTIC_CODES:
+            raise ValueError(f"Stochastic variant={self.variant!r}; admissible: 'A', 'B', 'C'")
 
     def __str__(self) -> str:
-        return f"stochastic{self.bits}"
+        return f"stochastic{self.bits}{'' if self.variant == 'A' else self.variant}"
 
 
 Rounding: TypeAlias = str | Stochastic
@@ -104,9 +112,16 @@ def is_nearest(rounding: Rounding) -> bool:
 def code(rounding: Rounding) -> int:
     """The integer that kernels switch on."""
     mode = parse(rounding)
-    return STOCHASTIC_CODE if isinstance(mode, Stochastic) else CODES[mode]
+    return STOCHASTIC_CODES[mode.variant] if isinstance(mode, Stochastic) else CODES[mode]
 
 
 def random_bits(rounding: Rounding) -> int:
     """Random bits that one rounding consumes: 0 unless stochastic."""
     return rounding.bits if isinstance(rounding, Stochastic) else 0
+
+
+def asked_bits(rounding: Rounding) -> int:
+    """Bits below the last one of the result that a mode's decision depends on, apart from whether the rest is zero."""
+    if isinstance(rounding, Stochastic):
+        return rounding.bits + (rounding.variant != "A")
+    return 1 if is_nearest(rounding) else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fpsim.rounding import CODES, STOCHASTIC_CODE
+from fpsim.rounding import CODES, STOCHASTIC_CODES
 
 NEAREST_EVEN = CODES["nearest_even"]
 NEAREST_AWAY = CODES["nearest_away"]
@@ -10,9 +10,11 @@ TOWARD_ZERO = CODES["toward_zero"]
 UP = CODES["up"]
 DOWN = CODES["down"]
 TO_ODD = CODES["to_odd"]
-STOCHASTIC = STOCHASTIC_CODE
-BINARY64 = 7  # nearest even in binary64: the operation's own rounding
-NONE = 8  # operations that do not round
+STOCHASTIC = STOCHASTIC_CODES["A"]
+STOCHASTIC_B = STOCHASTIC_CODES["B"]
+STOCHASTIC_C = STOCHASTIC_CODES["C"]
+BINARY64 = 9  # nearest even in binary64: the operation's own rounding
+NONE = 10  # operations that do not round
 
 ROUND, ADD, SUB, MUL, DIV, SQRT, FMA = range(7)
 NEG, ABS, MAX, MIN, COPY, SUM, LOAD, RECORD, EXTREMES = range(7, 16)

@@ -16,7 +16,7 @@ LOWEST = 0  # exponent field of 2^emin
 HIGHEST = 1  # exponent field of 2^emax
 MAGIC = 2  # added to an exponent field of x: C = 2^52 quanta
 QUANTUM = 3  # subtracted from it: the quantum q
-DRAW = 4  # subtracted from it: q / 2^bits
+DRAW = 4  # subtracted from it: q / 2^(bits + 1)
 NORMAL = 5  # bits of the smallest normal number, less one
 EMIN = 6
 FRACTION = 7  # mantissa_bits
@@ -37,8 +37,8 @@ FLOATS = 5
 def fast(fmt: Format, bits: int = 0) -> bool:
     """Whether the fast rounding kernels can round any binary64 number to ``fmt``.
 
-    They form C = 2^(E + 52 - m), q = 2^(E - m) and q / 2^bits for emin <= E <= emax as normal numbers, and (x + C) - C
-    is x rounded to a multiple of q while x / q < 2^52.
+    They form C = 2^(E + 52 - m), q = 2^(E - m) and q / 2^(bits + 1) for emin <= E <= emax as normal numbers, and
+    (x + C) - C is x rounded to a multiple of q while x / q < 2^52.
     """
     return (
         fmt.mantissa_bits <= 50
@@ -46,7 +46,7 @@ def fast(fmt: Format, bits: int = 0) -> bool:
         and fmt.tiny == "round"
         and fmt.emin <= fmt.emax
         and fmt.emax + 52 - fmt.mantissa_bits <= 1023
-        and fmt.emin - fmt.mantissa_bits - bits >= -1022
+        and fmt.emin - fmt.mantissa_bits - bits - 1 >= -1022
     )
 
 
@@ -60,7 +60,7 @@ def tables(rows: Sequence[tuple[Format, int]]) -> tuple[npt.NDArray[np.int64], n
         integers[row, HIGHEST] = (fmt.emax + 1023) << 52
         integers[row, MAGIC] = (52 - m) << 52
         integers[row, QUANTUM] = m << 52
-        integers[row, DRAW] = (m + bits) << 52
+        integers[row, DRAW] = (m + bits + 1) << 52
         integers[row, NORMAL] = struct.unpack("<q", struct.pack("<d", fmt.smallest_normal))[0] - 1
         integers[row, EMIN] = fmt.emin
         integers[row, FRACTION] = m

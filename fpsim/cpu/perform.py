@@ -73,8 +73,8 @@ def _round(
 ) -> Any:
     if mode == codes.NEAREST_EVEN:
         return roundings.nearest_even(x, registers, d, n, integers, floats, row)
-    if mode == codes.STOCHASTIC:
-        return roundings.stochastic(x, registers, d, n, integers, floats, row, words, first, left, right)
+    if codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C:
+        return roundings.stochastic(x, registers, d, n, integers, floats, row, words, first, left, right, mode)
     if mode == codes.NEAREST_AWAY:
         return roundings.nearest_away(x, registers, d, n, integers, floats, row)
     if mode == codes.TOWARD_ZERO:
@@ -108,7 +108,11 @@ def _exact(
     tiny, overflowed, invalid = 0, 0, 0
     for i in range(n):
         u, v, w = registers[a + i], registers[b + i], registers[c + i]
-        draw = ((np.uint64(words[first + i]) << left) & _LOW) >> right if mode == codes.STOCHASTIC else ZERO
+        draw = (
+            ((np.uint64(words[first + i]) << left) & _LOW) >> right
+            if codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C
+            else ZERO
+        )
         y, below, above = operate(kind, u, v, w, mode, draw, integers, floats, row)
         tiny += int(below)
         overflowed += int(above)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fpsim.cpu import codes
 from fpsim.cpu.bits import EXPONENT, MAGNITUDE, NAN, ONE, SIGN, ZERO, from_bits, to_bits
 from fpsim.cpu.format_table import ADD, DRAW, FLOATS, HIGHEST, INTEGERS, LOWEST, MAGIC, MAX, NORMAL, OVERFLOW, QUANTUM
 from fpsim.cpu.jit import inline, kernel
@@ -167,10 +168,15 @@ def stochastic(
     first: Any,
     left: Any,
     right: Any,
+    mode: int,
 ) -> Any:
-    """Variant A. The draw R is ``(words[first + i] << left mod 2^32) >> right`` with ``right = 32 - bits``.
+    """The draw R is ``(words[first + i] << left mod 2^32) >> right`` with N = 32 - ``right`` bits; T = 2^N - R.
 
-    floor(nu 2^bits) + R >= 2^bits  iff  nu 2^bits >= 2^bits - R  iff  |x| - t >= (2^bits - R) q / 2^bits.
+    A   floor(nu 2^N) >= T                    iff  2^(N+1) nu >= 2 T
+    B   floor(nu 2^(N+1)) >= 2 T - 1          iff  2^(N+1) nu >= 2 T - 1
+    C   rint(nu 2^N) >= T, ties to even       iff  2^(N+1) nu >= 2 T - 1, and not equal where T is odd
+
+    and 2^(N+1) nu = (|x| - t) / h with h = q / 2^(N+1); that quotient is compared without dividing.
     """
     lowest, highest = np.uint64(integers[row * INTEGERS + LOWEST]), np.uint64(integers[row * INTEGERS + HIGHEST])
     magic, normal = np.uint64(integers[row * INTEGERS + MAGIC]), np.uint64(integers[row * INTEGERS + NORMAL])
@@ -178,6 +184,8 @@ def stochastic(
     largest, overflow, add = floats[row * FLOATS + MAX], floats[row * FLOATS + OVERFLOW], floats[row * FLOATS + ADD]
     low_word = np.uint64(0xFFFFFFFF)
     full = np.int64(1) << (np.int64(32) - np.int64(right))
+    less = np.int64(mode != codes.STOCHASTIC)
+    strict = np.int64(mode == codes.STOCHASTIC_C)
     tiny, beyond = 0, 0
     for i in range(n):
         bits = to_bits(x[i])
@@ -188,8 +196,10 @@ def stochastic(
         y = (from_bits(size) + c) - c
         t = y - q if y > from_bits(size) else y
         r = np.int64(((np.uint64(words[first + i]) << left) & low_word) >> right)
-        threshold = np.float64(full - r) * from_bits(exponent - draw)
-        y = t + q if from_bits(size) - t >= threshold else t
+        whole = full - r
+        threshold = np.float64(whole + whole - less) * from_bits(exponent - draw)
+        rest = from_bits(size) - t
+        y = t + q if rest > threshold or (rest == threshold and (whole & strict) == 0) else t
         tiny += int(size - ONE < normal)
         over = not y <= largest
         beyond += int(over)

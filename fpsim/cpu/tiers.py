@@ -1,10 +1,11 @@
 """Which kernels compute an operation exactly: plain, rounded to odd, or integer arithmetic. The proofs stand here.
 
-Notation. p: precision of the result; k: extra bits of a mode (1 to nearest, the random bits of a stochastic mode, 0
-otherwise). A mode asks on which side of, or on, which number of at most P = p + k bits the exact result lies
-(midpoints; sub-quanta; grid points). Near and below 2^emin the numbers it asks for have fewer bits. x = RN53(exact).
+Notation. p: precision of the result; k: extra bits of a mode (``asked_bits``: 1 to nearest, the random bits of a
+stochastic mode, one more in variants B and C, 0 otherwise). A mode asks on which side of, or on, which number of at
+most P = p + k bits the exact result lies (midpoints; sub-quanta; grid points). Near and below 2^emin the numbers it
+asks for have fewer bits. x = RN53(exact).
 
-ROUND TO ODD at 53 bits answers that if P <= 51 and the residual is exact (Boldo and Melquiond 2008): the odd x lies on
+ROUND TO ODD at 53 bits answers that if P <= 52 and the residual is exact (Boldo and Melquiond 2008): the odd x lies on
 the same side of every number of 52 bits. Below the smallest normal binary64 number only sums occur (``_in_range``), and
 those are exact. The residual of + is exact unless a sum overflows. Those of * and / and sqrt are multiples of the unit
 2^(lsb sums below), so they are exact, or at least have the right sign, if that unit is at least 2^-1074.
@@ -38,7 +39,7 @@ from fpsim.cpu.codes import EXACT, GUARDED, ODD, PLAIN
 from fpsim.cpu.format_table import fast
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
-from fpsim.rounding import Rounding, is_nearest, random_bits
+from fpsim.rounding import Rounding, asked_bits, is_nearest, random_bits
 
 # Bits of 2^-300 and 2^301: what GUARDED compares with. Then 2 * (-300 - 52) >= -1074 and every quotient is normal.
 GUARD_LOW = (1023 - 300) << 52
@@ -87,10 +88,10 @@ def choose(kind: str, operands: Sequence[Range], fmt: Format, rounding: Rounding
     if kind == "fma" and p[0] + p[1] > 53:
         return EXACT
     in_range = _in_range(kind, operands)
-    asked = fmt.precision + (1 if is_nearest(rounding) else bits)
+    asked = fmt.precision + asked_bits(rounding)
     if in_range and _plain(kind, operands, fmt, rounding, asked):
         return PLAIN
-    if fmt.mantissa_bits > 50 or fmt.mantissa_bits + bits > 51:
+    if asked > 52:
         return EXACT
     return ODD if in_range else GUARDED
 

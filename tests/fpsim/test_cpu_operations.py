@@ -17,7 +17,7 @@ from fpsim.cpu.tiers import Range, choose
 from fpsim.formats import format as named
 from fpsim.number_format import Format
 from fpsim.random_bits import array_draw
-from fpsim.rounding import Rounding, Stochastic
+from fpsim.rounding import Rounding, Stochastic, code
 
 TINY = [
     named("e3m2"),
@@ -205,8 +205,9 @@ def test_random_operands(name: str) -> None:
 
 
 @pytest.mark.parametrize("fmt", [named("e4m3"), Format(4, 3, subnormals=False), named("e8m23")], ids=lambda f: f.name)
+@pytest.mark.parametrize("variant", ["A", "B", "C"])
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_every_random_word(fmt: Format, n: int) -> None:
+def test_every_random_word(fmt: Format, n: int, variant: str) -> None:
     """All 2^n draws of the fast and of the exact kernel, for fractions around every threshold."""
     from fpsim.cpu.rounding_kernels import stochastic
     from fpsim.cpu.wide import operate
@@ -217,28 +218,29 @@ def test_every_random_word(fmt: Format, n: int) -> None:
     x = np.array([p + f * (fmt.eps * 2.0 ** math.floor(math.log2(p)) if p >= fmt.smallest_normal else q)
                   for p in places for f in fractions])  # fmt: skip
     formats = Formats()
-    row = formats.row(fmt, Stochastic(n))
+    mode = Stochastic(n, variant)
+    row = formats.row(fmt, mode)
     integers, floats = (table.reshape(-1) for table in formats.tables())
     for word in range(2**n):
-        expected = [exact.operation("round", (float(v),), fmt, Stochastic(n), word) for v in x]
-        slow = [operate(codes.ROUND, v, v, v, codes.STOCHASTIC, np.uint64(word), integers, floats, row)[0] for v in x]
+        expected = [exact.operation("round", (float(v),), fmt, mode, word) for v in x]
+        slow = [operate(codes.ROUND, v, v, v, code(mode), np.uint64(word), integers, floats, row)[0] for v in x]
         assert (bits(slow) == bits(expected)).all()
         if fmt.subnormals:
             result = np.empty(len(x))
             words = np.full(len(x), word << (32 - n), dtype=np.uint32)
             zero, size = np.uint64(0), np.uint64(len(x))
-            stochastic(x, result, zero, size, integers, floats, row, words, zero, zero, np.uint64(32 - n))
+            stochastic(x, result, zero, size, integers, floats, row, words, zero, zero, np.uint64(32 - n), code(mode))
             assert (bits(result) == bits(expected)).all()
 
 
 def test_shifting_a_wide_number() -> None:
-    from fpsim.cpu.wide import _shifted_right
+    from fpsim.cpu.wide_rounding import shifted_right
 
     generator = np.random.default_rng(8)
     for places in range(135):
         for high, low in (*generator.integers(0, 1 << 64, size=(3, 2), dtype=np.uint64), (1 << 63, 0), (0, 1), (1, 0)):
             whole = int(high) << 64 | int(low)
-            h, t, dropped = _shifted_right(np.uint64(high), np.uint64(low), places)
+            h, t, dropped = shifted_right(np.uint64(high), np.uint64(low), places)
             assert int(h) << 64 | int(t) == whole >> places
             assert dropped == (whole >> places << places != whole)
 
