@@ -1,12 +1,13 @@
 """Bit patterns: ``decode`` reads them, ``encode`` writes them.
 
-A code has the sign in its top bit, then the exponent field, then the fraction, whatever the format's special values:
+A code has the sign in its top bit (unsigned formats have none), then the exponent field, then the fraction:
 
     code = s << (e + m)  |  field << m  |  fraction
     field = 0:  value = (-1)^s * fraction * 2^(emin - m)          zero and the subnormal numbers
     field > 0:  value = (-1)^s * (2^m + fraction) * 2^(field - bias - m)
 
-Which codes are infinities and NaNs is the format's ``specials``.
+Which codes are infinities and NaNs is the format's ``specials``. In a format without a zero (``nan_only``) the second
+line holds for field = 0 too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def decode(codes: npt.ArrayLike, fmt: Format | str) -> npt.NDArray[np.float64]:
     Returns
     -------
     float64 array of the same shape. Every NaN pattern gives the one quiet NaN. In a format without subnormals the
-    patterns of subnormal numbers stand for no value of their own and give zero of their sign.
+    patterns of subnormal numbers stand for no value of their own and give zero, of their sign where zero has one.
 
     Raises
     ------
@@ -62,17 +63,20 @@ def decode(codes: npt.ArrayLike, fmt: Format | str) -> npt.NDArray[np.float64]:
     code = given.astype(np.uint64)
     width = fmt.exponent_bits + fmt.mantissa_bits
     magnitude = code & np.uint64((1 << width) - 1)
-    negative = (code >> np.uint64(width)).astype(bool)
+    negative = (code >> np.uint64(width)).astype(bool)  # never in unsigned formats, whose codes are that short
     field = (magnitude >> np.uint64(fmt.mantissa_bits)).astype(np.int64)
     fraction = (magnitude & np.uint64((1 << fmt.mantissa_bits) - 1)).astype(np.float64)
-    significand = np.where(field > 0, fraction + 2.0**fmt.mantissa_bits, fraction if fmt.subnormals else 0.0)
+    first = int(fmt.has_zero)  # exponent field of the smallest normal number
+    significand = np.where(field >= first, fraction + 2.0**fmt.mantissa_bits, fraction if fmt.subnormals else 0.0)
     values = np.zeros(given.shape)
     number = magnitude <= _largest(fmt)  # above lie infinities and NaNs, whose field ldexp may not reach
-    exponent = np.maximum(field, 1) - 1 + fmt.emin - fmt.mantissa_bits
+    exponent = np.maximum(field, first) - first + fmt.emin - fmt.mantissa_bits
     np.ldexp(significand, exponent, out=values, where=number)
     if fmt.has_infinity:
         values[magnitude == _infinity(fmt)] = np.inf
     values = np.where(negative, -values, values)
+    if not fmt.has_negative_zero:
+        values += 0.0  # the patterns of negative subnormal numbers, where the set lacks those
     values[_is_nan(magnitude, negative, fmt)] = np.nan
     return values
 
@@ -83,8 +87,8 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
     Parameters
     ----------
     x : real array of any shape whose elements are values of the format. NaN gives the format's canonical quiet NaN
-        (sign 0 and the top fraction bit alone, ``fn``: the top positive code, fnuz and P3109: the code of -0).
-        -0 becomes 0 where the format has one zero only.
+        (sign 0 and the top fraction bit alone, ``fn``: the top positive code, fnuz and signed P3109: the code of -0,
+        unsigned: the top code). -0 becomes 0 where the format has one zero only.
     fmt : Format or its name
 
     Returns
@@ -113,11 +117,14 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
     significand = np.zeros(values.shape)
     np.ldexp(magnitude, fmt.mantissa_bits - exponent, out=significand, where=inside)
     field = np.where(significand >= 2.0**fmt.mantissa_bits, exponent - fmt.emin, 0).astype(np.uint64)
-    # The implicit bit of the significand adds one to the field.
+    # The implicit bit of the significand adds one to the field, which counts from 0 where there is no zero.
     code = np.asarray((field << np.uint64(fmt.mantissa_bits)) + significand.astype(np.uint64))
+    if not fmt.has_zero:
+        code -= (code > 0).astype(np.uint64)
     code[infinite] = _infinity(fmt) if fmt.has_infinity else 0
     sign = np.signbit(values) & (fmt.has_negative_zero | (magnitude > 0))
-    code |= sign.astype(np.uint64) << np.uint64(fmt.bits - 1)
+    if fmt.signed:
+        code |= sign.astype(np.uint64) << np.uint64(fmt.bits - 1)
     code[nan] = _quiet_nan(fmt) if fmt.has_nan else 0
     wrong = ~((decode(code, fmt) == values) | (nan & fmt.has_nan))
     if np.any(wrong):
@@ -132,27 +139,29 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
 
 def _largest(fmt: Format) -> np.uint64:
     """Magnitude code of the largest finite value."""
-    reserved = {"ieee": 1 << fmt.mantissa_bits, "fn": 1, "p3109_extended": 1}.get(fmt.specials, 0)
-    return np.uint64((1 << (fmt.bits - 1)) - 1 - reserved)
+    return np.uint64(fmt.largest_code)
 
 
 def _infinity(fmt: Format) -> np.uint64:
-    return np.uint64(int(_largest(fmt)) + 1)
+    return np.uint64(fmt.largest_code + 1)
+
+
+def _nan_is_negative_zero(fmt: Format) -> bool:
+    return fmt.signed and not fmt.has_negative_zero
 
 
 def _quiet_nan(fmt: Format) -> np.uint64:
     if fmt.specials == "ieee":
         return np.uint64(int(_infinity(fmt)) | 1 << (fmt.mantissa_bits - 1))
-    return np.uint64((1 << (fmt.bits - 1)) - 1 if fmt.specials == "fn" else 1 << (fmt.bits - 1))
+    if _nan_is_negative_zero(fmt):
+        return np.uint64(1 << (fmt.bits - 1))
+    return np.uint64((1 << (fmt.exponent_bits + fmt.mantissa_bits)) - 1)
 
 
 def _is_nan(magnitude: npt.NDArray[np.uint64], negative: npt.NDArray[np.bool_], fmt: Format) -> npt.NDArray[np.bool_]:
-    nan: npt.NDArray[np.bool_]
-    if fmt.has_negative_zero:
-        nan = magnitude > (_infinity(fmt) if fmt.has_infinity else _largest(fmt))
-    else:
-        nan = negative & (magnitude == 0)
-    return nan
+    if _nan_is_negative_zero(fmt):
+        return np.asarray(negative & (magnitude == 0))
+    return np.asarray(magnitude > (_infinity(fmt) if fmt.has_infinity else _largest(fmt)))
 
 
 def _as_binary64(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from fpsim.number_format import Format
 from fpsim.rounding import Rounding, Stochastic, parse
 
 _HALF = Fraction(1, 2)
+_FIRST = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,14 @@ NAN = Exact("nan")
 
 
 def value(kind: str, operands: Sequence[float]) -> Exact:
-    """The exact result of ``kind`` (round, add, sub, mul, div, sqrt, fma) on binary64 operands.
+    """The exact result of ``kind`` on binary64 operands: round, add, sub, mul, div, sqrt, fma, or one of the kinds of
+    ``fpsim.exact_operations`` and ``fpsim.elementary``.
 
     An irrational square root is replaced by a dyadic rational with more than 200 significant bits, rounded to odd: it
     lies strictly between the same two of all numbers that a format of at most 53 bits and 32 random bits compares with.
     """
+    if kind not in _FIRST:
+        return _further(kind, operands)
     if any(math.isnan(x) for x in operands):
         return NAN
     if kind == "round":
@@ -54,9 +58,7 @@ def value(kind: str, operands: Sequence[float]) -> Exact:
         return _add(_mul(_of(operands[0]), _of(operands[1])), _of(operands[2]))
     if kind == "div":
         return _div(_of(operands[0]), _of(operands[1]))
-    if kind == "sqrt":
-        return _sqrt(_of(operands[0]))
-    raise ValueError(f"kind={kind!r}; admissible: round, add, sub, mul, div, sqrt, fma")
+    return _sqrt(_of(operands[0]))
 
 
 def round_value(exact: Exact, fmt: Format, rounding: Rounding, word: int | None = None) -> float:
@@ -67,16 +69,18 @@ def round_value(exact: Exact, fmt: Format, rounding: Rounding, word: int | None 
     negative = exact.negative
     if exact.kind == "infinite":
         if fmt.overflow == "saturate_all":
-            return _signed(fmt.max, negative, fmt)
-        return _signed(math.inf, negative, fmt) if fmt.has_infinity else math.nan
+            return fmt.lowest if negative else fmt.max
+        return _signed(math.inf, negative) if fmt.has_infinity and (fmt.signed or not negative) else math.nan
     if exact.magnitude == 0:
-        return _signed(0.0, mode == "down" if exact.zero_by_mode else negative, fmt)
-    result = _round_magnitude(exact.magnitude, negative, fmt, mode, word)
+        return _zero(mode == "down" if exact.zero_by_mode else negative, fmt)
+    result = round_magnitude(exact.magnitude, negative, fmt, mode, word)
+    if result == 0 or (fmt.tiny == "flush" and result < Fraction(fmt.smallest_normal)):
+        return _zero(negative, fmt)
+    if negative and not fmt.signed:
+        return fmt.lowest if mode in ("toward_zero", "up") or _saturates(fmt) else math.nan
     if result > Fraction(fmt.max):
         return _overflow(negative, fmt, mode)
-    if fmt.tiny == "flush" and result < Fraction(fmt.smallest_normal):
-        return _signed(0.0, negative, fmt)
-    return _signed(float(result), negative, fmt)
+    return _signed(float(result), negative)
 
 
 def operation(kind: str, operands: Sequence[float], fmt: Format, rounding: Rounding, word: int | None = None) -> float:
@@ -104,7 +108,12 @@ def floor_log2(magnitude: Fraction) -> int:
     return guess if Fraction(2) ** guess <= magnitude else guess - 1
 
 
-def _round_magnitude(magnitude: Fraction, negative: bool, fmt: Format, mode: Rounding, word: int | None) -> Fraction:
+def round_magnitude(
+    magnitude: Fraction, negative: bool, fmt: Format, rounding: Rounding, word: int | None = None
+) -> Fraction:
+    """The positive magnitude of a number of this sign rounded to a multiple of its ``quantum``: the exponent is
+    unbounded above, and neither flushing nor the rules of unsigned formats have been applied."""
+    mode = parse(rounding)
     q = quantum(magnitude, fmt)
     scaled = magnitude / q
     n = scaled.numerator // scaled.denominator
@@ -120,29 +129,58 @@ def _round_magnitude(magnitude: Fraction, negative: bool, fmt: Format, mode: Rou
         else:
             away = round(nu * whole) + word >= whole  # a Fraction rounds to the nearest integer, ties to even
     elif mode == "nearest_even":
-        away = nu > _HALF or (nu == _HALF and n % 2 == 1)
+        away = nu > _HALF or (nu == _HALF and _is_odd(n, magnitude, fmt))
     elif mode == "nearest_away":
         away = nu >= _HALF
     elif mode == "toward_zero":
         away = False
     elif mode == "to_odd":
-        away = nu > 0 and n % 2 == 0
+        away = nu > 0 and not _is_odd(n, magnitude, fmt)
     else:
         away = nu > 0 and (mode == "down") == negative
     return (n + 1 if away else n) * q
 
 
+def _is_odd(n: int, magnitude: Fraction, fmt: Format) -> bool:
+    """Parity of the integer significand n, or of the code of n q: a binade's codes follow those of the one below."""
+    if fmt.parity == "significand" or n == 0:
+        return n % 2 == 1
+    binade = max(floor_log2(magnitude), fmt.emin) - fmt.emin
+    code = (binade << fmt.mantissa_bits) + n - (0 if fmt.has_zero else 1)
+    return code % 2 == 1
+
+
 def _overflow(negative: bool, fmt: Format, mode: Rounding) -> float:
-    back_to_zero = mode in ("toward_zero", "to_odd") or (mode == "up" and negative) or (mode == "down" and not negative)
-    if back_to_zero or fmt.overflow in ("saturate", "saturate_all"):
-        return _signed(fmt.max, negative, fmt)
-    return _signed(math.inf, negative, fmt) if fmt.overflow == "infinity" else math.nan
+    back_to_zero = mode == "toward_zero" or (mode == "up" and negative) or (mode == "down" and not negative)
+    largest = back_to_zero or (mode == "to_odd" and fmt.odd_overflow == "largest")
+    if largest or _saturates(fmt):
+        return _signed(fmt.max, negative)
+    return _signed(math.inf, negative) if fmt.overflow == "infinity" else math.nan
 
 
-def _signed(magnitude: float, negative: bool, fmt: Format) -> float:
-    if magnitude == 0.0 and not fmt.has_negative_zero:
-        return 0.0
+def _saturates(fmt: Format) -> bool:
+    return fmt.overflow in ("saturate", "saturate_all")
+
+
+def _zero(negative: bool, fmt: Format) -> float:
+    return -0.0 if negative and fmt.has_negative_zero else fmt.least
+
+
+def _signed(magnitude: float, negative: bool) -> float:
     return -magnitude if negative else magnitude
+
+
+def _further(kind: str, operands: Sequence[float]) -> Exact:
+    from fpsim import exact_operations  # both files build on this one
+
+    if kind in exact_operations.KINDS:
+        return exact_operations.value(kind, operands)
+    from fpsim import elementary
+
+    if kind in elementary.KINDS:
+        return elementary.value(kind, operands)
+    admissible = ", ".join((*_FIRST, *exact_operations.KINDS, *elementary.KINDS))
+    raise ValueError(f"kind={kind!r}; admissible: {admissible}")
 
 
 def _of(x: float) -> Exact:

@@ -1,13 +1,15 @@
 """Named formats and families.
 
-``eXmY`` is always IEEE-like. ``p3109_k{width}p{precision}se`` and ``...sf`` are the signed IEEE P3109 formats with
-extended (infinities) and finite domain. The table below holds the rest.
+``eXmY`` is always IEEE-like. ``p3109_k{width}p{precision}se``, ``...sf``, ``...ue`` and ``...uf`` are the IEEE P3109
+formats, signed or unsigned, with extended (infinities) or finite domain. Overflow: to infinity (SatNone) in extended
+ones, to the largest finite value in finite ones. The table below holds the rest.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from typing import Any
 
 from fpsim.number_format import Format
 
@@ -28,12 +30,14 @@ NAMED: dict[str, Format] = {
     "float6_e2m3fn": Format(2, 3, specials="none", overflow="saturate_all"),
     "float6_e3m2fn": Format(3, 2, specials="none", overflow="saturate_all"),
     "float4_e2m1fn": Format(2, 1, specials="none", overflow="saturate_all"),
+    # The scale of OCP MX blocks.
+    "float8_e8m0fnu": Format(8, 0, specials="nan_only", signed=False, overflow="nan"),
 }
 ALIASES = {"float16": "binary16", "float32": "binary32", "float64": "binary64"}
 BINARY64 = NAMED["binary64"]
 
-_IEEE_LIKE = re.compile(r"e(\d+)m(\d+)")
-_P3109 = re.compile(r"p3109_k(\d+)p(\d+)s([ef])")
+_IEEE_LIKE = re.compile(r"e([0-9]+)m([0-9]+)")
+_P3109 = re.compile(r"p3109_k([0-9]+)p([0-9]+)([su])([ef])")
 
 
 def format(name: str | Format) -> Format:
@@ -66,19 +70,33 @@ def format(name: str | Format) -> Format:
     if known is not None:
         return known
     if match := _IEEE_LIKE.fullmatch(name):
-        return Format(int(match[1]), int(match[2]))
+        return _made(name, int(match[1]), int(match[2]))
     if match := _P3109.fullmatch(name):
-        width, precision = int(match[1]), int(match[2])
-        if not 3 <= width <= 15 or not 1 <= precision < width:
-            raise ValueError(f"format {name!r}: P3109 needs a width in 3..15 and a precision in 1..width-1")
-        extended = match[3] == "e"
-        return Format(
-            width - precision,
-            precision - 1,
-            specials="p3109_extended" if extended else "p3109_finite",
-            overflow="infinity" if extended else "saturate_all",
-        )
+        return _p3109(name, int(match[1]), int(match[2]), signed=match[3] == "s", extended=match[4] == "e")
     close = difflib.get_close_matches(name, [*NAMED, *ALIASES], n=3)
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    known_names = f"{', '.join(NAMED)}, eXmY, p3109_kKpPse, p3109_kKpPsf"
+    known_names = f"{', '.join(NAMED)}, eXmY, p3109_kKpPse (or sf, ue, uf)"
     raise ValueError(f"format {name!r} is unknown; {hint}known: {known_names}")
+
+
+def _p3109(name: str, width: int, precision: int, *, signed: bool, extended: bool) -> Format:
+    if not 3 <= width <= 15 or not 1 <= precision <= width - signed:
+        most = "width-1" if signed else "width"
+        raise ValueError(f"format {name!r}: P3109 needs a width in 3..15 and a precision in 1..{most}")
+    return _made(
+        name,
+        width - signed - precision + 1,
+        precision - 1,
+        specials="p3109_extended" if extended else "p3109_finite",
+        overflow="infinity" if extended else "saturate_all",
+        signed=signed,
+        parity="code" if precision == 1 else "significand",
+        odd_overflow="overflow" if extended and signed else "largest",
+    )
+
+
+def _made(name: str, exponent_bits: int, mantissa_bits: int, **more: Any) -> Format:
+    try:
+        return Format(exponent_bits, mantissa_bits, **more)
+    except ValueError as error:
+        raise ValueError(f"format {name!r}: {error}") from None

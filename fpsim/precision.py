@@ -228,8 +228,7 @@ def _rounded_column(
 
     Rounding to odd at 53 bits and then to nearest at p <= 51 is one rounding to nearest (Boldo and Melquiond 2008).
     """
-    ordinary = fmt.subnormals and fmt.tiny == "round" and fmt.emin > -900
-    if mode == "nearest_even" and fmt.precision <= 51 and ordinary:
+    if mode == "nearest_even" and fmt.precision <= 51 and fmt.ordinary and fmt.emin > -900:
         odd = _odd_column(expression, given, steps)
         exponent = np.maximum(np.frexp(odd)[1] - 1, fmt.emin) - fmt.mantissa_bits
         rounded: npt.NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(odd, -exponent)), exponent)

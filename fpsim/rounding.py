@@ -15,12 +15,13 @@ Stochastic(N)     with an N-bit random integer R: variant A ``floor(nu * 2^N) + 
 ================  =====================================================================================
 
 Parity is that of the integer significand, so with one significand bit every tie between two nonzero numbers goes away
-from zero. Without subnormals ``q = 2^emin`` below ``2^emin``.
+from zero; or that of the code, if the format's ``parity`` says so. Without subnormals ``q = 2^emin`` below ``2^emin``.
 
-A magnitude above the largest finite value then overflows: to the largest finite value under ``toward_zero`` and
-``to_odd`` and under the directed mode that points back to zero, else to what the format's ``overflow`` says.
+A magnitude above the largest finite value then overflows: to the largest finite value under ``toward_zero``, under the
+directed mode that points back to zero and, unless the format's ``odd_overflow`` says otherwise, under ``to_odd``; else
+to what the format's ``overflow`` says. Negative numbers and zeros that a format does not have: see ``Format``.
 
-References: IEEE 754-2019 section 4.3; IEEE P3109 interim report 4.0 section 4.7.4 (StochasticA, B and C).
+References: IEEE 754-2019 section 4.3; IEEE P3109 interim report 4.0 sections 4.7.4 (StochasticA, B and C) and 4.7.5.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Stochastic:
         if not whole or not 1 <= self.bits <= 32:
             raise ValueError(f"Stochastic bits={self.bits!r} is outside 1..32")
         object.__setattr__(self, "bits", operator.index(self.bits))
-        if self.variant not in STOCHASTIC_CODES:
+        if not isinstance(self.variant, str) or self.variant not in STOCHASTIC_CODES:
             raise ValueError(f"Stochastic variant={self.variant!r}; admissible: 'A', 'B', 'C'")
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from fpsim.random_bits import Key, array_draw
 from fpsim.rounding import CODES, Rounding, Stochastic, random_bits
 
 KEY = Key(20)
-MODES: list[Rounding] = [*CODES, Stochastic(3), Stochastic(16), Stochastic(32)]
+MODES: list[Rounding] = [*CODES, Stochastic(3), Stochastic(16), Stochastic(32), Stochastic(3, "B"), Stochastic(16, "C")]
 FUNCTIONS = {
     "round": arrays.round,
     "add": arrays.add,
@@ -40,7 +41,7 @@ def bits(x: npt.ArrayLike) -> npt.NDArray[np.uint64]:
 
 
 def values_of(fmt: Format) -> list[float]:
-    """All numbers of a small format, both zeros, infinities and NaN."""
+    """All numbers of a small format and their negatives, both zeros, infinities and NaN."""
     finite = {
         math.ldexp(n, e - fmt.mantissa_bits)
         for e in range(fmt.emin, fmt.emax + 1)
@@ -87,15 +88,40 @@ def compare(
 
 def small_formats(*widths: int) -> list[Format]:
     """Every signed format of these widths, with every way to spend its top codes."""
+    return [
+        fmt
+        for width in widths
+        for e in range(1, width)
+        for specials, overflow in EDGES.items()
+        for fmt in _possible(e, width - 1 - e, specials=specials, overflow=overflow)
+    ]
+
+
+def rare_formats(*widths: int) -> list[Format]:
+    """Unsigned formats of these widths, those without a zero, and signed ones with the rarer choices."""
     found = []
     for width in widths:
-        for e in range(1, width):
-            for specials, overflow in EDGES.items():
-                try:
-                    found.append(Format(e, width - 1 - e, specials=specials, overflow=overflow))
-                except ValueError:  # ieee needs two exponent bits and a mantissa bit
-                    continue
-    return found
+        for e in range(1, width + 1):
+            for specials, overflow in {**EDGES, "nan_only": "nan"}.items():
+                found += _possible(e, width - e, specials=specials, overflow=overflow, signed=False)
+            for overflow in ("saturate", "saturate_all", "nan"):
+                found += _possible(e, width - e, specials="p3109_extended", overflow=overflow, signed=False)
+                found += _possible(e, width - e, specials="nan_only", overflow=overflow, signed=False)
+        for more in ({"parity": "code"}, {"parity": "code", "signed": False}, {"parity": "code", "subnormals": False}):
+            for specials, overflow in {**EDGES, "nan_only": "nan"}.items():
+                found += _possible(width - more.get("signed", 1), 0, specials=specials, overflow=overflow, **more)
+        for specials, overflow in EDGES.items():
+            found += _possible(2, width - 3, specials=specials, overflow=overflow, odd_overflow="overflow")
+        found += _possible(2, width - 2, specials="fn", overflow="nan", signed=False, tiny="flush")
+        found += _possible(2, width - 2, specials="fn", overflow="nan", signed=False, subnormals=False)
+    return list(dict.fromkeys(found))
+
+
+def _possible(*arguments: Any, **more: Any) -> list[Format]:
+    try:
+        return [Format(*arguments, **more)]
+    except ValueError:  # ieee needs two exponent bits and a mantissa bit; not every choice goes with every other
+        return []
 
 
 def exhaust(fmt: Format) -> None:
@@ -119,5 +145,5 @@ def exhaust(fmt: Format) -> None:
             draws = range(4) if isinstance(mode, Stochastic) else [0]
             rounded = np.array([[exact.round_value(x, fmt, mode, word) for word in draws] for x in number])
             expected = rounded[which, words if isinstance(mode, Stochastic) else 0]
-            got = FUNCTIONS[kind](a, b, fmt, mode, KEY, operands=fmt)
+            got = FUNCTIONS[kind](a, b, fmt, mode, KEY, operands=fmt if fmt.signed else None)
             assert (bits(got) == bits(expected)).all(), (kind, mode)

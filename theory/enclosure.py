@@ -10,33 +10,27 @@ True
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
 import sympy as sp
-from flint import arb, ctx, fmpq
+from flint import arb, fmpq
+
+from fpsim import elementary
 
 BITS = 160  # three binary64 significands: cancellation of two operands still leaves an accurate float
 
 Number: TypeAlias = int | float | Fraction
 Ball: TypeAlias = Any  # flint.arb
 Evaluator: TypeAlias = Callable[[Sequence[Ball]], Ball]
-_alone = threading.RLock()
 
 
-@contextmanager
-def working_precision(bits: int = BITS) -> Iterator[None]:
-    """Ball arithmetic with ``bits`` bits.
-
-    Arb's precision is one number for the whole process. Another thread that changed it in the middle would leave the
-    enclosure true but its last digits to chance, so one thread at a time computes with balls.
-    """
-    with _alone, ctx.workprec(bits):
-        yield
+def working_precision(bits: int = BITS) -> AbstractContextManager[None]:
+    """Ball arithmetic with ``bits`` bits, one thread at a time: Arb's precision is one number for the whole process."""
+    return elementary.working_precision(bits)
 
 
 def ball(x: Number | Ball) -> Ball:

@@ -11,13 +11,17 @@ R3      any x:  fl(x) = x (1 + delta) + eta',  delta eta' = 0,  |eta'| <= eta/2 
 R4      two-valued results, f the fraction of the gap Delta below x:  Var = q (1-q) Delta^2 <= Delta^2/4, q = P(up).
         With infinitely many random bits q = f and the mean is x.
 R4n     variant A with n bits: q = floor(f 2^n)/2^n, so |E fl(x)| <= |x| and |x| - |E fl(x)| < 2^-n Delta, exactly 0 iff
-        f 2^n is an integer: a bias toward zero.
-R5      w on the grid, z real:  Var SR(z) <= |z - w| Delta(z): w does not lie inside the gap that holds z.
+        f 2^n is an integer: a bias toward zero. Variants B and C: q 2^n is an integer next to f 2^n, so
+        | |E fl(x)| - |x| | <= 2^-(n+1) Delta, of either sign and attained where f 2^n lies halfway between integers:
+        there B goes away from zero, C to an even q 2^n.
+R5      w on the grid, z real, infinitely many random bits:  Var SR(z) <= |z - w| Delta(z): w does not lie inside the
+        gap that holds z. With n bits, in every variant, the same with E SR(z) in the place of z.
 R6      w on the grid, to nearest:  |fl(w - a) - (w - a)| <= min(Delta/2, |a|), so s = fl(w-a) - w is 0 or has the sign
         of -a, and |s| <= 2|a|. It is 0 iff |a| <= gap/2 (at a tie: iff w wins), gap to the neighbour on the side of -a.
 
 Source: Jeannerod and Rump, Math. Comp. 87 (2018), Table 1 (R1); the rest is derived here from the definitions in
-``fpsim.exact`` and held against them exhaustively in ``tests/theory/test_rounding_model.py``.
+``fpsim.exact`` and held against them exhaustively in ``tests/theory/test_rounding_model.py``. R3, R5 and R6 speak of
+formats with a sign and a zero: for others the functions below raise ``ValueError``.
 """
 
 from __future__ import annotations
@@ -61,10 +65,21 @@ def variance(rounding: Rounding) -> sp.Expr:
     return gap**2 / 4 if isinstance(rounding, Stochastic) else sp.Integer(0)
 
 
+def shrinks(rounding: Rounding) -> bool:
+    """Whether |E fl(x)| <= |x| for every x (R4n): proofs that use a bias toward zero hold in this case only.
+
+    Examples
+    --------
+    >>> [shrinks(Stochastic(8, variant)) for variant in "ABC"]
+    [True, False, False]
+    """
+    return isinstance(rounding, Stochastic) and rounding.variant == "A"
+
+
 def bias(rounding: Rounding) -> sp.Expr:
-    """R4n: bound of |E fl(x) - x| for n random bits, variant A; for deterministic modes the error itself."""
+    """R4n: bound of |E fl(x) - x| for n random bits; for deterministic modes the error itself."""
     if isinstance(rounding, Stochastic):
-        return gap / 2**n
+        return gap / 2**n if shrinks(rounding) else gap / 2 ** (n + 1)
     return gap / 2 if is_nearest(rounding) else gap
 
 
@@ -83,11 +98,13 @@ def at(expression: sp.Expr, fmt: Format, rounding: Rounding) -> sp.Expr:
 
 def low_high(fmt: Format, rounding: Rounding) -> tuple[sp.Rational, sp.Rational]:
     """(l, h) of one slot as exact rationals."""
+    _check_set(fmt)
     return at(relative_low(rounding), fmt, rounding), at(relative_high(rounding), fmt, rounding)
 
 
 def underflow_unit(fmt: Format, rounding: Rounding) -> Fraction:
     """|eta'| of one slot as an exact rational."""
+    _check_set(fmt)
     bound = at(underflow(rounding, subnormals=fmt.subnormals, flush=fmt.tiny == "flush"), fmt, rounding)
     return Fraction(int(bound.p), int(bound.q))
 
@@ -109,6 +126,7 @@ def gap_toward(w: FloatArray, direction: FloatArray, fmt: Format) -> FloatArray:
     >>> gap_toward(np.array([1.0, 1.0, -1.0]), np.array([1.0, -1.0, 1.0]), Format(8, 7))
     array([0.0078125 , 0.00390625, 0.00390625])
     """
+    _check_set(fmt)
     fraction, exponent = np.frexp(np.abs(w))
     binade = np.where(w == 0.0, fmt.emin, np.maximum(exponent - 1, fmt.emin))
     above = np.ldexp(1.0, binade - fmt.mantissa_bits)
@@ -120,3 +138,8 @@ def gap_toward(w: FloatArray, direction: FloatArray, fmt: Format) -> FloatArray:
         below = np.where(at_zero | at_smallest, fmt.smallest_normal, below)
     side = np.where(direction * np.sign(w) < 0, below, above)
     return np.asarray(np.where(direction == 0, np.maximum(above, below), side), dtype=np.float64)
+
+
+def _check_set(fmt: Format) -> None:
+    if not (fmt.signed and fmt.has_zero):
+        raise ValueError(f"format {fmt.name}: the rounding model is that of formats with a sign and a zero")

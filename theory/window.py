@@ -43,7 +43,8 @@ class Window:
     loss_start, loss_end : [S], F - F*
     min_abs, max_abs : name -> [d, S], extremes of |value| over the window of every tracked slot and array, the starting
         states included; ``"g"`` is the rounded stochastic gradient that the step used
-    underflow, overflow, invalid : slot -> number of events over the window, all seeds together
+    underflow, overflow, invalid : slot -> number of events over the window, all seeds together (``fpsim.events``);
+        divisions by zero are among the invalid ones
     halted : [S], a deterministic run whose state did not change in its last step
     end_gradient : [d, S], true gradient at the end state, in binary64
     squared_gradient : [n, S], squared norm of the true gradient before n steps chosen one per stratum at random

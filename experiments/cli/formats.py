@@ -1,10 +1,9 @@
 """List the named number formats, or print the properties of one: a name of the list, eXmY (IEEE-like,
-X exponent and Y mantissa bits) or p3109_kKpPse / p3109_kKpPsf."""
+X exponent and Y mantissa bits) or p3109_kKpPse (signed or unsigned, extended or finite: se, sf, ue, uf)."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,66 +12,51 @@ from experiments.cli import UsageError
 if TYPE_CHECKING:
     from fpsim.number_format import Format
 
-_SPECIALS = {
-    "ieee": "infinities and NaNs at the top exponent",
-    "fn": "one NaN of either sign, no infinity",
-    "fnuz": "one NaN in place of -0, no infinity",
-    "none": "none: every code is a number",
-    "p3109_extended": "infinities, and one NaN in place of -0",
-    "p3109_finite": "one NaN in place of -0, no infinity",
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a format; without it, all named formats are listed")
+    parser.add_argument(
+        "--line", metavar="SCALE", nargs="?", const="auto", help="draw its number line: linear, log, or what suits it"
+    )
+    parser.add_argument("--zoom", metavar="X", help="show the number line up to X only")
 
 
 def run(args: argparse.Namespace) -> int:
     from fpsim import formats
 
     if args.name is None:
+        if args.line is not None or args.zoom is not None:
+            raise UsageError("fpsim formats: error: --line and --zoom need a NAME")
         head = ("name", "bits", "e", "m", "max", "smallest normal", "smallest", "eps")
         rows = [(name, *_summary(fmt)) for name, fmt in formats.NAMED.items()]
         print("\n".join(align([head, *rows])))
-        print("\nalso: eXmY (IEEE-like, e.g. e8m10), p3109_k{width}p{precision}se and ...sf (e.g. p3109_k8p4se)")
+        print("\nalso: eXmY (IEEE-like, as e8m10), p3109_k{width}p{precision}se, ...sf, ...ue, ...uf (as p3109_k8p4se)")
         return 0
     try:
         fmt = formats.format(args.name)
     except (ValueError, TypeError) as error:
         raise UsageError(f"fpsim formats: error: {error}") from error
-    print("\n".join(align([(f"{name}:" if name else "", value) for name, value in properties(args.name, fmt)], left=2)))
+    line = _line(fmt, args) if args.line is not None or args.zoom is not None else ""
+    print(fmt.table(args.name) + line)
     return 0
 
 
-def properties(name: str, fmt: Format) -> list[tuple[str, str]]:
-    """Every property of a format with its value, in reading order."""
-    facts = [
-        ("format", name if name == fmt.name else f"{name} ({fmt.name})"),
-        ("bits", f"{fmt.bits} = 1 sign + {fmt.exponent_bits} exponent + {fmt.mantissa_bits} mantissa"),
-        ("precision p", f"{fmt.precision}"),
-        ("bias, emin, emax", f"{fmt.bias}, {fmt.emin}, {fmt.emax}"),
-        ("max", _exact(fmt.max)),
-        ("smallest normal", _exact(fmt.smallest_normal)),
-        ("smallest positive", f"{_exact(fmt.smallest_subnormal)} ({'' if fmt.subnormals else 'no '}subnormal)"),
-        ("eps", _exact(fmt.eps)),
-        ("unit roundoff", f"{_exact(fmt.unit_roundoff('nearest_even'))} to nearest"),
-        ("", f"{_exact(fmt.unit_roundoff('toward_zero'))} in every other mode"),
-        ("specials", _SPECIALS[fmt.specials]),
-        ("overflow", fmt.overflow),
-        ("negative zero", "yes" if fmt.has_negative_zero else "no"),
-        ("finite values", f"{count_values(fmt)} (+0 and -0 are one value)"),
-    ]
-    return facts
+def _line(fmt: Format, args: argparse.Namespace) -> str:
+    import shutil
 
+    from fpsim.number_line import number_line
 
-def count_values(fmt: Format) -> int:
-    """How many different real numbers the format holds."""
-    normal, fraction = fmt.smallest_normal, 1 << fmt.mantissa_bits
-    subnormal = fraction - 1 if fmt.subnormals and fmt.tiny == "round" else 0
-    if fmt.max < normal:  # subnormals only
-        return 2 * int(fmt.max / fmt.smallest_subnormal) + 1
-    top_binade = int((math.ldexp(fmt.max, -fmt.emax) - 1.0) * fraction) + 1
-    return 2 * (subnormal + (fmt.emax - fmt.emin) * fraction + top_binade) + 1
+    try:
+        high = None if args.zoom is None else float(args.zoom)
+    except ValueError as error:
+        raise UsageError(f"fpsim formats: error: --zoom: {args.zoom!r} is no number") from error
+    scale = None if args.line in (None, "auto") else args.line
+    width = min(max(shutil.get_terminal_size((100, 24)).columns, 20), 100)
+    try:
+        return "\n\n" + number_line(fmt, scale, high=high, width=width)
+    except ValueError as error:
+        flag = "--line" if "scale" in str(error) else "--zoom"
+        raise UsageError(f"fpsim formats: error: {flag}: {error}") from error
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
@@ -88,10 +72,3 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 def _summary(fmt: Format) -> tuple[str, ...]:
     sizes = (str(fmt.bits), str(fmt.exponent_bits), str(fmt.mantissa_bits))
     return (*sizes, *(f"{v:.6g}" for v in (fmt.max, fmt.smallest_normal, fmt.smallest_subnormal, fmt.eps)))
-
-
-def _exact(value: float) -> str:
-    """The value, and its power of two where it is one."""
-    mantissa, exponent = value.hex().split("p")
-    text = f"{value:.10g}"
-    return f"{text} = 2^{int(exponent)}" if float.fromhex(mantissa) == 1.0 else text

@@ -23,7 +23,9 @@ FRACTION = 7  # mantissa_bits
 BITS = 8  # random bits of a stochastic mode
 SUBNORMALS = 9
 FLUSH = 10
-INTEGERS = 11
+SIGNED = 11
+CODE_PARITY = 12  # 0: parity is the significand's; else the code of a number at 2^E is E - emin plus this, modulo 2
+INTEGERS = 13
 
 # Float columns.
 MAX = 0  # largest finite value
@@ -31,20 +33,24 @@ OVERFLOW = 1  # what a finite value beyond it becomes where IEEE 754 gives an in
 INFINITE = 2  # what an infinity becomes
 ADD = 3  # -0, or +0 in formats with one zero: adding it turns a -0 into +0 and nothing else
 SMALLEST_NORMAL = 4
-FLOATS = 5
+ODD_OVERFLOW = 5  # what a finite value beyond the largest becomes under to_odd
+LEAST = 6  # what +0 becomes
+MINUS_LEAST = 7  # what -0 becomes
+LOWEST_VALUE = 8  # unsigned formats: what a negative number becomes in the modes that point to it
+NEGATIVE = 9  # and in the others
+MINUS_INFINITE = 10  # what -infinity becomes
+FLOATS = 11
 
 
 def fast(fmt: Format, bits: int = 0) -> bool:
     """Whether the fast rounding kernels can round any binary64 number to ``fmt``.
 
     They form C = 2^(E + 52 - m), q = 2^(E - m) and q / 2^(bits + 1) for emin <= E <= emax as normal numbers, and
-    (x + C) - C is x rounded to a multiple of q while x / q < 2^52.
+    (x + C) - C is x rounded to a multiple of q while x / q < 2^52, ties to an even multiple.
     """
     return (
-        fmt.mantissa_bits <= 50
-        and fmt.subnormals
-        and fmt.tiny == "round"
-        and fmt.emin <= fmt.emax
+        fmt.ordinary
+        and fmt.mantissa_bits <= 50
         and fmt.emax + 52 - fmt.mantissa_bits <= 1023
         and fmt.emin - fmt.mantissa_bits - bits - 1 >= -1022
     )
@@ -67,12 +73,21 @@ def tables(rows: Sequence[tuple[Format, int]]) -> tuple[npt.NDArray[np.int64], n
         integers[row, BITS] = bits
         integers[row, SUBNORMALS] = fmt.subnormals
         integers[row, FLUSH] = fmt.tiny == "flush"
+        integers[row, SIGNED] = fmt.signed
+        integers[row, CODE_PARITY] = (1 if fmt.has_zero else 2) if fmt.parity == "code" and m == 0 else 0
+        saturates = fmt.overflow in ("saturate", "saturate_all")
         floats[row, MAX] = fmt.max
         floats[row, OVERFLOW] = {"infinity": math.inf, "nan": math.nan}.get(fmt.overflow, fmt.max)
-        if fmt.overflow == "saturate_all":
-            floats[row, INFINITE] = fmt.max
-        else:
-            floats[row, INFINITE] = math.inf if fmt.has_infinity else math.nan
         floats[row, ADD] = -0.0 if fmt.has_negative_zero else 0.0
         floats[row, SMALLEST_NORMAL] = fmt.smallest_normal
+        floats[row, ODD_OVERFLOW] = fmt.max if fmt.odd_overflow == "largest" else floats[row, OVERFLOW]
+        floats[row, LEAST] = fmt.least
+        floats[row, MINUS_LEAST] = -0.0 if fmt.has_negative_zero else fmt.least
+        floats[row, LOWEST_VALUE] = fmt.lowest
+        floats[row, NEGATIVE] = fmt.lowest if saturates else math.nan
+        if fmt.overflow == "saturate_all":
+            floats[row, INFINITE], floats[row, MINUS_INFINITE] = fmt.max, fmt.lowest
+        else:
+            floats[row, INFINITE] = math.inf if fmt.has_infinity else math.nan
+            floats[row, MINUS_INFINITE] = -math.inf if fmt.has_infinity and fmt.signed else math.nan
     return integers, floats

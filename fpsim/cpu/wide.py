@@ -18,9 +18,8 @@ import numpy as np
 
 from fpsim.cpu import codes
 from fpsim.cpu.bits import MAGNITUDE, NAN, ONE, SIGN, ZERO, leading_zeros, multiply_high, to_bits
-from fpsim.cpu.format_table import ADD, FLOATS, INFINITE
 from fpsim.cpu.jit import kernel
-from fpsim.cpu.wide_rounding import TOP, normalised, rounded, shifted_right
+from fpsim.cpu.wide_rounding import TOP, infinite, normalised, rounded, shifted_right, zero
 
 _FRACTION = np.uint64((1 << 52) - 1)
 
@@ -154,10 +153,9 @@ def operate(kind: int, a: float, b: float, c: float, mode: int, draw: Any, integ
             return NAN, False, False
         negative = (to_bits(value) & SIGN) != ZERO
         if abs(value) == np.inf:
-            infinite = floats[row * FLOATS + INFINITE]
-            return (NAN if infinite != infinite else (-infinite if negative else infinite)), False, False
+            return infinite(negative, floats, row), False, False
         if value == 0.0:
-            return value + floats[row * FLOATS + ADD], False, False
+            return zero(negative, floats, row), False, False
         high, e = parts(value)
     elif kind in (codes.ADD, codes.SUB):
         m, f = parts(a)
@@ -178,6 +176,6 @@ def operate(kind: int, a: float, b: float, c: float, mode: int, draw: Any, integ
             n, g = parts(c)
             high, low, sticky, e, negative = _sum(high, low, e, negative, n, ZERO, g, c < 0.0)
             if high == ZERO:
-                return minus_zero + floats[row * FLOATS + ADD], False, False
+                return zero(mode == codes.DOWN, floats, row), False, False
     y, tiny, overflowed = rounded(high, low, sticky, e, negative, mode, draw, integers, floats, row)
     return (NAN if y != y else y), tiny, overflowed

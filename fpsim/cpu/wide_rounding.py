@@ -12,17 +12,25 @@ from typing import Any
 import numpy as np
 
 from fpsim.cpu import codes
-from fpsim.cpu.bits import ONE, ZERO, from_bits, leading_zeros
+from fpsim.cpu.bits import NAN, ONE, ZERO, from_bits, leading_zeros
 from fpsim.cpu.format_table import (
-    ADD,
     BITS,
+    CODE_PARITY,
     EMIN,
     FLOATS,
     FLUSH,
     FRACTION,
+    INFINITE,
     INTEGERS,
+    LEAST,
+    LOWEST_VALUE,
     MAX,
+    MINUS_INFINITE,
+    MINUS_LEAST,
+    NEGATIVE,
+    ODD_OVERFLOW,
     OVERFLOW,
+    SIGNED,
     SMALLEST_NORMAL,
     SUBNORMALS,
 )
@@ -88,6 +96,19 @@ def moves_away(mode: int, odd: bool, high: Any, low: Any, sticky: bool, negative
 
 
 @kernel
+def zero(negative: bool, floats: Any, row: int) -> Any:
+    """What a zero of this sign becomes in the format of ``row``."""
+    return floats[row * FLOATS + (MINUS_LEAST if negative else LEAST)]
+
+
+@kernel
+def infinite(negative: bool, floats: Any, row: int) -> Any:
+    """What an infinity becomes."""
+    y = floats[row * FLOATS + (MINUS_INFINITE if negative else INFINITE)]
+    return NAN if y != y else y
+
+
+@kernel
 def rounded(
     high: Any,
     low: Any,
@@ -115,7 +136,10 @@ def rounded(
     elif k < 0:
         high, low, dropped = shifted_right(high, low, -k)
         sticky = sticky or dropped
-    if moves_away(mode, (whole & ONE) != ZERO, high, low, sticky, negative, integers[row * INTEGERS + BITS], draw):
+    parity = whole
+    if integers[row * INTEGERS + CODE_PARITY] != 0 and whole != ZERO:
+        parity = np.uint64(lowest - emin + integers[row * INTEGERS + CODE_PARITY])
+    if moves_away(mode, (parity & ONE) != ZERO, high, low, sticky, negative, integers[row * INTEGERS + BITS], draw):
         whole = whole + ONE
     if e > 1023:
         y = np.inf
@@ -123,10 +147,17 @@ def rounded(
         y = np.float64(whole) * from_bits(np.uint64(lowest + 1023) << np.uint64(52))
     else:
         y = np.float64(whole) * from_bits(ONE << np.uint64(lowest + 1074))
+    if integers[row * INTEGERS + FLUSH] != 0 and y < floats[row * FLOATS + SMALLEST_NORMAL]:
+        y = 0.0
+    if y == 0.0:
+        return zero(negative, floats, row), e < emin, False
+    if negative and integers[row * INTEGERS + SIGNED] == 0:
+        inward = mode in (codes.TOWARD_ZERO, codes.UP)
+        return floats[row * FLOATS + (LOWEST_VALUE if inward else NEGATIVE)], e < emin, False
     overflowed = y > floats[row * FLOATS + MAX]
     if overflowed:
-        inward = mode in (codes.TOWARD_ZERO, codes.TO_ODD) or mode == (codes.UP if negative else codes.DOWN)
-        y = floats[row * FLOATS + MAX] if inward else floats[row * FLOATS + OVERFLOW]
-    elif integers[row * INTEGERS + FLUSH] != 0 and y < floats[row * FLOATS + SMALLEST_NORMAL]:
-        y = 0.0
-    return (-y if negative else y) + floats[row * FLOATS + ADD], e < emin, overflowed
+        if mode == codes.TOWARD_ZERO or mode == (codes.UP if negative else codes.DOWN):
+            y = floats[row * FLOATS + MAX]
+        else:
+            y = floats[row * FLOATS + (ODD_OVERFLOW if mode == codes.TO_ODD else OVERFLOW)]
+    return -y if negative else y, e < emin, overflowed

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import gfloat
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from oracles import bits, gfloat_info, variants
+from oracles import bits, gfloat_info, unsigned_variants, variants
 
 from fpsim.codes import decode, encode
 from fpsim.formats import NAMED
@@ -19,13 +20,16 @@ from fpsim.number_format import Format
 SMALL = [named(name) for name in NAMED if named(name).bits <= 8]
 SMALL += [f for e in range(1, 8) for m in range(7) if 3 <= 1 + e + m <= 8 and e > 1 and m > 0 for f in variants(e, m)]
 SMALL += [named(f"p3109_k{k}p{p}s{domain}") for k in range(3, 9) for p in range(1, k) for domain in "ef"]
+SMALL += [named(f"p3109_k{k}p{p}u{domain}") for k in range(3, 9) for p in range(1, k + 1) for domain in "ef"]
+SMALL += [f for e, m in ((2, 1), (3, 2), (5, 3), (4, 4)) for f in unsigned_variants(e, m)]
+SMALL += [Format(e, 0, specials="nan_only", overflow="nan", signed=False) for e in (2, 5)]
 SMALL += [Format(4, 3, subnormals=False), Format(3, 2, bias=-20), Format(2, 1, bias=-1000), Format(2, 3, bias=1000)]
 ML_DTYPES = {
     **{name: name for name in NAMED if hasattr(ml_dtypes, name)},
     "e4m3": "float8_e4m3",
     "bfloat16": "bfloat16",
 }
-TORCH = ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "bfloat16"]
+TORCH = ["float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "bfloat16"]
 WIDE = ["binary32", "binary64", "tf32", "e11m40", "e10m45", "e9m13", "e11m1", "e2m52"]
 
 
@@ -56,7 +60,7 @@ def test_our_quiet_nan_is_that_of_ml_dtypes() -> None:
     for name, theirs in ML_DTYPES.items():
         if named(name).has_nan:
             nan = np.array([np.nan], np.float32).astype(getattr(ml_dtypes, theirs))
-            assert encode([np.nan], name).tolist() == nan.view(encode(0.0, name).dtype).tolist()
+            assert encode([np.nan], name).tolist() == nan.view(encode(1.0, name).dtype).tolist()
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -96,11 +100,11 @@ def test_all_codes_go_there_and_back(fmt: Format) -> None:
     assert back.dtype == next(np.dtype(f"u{size}") for size in (1, 2, 4, 8) if 8 * size >= fmt.bits)
     kept = ~np.isnan(values)
     if not fmt.subnormals:
-        kept &= (values != 0) | (codes & ((1 << (fmt.bits - 1)) - 1) == 0)
+        kept &= (values != 0) | (codes & ((1 << (fmt.bits - fmt.signed)) - 1) == 0)
     assert back[kept].tolist() == codes[kept].tolist()
     if fmt.bits <= 8:
         numbers = decode(codes[kept & np.isfinite(values)], fmt).tolist()
-        assert max(numbers) == fmt.max
+        assert (min(numbers), max(numbers)) == (fmt.lowest, fmt.max)
         assert min(x for x in numbers if x > 0) == fmt.smallest_subnormal
         assert (sum(np.isinf(values)) > 0) == fmt.has_infinity
         assert (sum(np.isnan(values)) > 0) == fmt.has_nan
@@ -116,9 +120,14 @@ def test_all_codes_go_there_and_back(fmt: Format) -> None:
         ("float8_e4m3fnuz", 0x80),
         ("p3109_k8p4se", 0x80),
         ("p3109_k6p3sf", 0x20),
+        ("p3109_k6p3uf", 0x3F),
+        ("p3109_k8p4ue", 0xFF),
+        ("float8_e8m0fnu", 0xFF),
+        (Format(3, 2, signed=False), 0x1E),
+        (Format(3, 2, specials="fn", overflow="nan", signed=False), 0x1F),
     ],
 )
-def test_the_canonical_quiet_nan(name: str, code: int) -> None:
+def test_the_canonical_quiet_nan(name: str | Format, code: int) -> None:
     assert encode([math.nan, -math.nan], name).tolist() == [code, code]
     assert np.signbit(decode([code], name)).tolist() == [False]
 
@@ -128,6 +137,15 @@ def test_patterns_of_missing_subnormals_are_zeros() -> None:
     assert bits(decode([0x01, 0x07, 0x81, 0x08], fmt)).tolist() == bits([0.0, 0.0, -0.0, 2.0**-6]).tolist()
     with pytest.raises(ValueError, match="is not a value"):
         encode(2.0**-7, fmt)
+
+
+@pytest.mark.parametrize("specials", ["fnuz", "p3109_extended", "p3109_finite"])
+def test_patterns_of_missing_subnormals_are_the_one_zero(specials: Any) -> None:
+    fmt = Format(2, 2, specials=specials, overflow="saturate", subnormals=False)
+    values = decode(all_codes(fmt), fmt)
+    assert bits(values[[0, 1, 3, 17, 19]]).tolist() == [0] * 5
+    assert np.isnan(values[16])
+    assert bits(decode(encode(values, fmt), fmt)).tolist() == bits(values).tolist()
 
 
 def test_negative_zero_becomes_the_one_zero() -> None:
@@ -161,6 +179,13 @@ def test_shapes_and_dtypes() -> None:
         ([5e-324], "e2m1", "x=5e-324"),
         (5e-324, Format(2, 1, bias=-1000), "x=5e-324"),
         ([2**53 + 2], "binary64", "integers beyond"),
+        ([1.0, -1.0], "p3109_k6p3uf", r"x=-1\.0 at index 1"),
+        ([-0.5, -math.inf], "p3109_k6p3ue", r"x=-0\.5 at index 0"),
+        ([-math.inf], "p3109_k6p3ue", "x=-inf at index 0"),
+        ([1.0, 0.0], "float8_e8m0fnu", r"x=0\.0 at index 1"),
+        ([-0.0], "float8_e8m0fnu", r"x=-0\.0 at index 0"),
+        ([3.0], "float8_e8m0fnu", r"x=3\.0 at index 0"),
+        ([2.0**-128], "float8_e8m0fnu", "x=2.9"),
     ],
 )
 def test_what_is_no_value_raises(x: object, name: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 import math
 from fractions import Fraction
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import MODES, same, variants
+from oracles import MODES, same, unsigned_variants, variants
 
 from fpsim import exact
-from fpsim.codes import decode
+from fpsim.codes import decode, encode
 from fpsim.formats import format as named
 from fpsim.number_format import Format
 from fpsim.rounding import Stochastic
@@ -158,8 +159,93 @@ def test_flushing_comes_after_rounding() -> None:
     assert exact.operation("round", (just_below,), fmt, "toward_zero") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("overflow", "specials", "finite", "infinite"),
+    [
+        ("infinity", "ieee", NAN, NAN),
+        ("saturate", "ieee", 0.0, NAN),
+        ("saturate_all", "ieee", 0.0, 0.0),
+        ("nan", "fn", NAN, NAN),
+        ("saturate", "none", 0.0, NAN),
+        ("saturate_all", "none", 0.0, 0.0),
+        ("infinity", "p3109_extended", NAN, NAN),
+        ("saturate_all", "p3109_finite", 0.0, 0.0),
+    ],
+)
+def test_negative_results_of_unsigned_formats(overflow: str, specials: str, finite: float, infinite: float) -> None:
+    """Rounded first: what rounds to -0 is 0, and what lies beyond is 0 in the modes that point to it."""
+    fmt = Format(3, 2, specials=specials, overflow=overflow, signed=False)  # type: ignore[arg-type]
+    for mode in (*MODES, Stochastic(4)):
+        expected = 0.0 if mode in ("toward_zero", "up") else finite
+        for x in (-fmt.smallest_subnormal, -1.0, -fmt.max, -1e300):
+            assert same(exact.operation("round", (x,), fmt, mode, 3), expected)
+        assert same(exact.operation("sub", (1.0, 3.0), fmt, mode, 3), expected)
+        assert same(exact.operation("round", (-INF,), fmt, mode, 3), infinite)
+        assert same(exact.operation("sub", (1.0, 1.0), fmt, mode, 3), 0.0)
+        for x in (-0.0, -0.0625 * fmt.smallest_subnormal):
+            below = x < 0 and mode in ("down", "to_odd")
+            assert same(exact.operation("round", (x,), fmt, mode, 3), finite if below else 0.0)
+        assert exact.operation("round", (1.25,), fmt, mode, 3) == 1.25
+
+
+@pytest.mark.parametrize("overflow", ["nan", "saturate", "saturate_all"])
+def test_a_format_without_a_zero(overflow: str) -> None:
+    """All of (-smallest, smallest] goes to the smallest value, however it is rounded; so do exact zeros."""
+    fmt = Format(4, 0, specials="nan_only", signed=False, overflow=overflow)  # type: ignore[arg-type]
+    least = fmt.smallest_normal
+    assert (fmt.lowest, fmt.smallest_subnormal, fmt.emin, fmt.emax) == (2.0**-7, 2.0**-7, -7, 7)
+    for mode in (*MODES, Stochastic(4)):
+        for x in (0.0, -0.0, 5e-324, least / 8, least / 2, 0.75 * least, least, -least / 4):
+            beyond = x < 0 and mode in ("down", "to_odd") and overflow == "nan"
+            assert same(exact.operation("round", (x,), fmt, mode, 3), NAN if beyond else least)
+        assert same(exact.operation("sub", (1.0, 1.0), fmt, mode, 3), least)
+        negative = exact.operation("round", (-1.0,), fmt, mode, 3)
+        assert same(negative, least if overflow != "nan" or mode in ("toward_zero", "up") else NAN)
+    ties = [exact.operation("round", (1.5 * 2.0**k,), fmt, "nearest_even") / 2.0**k for k in range(-7, 7)]
+    assert ties == [2.0] * 14
+    by_code = dataclasses.replace(fmt, parity="code")
+    ties = [exact.operation("round", (1.5 * 2.0**k,), by_code, "nearest_even") / 2.0**k for k in range(-7, 7)]
+    assert ties == [1.0, 2.0] * 7  # the code of 2^-7 is 0
+    top = {"nan": (NAN, NAN), "saturate": (fmt.max, NAN), "saturate_all": (fmt.max, fmt.max)}[overflow]
+    assert same(exact.operation("round", (1e9,), fmt, "nearest_even"), top[0])
+    assert same(exact.operation("round", (INF,), fmt, "nearest_even"), top[1])
+
+
+@pytest.mark.parametrize("specials", ["ieee", "p3109_extended", "fn", "none"])
+def test_overflow_to_odd_is_a_field(specials: str) -> None:
+    overflow = {"fn": "nan", "none": "saturate"}.get(specials, "infinity")
+    fmt = Format(3, 2, specials=specials, overflow=overflow)  # type: ignore[arg-type]
+    other = dataclasses.replace(fmt, odd_overflow="overflow")
+    for sign in (1.0, -1.0):
+        beyond = sign * math.ldexp(1.0, fmt.emax + 1)
+        assert exact.operation("round", (beyond,), fmt, "to_odd") == sign * fmt.max
+        expected = {"infinity": INF, "nan": NAN, "saturate": fmt.max}[overflow]
+        assert same(exact.operation("round", (beyond,), other, "to_odd"), sign * expected)
+        for mode in set(MODES) - {"to_odd"}:
+            assert same(*(exact.operation("round", (beyond,), f, mode) for f in (fmt, other)))
+        inside = sign * (fmt.max - 0.25 * math.ldexp(fmt.eps, fmt.emax))
+        assert same(*(exact.operation("round", (inside,), f, "to_odd") for f in (fmt, other)))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("p3109_k5p2se", INF), ("p3109_k5p2ue", 0), ("p3109_k5p2sf", 0)])
+def test_p3109_overflow_to_odd_is_the_neighbour_of_odd_code(name: str, expected: float) -> None:
+    fmt = named(name)
+    limit = expected or fmt.max
+    assert exact.operation("round", (1e9,), fmt, "to_odd") == limit
+    assert int(encode(limit, fmt)) % 2 == 1 or not fmt.has_infinity
+
+
 def test_one_bit_significands() -> None:
-    fmt = named("p3109_k6p1se")
+    by_code = named("p3109_k6p1se")
+    fmt = dataclasses.replace(by_code, parity="significand")
+    powers = [2.0**k for k in range(-5, 5)]
+    for k, x in enumerate(powers):
+        odd = int(encode(x, by_code)) % 2 == 1
+        assert odd == ((k + int(encode(powers[0], by_code))) % 2 == 1)
+        assert exact.operation("round", (1.5 * x,), by_code, "nearest_even") == (2 * x if odd else x)
+        assert exact.operation("round", (1.2 * x,), by_code, "to_odd") == (x if odd else 2 * x)
+        for mode in ("nearest_away", "toward_zero", "up", "down"):
+            assert same(*(exact.operation("round", (1.5 * x,), f, mode) for f in (fmt, by_code)))
     for mode, expected in {"nearest_even": 2, "nearest_away": 2, "toward_zero": 1, "to_odd": 1, "up": 2}.items():
         assert [exact.operation("round", (1.5 * x,), fmt, mode) / x for x in (0.5, 1.0, 2.0)] == [expected] * 3
 
@@ -182,8 +268,8 @@ class Neighbours:
 
     def __init__(self, fmt: Format) -> None:
         self.fmt = fmt
-        values = decode(np.arange(1 << (fmt.bits - 1)), fmt)
-        values = sorted(Fraction(x) for x in set(values[np.isfinite(values)].tolist()))
+        values = decode(np.arange(1 << (fmt.bits - fmt.signed)), fmt)
+        values = sorted(Fraction(x) for x in {0.0, *values[np.isfinite(values)].tolist()})
         step = values[-1] - values[-2]
         while values[-1] < max(64, 2 * Fraction(fmt.max)):  # the grid goes on beyond the largest value
             if (values[-1] / step).numerator.bit_length() > fmt.precision:
@@ -199,19 +285,26 @@ class Neighbours:
             result = low
         else:
             high = self.values[i + 1]
-            significand = low / (high - low)
+            # Codes count values from 0, or from the first one where there is no zero.
+            odd = i - (not fmt.has_zero) if fmt.parity == "code" else low / (high - low)
             nearer = 2 * magnitude - low - high
             up = {
-                "nearest_even": nearer > 0 or (nearer == 0 and significand % 2 == 1),
+                "nearest_even": nearer > 0 or (nearer == 0 and odd % 2 == 1),
                 "nearest_away": nearer >= 0,
                 "toward_zero": False,
                 "up": x > 0,
                 "down": x < 0,
-                "to_odd": significand % 2 == 0,
+                "to_odd": odd % 2 == 0,
             }[mode]
             result = high if up else low
+        if result == 0 and not fmt.has_zero:
+            return fmt.smallest_normal
+        if result > 0 > x and not fmt.signed:
+            clamped = fmt.overflow in ("saturate", "saturate_all") or mode in ("toward_zero", "up")
+            return float(self.values[not fmt.has_zero]) if clamped else NAN
         if result > Fraction(fmt.max):
-            inward = mode in ("toward_zero", "to_odd") or (mode == "up" and x < 0) or (mode == "down" and x > 0)
+            inward = mode == "toward_zero" or (mode == "up" and x < 0) or (mode == "down" and x > 0)
+            inward = inward or (mode == "to_odd" and fmt.odd_overflow == "largest")
             policy = {"infinity": INF, "nan": NAN}.get(fmt.overflow, fmt.max)
             value = fmt.max if inward else policy
         else:
@@ -222,6 +315,11 @@ class Neighbours:
 
 NEIGHBOURS = [
     Neighbours(f) for f in (*variants(3, 2), *variants(2, 3), named("p3109_k6p1se"), Format(3, 2, subnormals=False))
+]
+NEIGHBOURS += [Neighbours(f) for f in (*unsigned_variants(3, 1), *map(named, ("p3109_k5p1ue", "p3109_k6p3uf")))]
+NEIGHBOURS += [
+    Neighbours(Format(3, 0, specials="nan_only", signed=False, overflow=overflow, parity=parity))
+    for overflow, parity in (("nan", "significand"), ("saturate", "code"))
 ]
 
 

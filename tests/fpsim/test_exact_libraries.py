@@ -12,9 +12,20 @@ NaN -> a format without NaN            ml_dtypes: zero of the other sign;  a NaN
                                        gfloat: ValueError                  ``encode`` raises ValueError
 just below a tie, nearest away         gfloat: up, as it adds 1/2 in       the nearer value
                                        binary64
-tie between two values, p = 1          gfloat: parity of the code,         parity of the significand, as MPFR: away
-                                       alternating with the exponent       from zero
+tie between two values, p = 1          gfloat, P3109: parity of the code,  the field ``parity``: "code" in the named
+                                       alternating with the exponent;      P3109 formats, else "significand"
+                                       MPFR, ml_dtypes, torch: away
 overflow in finite P3109 formats       gfloat: NaN                         largest finite value (P3109 v4.0, SatNone)
+overflow to odd                        SoftFloat: largest finite value;    the field ``odd_overflow``; gfloat has no
+                                       P3109: infinity, signed extended    such mode
+0 -> e8m0, which has no zero           ml_dtypes: NaN; gfloat: 0;          smallest value, 2^-127: what is rounded to 0
+                                       torch: smallest value               goes there, and 0 with it
+-1 -> e8m0, which has no sign          torch: 1; gfloat: -1                NaN (as ml_dtypes)
+-2^-140 -> e8m0                        ml_dtypes: NaN                      smallest value: rounded first (as torch)
+1.2 * 2^-127 -> e8m0                   ml_dtypes, torch: 2^-126            2^-127, the nearer one
+1.5 * 2^-127 -> e8m0, below 2^-127     gfloat: no value of the format      as above
+-1 -> an unsigned format               gfloat: -1, no value of it          NaN; 0 toward zero and up and if saturating
+                                                                           (P3109 section 4.7.5)
 code of the quiet NaN of float8_e5m2   torch: 0x7f                         0x7e, top fraction bit only (as ml_dtypes)
 sign of a NaN                          ml_dtypes, torch: kept              one NaN, sign 0
 =====================================  ==================================  ==========================================
@@ -24,6 +35,7 @@ Each row is asserted below, so that a library that changes is noticed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -33,7 +45,7 @@ import numpy as np
 import pytest
 import torch
 from gfloat.types import RoundMode
-from oracles import GFLOAT, MODES, assert_same, gfloat_info, interesting, variants
+from oracles import GFLOAT, MODES, assert_same, bits, gfloat_info, interesting, unsigned_variants, variants
 
 from fpsim import exact
 from fpsim.codes import decode, encode
@@ -53,6 +65,7 @@ ML_DTYPES = {
     "float6_e3m2fn": ml_dtypes.float6_e3m2fn,
     "float4_e2m1fn": ml_dtypes.float4_e2m1fn,
     "bfloat16": ml_dtypes.bfloat16,
+    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
 }
 TORCH = {
     "float8_e4m3fn": torch.float8_e4m3fn,
@@ -60,6 +73,7 @@ TORCH = {
     "float8_e4m3fnuz": torch.float8_e4m3fnuz,
     "float8_e5m2fnuz": torch.float8_e5m2fnuz,
     "bfloat16": torch.bfloat16,
+    "float8_e8m0fnu": torch.float8_e8m0fnu,
     "binary16": torch.float16,
 }
 # What torch calls float8_e4m3fn saturates.
@@ -70,7 +84,7 @@ TORCH_FORMATS = {name: named(name) for name in TORCH} | {
 
 def borders(fmt: Format, dtype: Any, limit: int = 300) -> np.ndarray:
     """Values of the format, midpoints, the neighbours of both in ``dtype``, and numbers of all sizes."""
-    half = 1 << (fmt.bits - 1)
+    half = 1 << (fmt.bits - fmt.signed)
     values = np.unique(decode(np.arange(0, half, max(1, half // limit)), fmt))
     values = values[np.isfinite(values)]
     step = math.ldexp(fmt.eps, fmt.emax)
@@ -84,7 +98,14 @@ def borders(fmt: Format, dtype: Any, limit: int = 300) -> np.ndarray:
     spread = rng.standard_normal(500) * np.exp2(rng.uniform(fmt.emin - fmt.mantissa_bits - 2, fmt.emax + 2, 500))
     with np.errstate(over="ignore", invalid="ignore"):
         points = np.concatenate([points, spread.astype(dtype), np.array([1e30, 1e-30, np.inf, np.nan], dtype)])
-    return np.concatenate([points, -points])
+    if fmt.signed:
+        return np.concatenate([points, -points])
+    # See the table for what is left out: negative numbers, and in e8m0 what lies beside the smallest value.
+    positive = points[~(points <= 0)]
+    least = fmt.smallest_normal
+    return (
+        positive if fmt.has_zero else positive[~(positive < least) & ~((positive > least) & (positive < 1.5 * least))]
+    )
 
 
 def rounded(points: np.ndarray, fmt: Format, mode: Any = "nearest_even", word: int = 0) -> list[float]:
@@ -145,6 +166,9 @@ def test_numpy_arithmetic(name: str, dtype: Any, kind: str) -> None:
 GFLOAT_FORMATS = [f for widths in ((2, 1), (3, 2), (4, 3), (5, 2)) for f in variants(*widths)] + [
     named(name) for name in ("bfloat16", "binary16", "binary32", "e8m10", "p3109_k8p7se", "p3109_k8p3sf")
 ]
+GFLOAT_FORMATS += [f for widths in ((2, 1), (4, 3)) for f in unsigned_variants(*widths)]
+GFLOAT_FORMATS += [named(f"p3109_k{k}p{p}{s}") for k, p in ((8, 1), (6, 2)) for s in ("se", "sf", "ue", "uf")]
+GFLOAT_FORMATS += [named("p3109_k8p8ue"), dataclasses.replace(named("float8_e8m0fnu"), parity="code")]
 
 
 @pytest.mark.parametrize("fmt", GFLOAT_FORMATS, ids=lambda f: f.name)
@@ -162,19 +186,21 @@ def test_gfloat_rounding(fmt: Format) -> None:
         assert_same(rounded(given, fmt, mode), expected, given.tolist(), mode)
 
 
-@pytest.mark.parametrize("bits", [1, 3, 8, 16])
+@pytest.mark.parametrize("count", [1, 3, 8, 16])
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "p3109_k8p4se", "bfloat16"])
-def test_gfloat_stochastic_fastest_is_variant_a(name: str, bits: int) -> None:
+def test_gfloat_stochastic_fastest_is_variant_a(name: str, count: int) -> None:
     fmt = named(name)
     points = borders(fmt, np.float64, 40)[::3]
-    for word in sorted({0, 1, (1 << bits) // 2, (1 << bits) - 1}):
+    for word in sorted({0, 1, (1 << count) // 2, (1 << count) - 1}):
         expected = [
             float(
-                gfloat.round_float(gfloat_info(fmt), float(x), RoundMode.StochasticFastest, srbits=word, srnumbits=bits)
+                gfloat.round_float(
+                    gfloat_info(fmt), float(x), RoundMode.StochasticFastest, srbits=word, srnumbits=count
+                )
             )
             for x in points
         ]
-        assert_same(rounded(points, fmt, Stochastic(bits), word), expected, points.tolist(), (bits, word))
+        assert_same(rounded(points, fmt, Stochastic(count), word), expected, points.tolist(), (count, word))
 
 
 # The table of disagreements, row by row.
@@ -238,9 +264,55 @@ def test_ties_of_one_bit_significands() -> None:
     powers = [2.0**k for k in range(-4, 4)]
     theirs = [gfloat.round_float(info, 1.5 * x) / x for x in powers]
     assert theirs in ([1, 2] * 4, [2, 1] * 4)
-    assert [exact.operation("round", (1.5 * x,), fmt, "nearest_even") / x for x in powers] == [2] * 8
+    assert [exact.operation("round", (1.5 * x,), fmt, "nearest_even") / x for x in powers] == theirs
+    by_significand = dataclasses.replace(fmt, parity="significand")
+    assert [exact.operation("round", (1.5 * x,), by_significand, "nearest_even") / x for x in powers] == [2] * 8
+    for e8m0 in (ml_dtypes.float8_e8m0fnu, None):
+        given = np.array([1.5 * x for x in powers], np.float32)
+        there = (
+            given.astype(e8m0).astype(float)
+            if e8m0
+            else torch.from_numpy(given).to(torch.float8_e8m0fnu).double().numpy()
+        )
+        assert (there / powers).tolist() == [2] * 8
     below = fmt.smallest_subnormal / 2  # the tie with zero goes to zero
     assert exact.operation("round", (below,), fmt, "nearest_even") == gfloat.round_float(info, below) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("x", "ours", "in_ml_dtypes", "in_torch", "in_gfloat"),
+    [
+        (0.0, 2.0**-127, math.nan, 2.0**-127, 0.0),
+        (-0.0, 2.0**-127, math.nan, 2.0**-127, 0.0),
+        (-1.0, math.nan, math.nan, 1.0, -1.0),
+        (-(2.0**-140), 2.0**-127, math.nan, 2.0**-127, -(2.0**-140)),
+        (2.0**-140, 2.0**-127, 2.0**-127, 2.0**-127, 2.0**-140),
+        (1.25 * 2.0**-127, 2.0**-127, 2.0**-126, 2.0**-126, 2.0**-127),
+        (1.5 * 2.0**-127, 2.0**-126, 2.0**-126, 2.0**-126, 2.0**-127),
+        (1.5 * 2.0**127, math.nan, math.nan, math.nan, 2.0**127),
+        (math.inf, math.nan, math.nan, math.nan, math.nan),
+    ],
+)
+def test_the_edges_of_e8m0(x: float, ours: float, in_ml_dtypes: float, in_torch: float, in_gfloat: float) -> None:
+    fmt = named("float8_e8m0fnu")
+    with np.errstate(invalid="ignore", over="ignore"):
+        theirs = [
+            float(np.float32(x).astype(ml_dtypes.float8_e8m0fnu)),
+            torch.tensor(x).to(torch.float8_e8m0fnu).double().item(),
+            float(gfloat.round_float(gfloat_info(fmt), x)),
+        ]
+    assert (
+        bits([exact.operation("round", (x,), fmt, "nearest_even"), *theirs]).tolist()
+        == bits([ours, in_ml_dtypes, in_torch, in_gfloat]).tolist()
+    )
+
+
+def test_negative_numbers_and_unsigned_formats() -> None:
+    fmt = named("p3109_k6p3ue")
+    assert gfloat.round_float(gfloat_info(fmt), -1.0) == -1.0
+    assert math.isnan(exact.operation("round", (-1.0,), fmt, "nearest_even"))
+    with pytest.raises(ValueError, match=r"-1\.0 at index 0"):
+        encode([-1.0], fmt)
 
 
 def test_overflow_of_finite_p3109_formats() -> None:

@@ -17,6 +17,7 @@ from fpsim.precision import Precision
 from fpsim.program import Operation
 from fpsim.random_bits import Key, program_draw
 from fpsim.rounding import Stochastic
+from fpsim.run import run as run_program
 from fpsim.tracing import absolute, fma, maximum, minimum, slot, sqrt, step, total
 
 
@@ -223,6 +224,20 @@ def test_exact_kinds_and_sums() -> None:
     assert np.isnan(flat["total"]).all()
     assert bits(flat["l"]).tolist() == bits(flat["largest"]).tolist()
     assert flat["w"].tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize("device", ["cpu", "exact"])
+def test_the_negative_of_nan_is_the_one_nan(device: str) -> None:
+    @step
+    def turned(w: Any, a: Any) -> Any:
+        negative = -(a / a)
+        return {"w": w, "n": negative, "p": absolute(negative)}
+
+    result = run(
+        turned, {"w": np.ones(2)}, {"a": [0.0, 2.0]}, Precision.uniform("e5m2"), device=device, record=["n", "p"]
+    )
+    assert bits(result.records["n"].ravel()).tolist() == bits([math.nan, -1.0]).tolist()
+    assert bits(result.records["p"].ravel()).tolist() == bits([math.nan, 1.0]).tolist()
 
 
 def test_a_sum_is_sequential_and_rounds_every_addition() -> None:

@@ -21,15 +21,29 @@ def test_names() -> None:
         assert named(alias) == NAMED[name]
 
 
+P3109 = [(k, p) for k in range(3, 13) for p in range(1, k + 1)]
+
+
 @pytest.mark.parametrize("domain", ["e", "f"])
-@pytest.mark.parametrize(("width", "precision"), [(k, p) for k in range(3, 12) for p in range(1, k) if k - p <= 10])
-def test_p3109_families_against_gfloat(width: int, precision: int, domain: str) -> None:
-    fmt = named(f"p3109_k{width}p{precision}s{domain}")
-    info = format_info_p3109(width, precision, Signedness.Signed, Domain.Extended if domain == "e" else Domain.Finite)
-    assert (fmt.bits, fmt.precision, fmt.bias) == (info.k, info.precision, info.bias)
+@pytest.mark.parametrize("sign", ["s", "u"])
+@pytest.mark.parametrize(("width", "precision"), P3109)
+def test_p3109_families_against_gfloat(width: int, precision: int, sign: str, domain: str) -> None:
+    name = f"p3109_k{width}p{precision}{sign}{domain}"
+    if precision > width - (sign == "s") or width - precision + (sign == "u") > 11:
+        with pytest.raises(ValueError, match=rf"'{name}': (.*precision in 1\.\.width|exponent_bits=12 is outside)"):
+            named(name)
+        return
+    fmt = named(name)
+    signedness = Signedness.Signed if sign == "s" else Signedness.Unsigned
+    info = format_info_p3109(width, precision, signedness, Domain.Extended if domain == "e" else Domain.Finite)
+    assert (fmt.bits, fmt.precision, fmt.bias, fmt.signed) == (info.k, info.precision, info.bias, info.is_signed)
     assert fmt.has_infinity == (info.num_posinfs == 1)
     assert fmt.max == gfloat.decode_float(info, info.code_of_max).fval
-    assert fmt.smallest_subnormal == (gfloat.decode_float(info, 1).fval)
+    assert fmt.lowest == gfloat.decode_float(info, info.code_of_min).fval
+    assert fmt.largest_code == info.code_of_max
+    assert fmt.smallest_subnormal == gfloat.decode_float(info, 1).fval
+    assert fmt.parity == ("code" if precision == 1 else "significand")
+    assert fmt.odd_overflow == ("overflow" if sign + domain == "se" else "largest")
 
 
 @pytest.mark.parametrize(
@@ -39,9 +53,14 @@ def test_p3109_families_against_gfloat(width: int, precision: int, domain: str) 
         ("qqqqqq", r"format 'qqqqqq' is unknown; known: binary16.*eXmY"),
         ("e4m60", r"mantissa_bits=60 is outside 1\.\.52"),
         ("e12m3", r"exponent_bits=12 is outside 2\.\.11"),
-        ("e1m3", r"exponent_bits=1 is outside 2\.\.11"),
+        ("e1m3", r"format 'e1m3': exponent_bits=1 is outside 2\.\.11"),
+        ("p3109_k15p3se", r"format 'p3109_k15p3se': exponent_bits=12 is outside 1\.\.11"),
+        ("e\N{ARABIC-INDIC DIGIT THREE}m2", "is unknown"),
         ("p3109_k8p8se", r"width in 3\.\.15 and a precision in 1\.\.width-1"),
         ("p3109_k16p4se", r"width in 3\.\.15"),
+        ("p3109_k8p9ue", r"width in 3\.\.15 and a precision in 1\.\.width$"),
+        ("p3109_k8p4us", r"is unknown; .*p3109_kKpPse \(or sf, ue, uf\)"),
+        ("float8_e8m0", "did you mean float8_e8m0fnu"),
         ("E4M3", "is unknown"),
         ("", "is unknown"),
     ],

@@ -39,8 +39,9 @@ def test_bad_numbers_of_bits_raise(bits: object) -> None:
 
 
 def test_bad_variants_raise() -> None:
-    with pytest.raises(ValueError, match="variant='D'; admissible"):
-        Stochastic(8, variant="D")
+    for variant in ("D", ["A"], None):
+        with pytest.raises(ValueError, match=r"variant=.*; admissible: 'A', 'B', 'C'"):
+            Stochastic(8, variant=variant)  # type: ignore[arg-type]
 
 
 def test_numpy_integers_count_random_bits() -> None:

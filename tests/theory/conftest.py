@@ -39,7 +39,9 @@ def rounded(x: np.ndarray, fmt: Format, mode: Rounding, draw: np.random.Generato
         magnitude = np.abs(scaled)
         whole = np.floor(magnitude)
         words = draw.integers(0, 1 << mode.bits, size=x.shape)
-        away = np.floor((magnitude - whole) * (1 << mode.bits)) + words >= 1 << mode.bits
+        share = (magnitude - whole) * (1 << mode.bits)
+        chosen = {"A": np.floor(share), "B": np.floor(share + 0.5), "C": np.rint(share)}[mode.variant]
+        away = chosen + words >= 1 << mode.bits
         return np.copysign((whole + away) * quantum, x)
     rule = {"nearest_even": np.rint, "toward_zero": np.trunc, "up": np.ceil, "down": np.floor}[mode]
     return rule(scaled) * quantum

@@ -269,7 +269,11 @@ def test_reasons(machine: Any) -> None:
 
     stochastic = Precision.uniform("bfloat16", "stochastic")
     assert bound(stochastic).applicable
-    assert "stochastic rounding: w.sub" in bound(stochastic.replace({"w.sub": ("bfloat16", "nearest_even")})).reason
+    nearest = bound(stochastic.replace({"w.sub": ("bfloat16", "nearest_even")})).reason
+    assert "stochastic rounding, variant A: w.sub: nearest_even" in nearest
+    for variant in "BC":  # their bias may point away from zero, and the proof needs one toward zero
+        refused = bound(stochastic.replace({"w.sub": ("bfloat16", Stochastic(16, variant))})).reason
+        assert f"stochastic rounding, variant A: w.sub: stochastic16{variant}" in refused
     assert "noise" in bound(stochastic, noise="gaussian").reason
     assert "lr kappa" in bound(stochastic, lr=2.5).reason
     assert "box" in bound(stochastic, box=0.5).reason

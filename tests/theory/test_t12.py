@@ -253,6 +253,8 @@ def test_reasons(machine: Any) -> None:
     assert bound(Format(8, 3), beta2=0.999).applicable  # stored beta2 = 1: v only grows, and the theorem allows it
     assert "underflow" in bound(Format(5, 10), eps=1e-3).reason
     assert "nearest" in bound(wide, "up").reason
+    for variant in "BC":
+        assert "stochastic, variant A: v.decay: stochastic16" + variant in bound(wide, Stochastic(16, variant)).reason
     still = train(machine, wide, "nearest_even", steps=20)
     nothing = {**still.scalars, "scalar.one_minus_beta2": 0.0}
     assert "1 - beta2 > 0" in THEOREM.evaluate(changed(still, scalars=nothing)).reason

@@ -17,7 +17,7 @@ from fpsim.number_format import Format
 from fpsim.rounding import Rounding, Stochastic, is_nearest
 from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
 from theory.enclosure import Ball, evaluate
-from theory.rounding_model import low_high
+from theory.rounding_model import low_high, shrinks
 
 z = sp.Symbol("z", positive=True)  # relative gap
 t = sp.Symbol("t", nonnegative=True)  # place of x in its gap
@@ -183,25 +183,28 @@ class RoundingMoments:
 
 @functools.cache
 def moments(fmt: Format, rounding: Rounding) -> RoundingMoments:
-    """The numbers of a slot that rounds to nearest or stochastically.
+    """The numbers of a slot that rounds to nearest or stochastically, variant A.
 
     Raises
     ------
     ValueError
-        Another rounding mode: its error has neither zero mean nor half a gap as its bound.
+        Another rounding mode: its error has neither zero mean nor half a gap as its bound. Variants B and C: their mean
+        may lie beyond x, and the lemmas above hold for means at most x.
     """
     least, most = low_high(fmt, rounding)
     relative_gap = 2 * sp.Rational(1, 2**fmt.precision)
     if is_nearest(rounding):
         mean = (least, most, most**2, 1 / most, 1 / least, 1 / least**2, -sp.log(least))
         short = sp.Integer(0)
-    elif isinstance(rounding, Stochastic):
+    elif isinstance(rounding, Stochastic) and shrinks(rounding):
         short = sp.Rational(1, 2**rounding.bits)
         excess, second = (x.subs({z: relative_gap, b: short}) for x in (INVERSE_EXCESS, 1 + z**2 / 4))
         reciprocal = (1 + excess) ** 2 + relative_gap**2 / 4
         mean = (1 - short * relative_gap, 1, second, 1, 1 + excess, reciprocal, excess)
     else:
-        raise ValueError(f"rounding={rounding!r}; admissible: nearest_even, nearest_away, Stochastic(...)")
+        raise ValueError(
+            f"rounding={rounding!r}; admissible: nearest_even, nearest_away, Stochastic(bits, variant='A')"
+        )
     return RoundingMoments(*(_number(x) for x in (*mean, least, most, relative_gap, short)))
 
 

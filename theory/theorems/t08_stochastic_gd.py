@@ -4,8 +4,8 @@ Model. w' = fl(w - a), a = fl(lr ghat) with the stored lr; all roundings n-bit s
 gradient is the true one times a factor (computed in the machine; its mean is read off the program) or has an absolute
 error of at most e_i (computed in binary64, then stored in slot g).
 
-Hypotheses. Stochastic rounding in update.scale, w.sub, w and a stored g; the sum computed in the format of w; no
-noise; no overflow; w in the box where L holds; rho > lr kappa L_i / 2.
+Hypotheses. Stochastic rounding, variant A, in update.scale, w.sub, w and a stored g; the sum computed in the format of
+w; no noise; no overflow; w in the box where L holds; rho > lr kappa L_i / 2.
 
 Statement. With rho, mu, kappa bounds of the mean, the mean size and the mean square of a / (lr |grad|), b = 2^-n,
 Delta_i the largest gap visited, and any lambda in [0, 1], averages over window and seeds satisfy sum (A_i g_i^2 - B_i
@@ -41,10 +41,10 @@ import numpy as np
 import sympy as sp
 from flint import arb
 
-from fpsim.rounding import Stochastic
 from theory.composition import NoEnclosure
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
+from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
 from theory.theorems._gradient_mean import GradientMean, gradient_mean
@@ -213,12 +213,12 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     if not plain:
         return (Hypothesis("w <- w - lr g is the only update", False, window.optimizer),)
     rounded = ("update.scale", "w.sub", "w") + (() if window.gradient_inside else ("g",))
-    other = [s for s in rounded if not isinstance(slots[s][1], Stochastic)]
+    other = [f"{s}: {slots[s][1]}" for s in rounded if not shrinks(slots[s][1])]
     lr = window.scalars.get("scalar.lr", math.nan)
     widest = float(np.max(window.max_abs["w"]))
     return (
         Hypothesis("w <- w - lr g is the only update", True),
-        Hypothesis("stochastic rounding", not other, ", ".join(other)),
+        Hypothesis("stochastic rounding, variant A", not other, ", ".join(other)),
         Hypothesis("w is stored in the format of w.sub", slots["w"][0].holds(slots["w.sub"][0])),
         Hypothesis("no noise", window.noise == "none", window.noise),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, f"stored lr = {lr}"),
@@ -271,7 +271,10 @@ def _curvatures(window: Window) -> tuple[list[Ball], list[Ball]]:
 
 
 def _quantum(window: Window, slot: str) -> Ball:
-    """Smallest spacing of the slot's format if results underflowed there, else 0: then no result was that small."""
+    """Smallest spacing of the slot's format if results underflowed there, else 0: no inexact result was that small.
+
+    Formats that flush lose more than that to an underflow; ``not_flushed`` is a hypothesis.
+    """
     return ball(window.slots[slot][0].smallest_subnormal if window.underflow.get(slot, 1) else 0.0)
 
 

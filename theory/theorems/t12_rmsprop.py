@@ -1,9 +1,9 @@
 """T12: the floor of RMSprop with stochastic gradients, every operation rounded.
 
 Model. v' = fl(fl(B v) + fl(c fl(g^2))), w' = fl(w - fl(lr fl(g / fl(fl(sqrt v') + eps)))) with the stored B =
-fl(beta2), c = fl(1 - beta2), eps and lr; to nearest or n-bit stochastic, slot by slot. y is the gradient with its
-noise before the last rounding: its mean is grad times a factor >= rho (computed in the machine) or grad up to e_i
-(computed in binary64).
+fl(beta2), c = fl(1 - beta2), eps and lr; to nearest or n-bit stochastic (variant A), slot by slot. y is the gradient
+with its noise before the last rounding: its mean is grad times a factor >= rho (computed in the machine) or grad up
+to e_i (computed in binary64).
 
 Notation of one coordinate, extremes measured on the window over all seeds: x = B v + c y^2, D = sqrt(x) + eps,
 D0 = sqrt(B v) + eps, p = c y^2/x; v in [v_min, v_max], R >= |y|, Rbar >= |grad|, Delta the largest gap of w.
@@ -43,9 +43,10 @@ import numpy as np
 import sympy as sp
 from flint import arb
 
-from fpsim.rounding import Stochastic, is_nearest
+from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
+from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
@@ -231,7 +232,8 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     if differing or program.state != ("w", "v"):
         return (Hypothesis("the operations are those of RMSprop", False, ", ".join(differing) or window.optimizer),)
     rounded = [*_DAG, "w", "v", "g", *(("noise",) if "noise" in slots else ())]
-    other = [s for s in rounded if s in slots and not (is_nearest(slots[s][1]) or isinstance(slots[s][1], Stochastic))]
+    modes = {s: slots[s][1] for s in rounded if s in slots}
+    other = [f"{s}: {mode}" for s, mode in modes.items() if not (is_nearest(mode) or shrinks(mode))]
     kept, injection, eps, lr = (
         window.scalars.get(f"scalar.{name}", math.nan) for name in ("beta2", "one_minus_beta2", "eps", "lr")
     )
@@ -240,7 +242,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     finite = all(np.all(np.isfinite(x)) for x in (window.squared_gradient, window.max_abs["g"], window.max_abs["v"]))
     return (
         Hypothesis("the operations are those of RMSprop", True),
-        Hypothesis("round to nearest or stochastic", not other, ", ".join(other)),
+        Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
         Hypothesis("w is stored in the format of w.sub", slots["w"][0].holds(slots["w.sub"][0])),
         Hypothesis("0 < stored beta2 <= 1", 0 < kept <= 1, f"stored beta2 = {kept:g}"),
         Hypothesis("stored 1 - beta2 > 0", injection > 0, f"stored 1 - beta2 = {injection:g}"),
