@@ -78,6 +78,7 @@ class Trajectory:
             self.key,
             np.tile(self.runs, self.blocks),
             track=tracked,
+            events=("underflow", "overflow", "invalid", "divide_by_zero"),
         )
         start = problem.start(self.key, self.runs)
         state = {name: np.zeros_like(start) for name in self.program.state} | {"w": start}

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fpsim.cpu import codes, execute
-from fpsim.cpu.lower import Draws, Formats, Place, Step, plan_of, rows_of
+from fpsim.cpu import flat
 from fpsim.cpu.tiers import Range
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
 from fpsim.random_bits import Key, check_key
-from fpsim.rounding import Rounding, Stochastic, parse, random_bits
+from fpsim.rounding import Rounding, Stochastic, parse
 
 Operands: TypeAlias = Format | str | Sequence[Format | str | None] | None
 
-_CHUNK = 1 << 15  # elements; a multiple of the 512 that share random words
 _DTYPES = {"float16": "binary16", "bfloat16": "bfloat16", "float32": "binary32", "float64": "binary64"}
 
 
@@ -33,25 +33,39 @@ def apply(
     out: Any,
     dtype: Any,
 ) -> Any:
+    if dtype is None and (key is None or type(key) is Key):
+        done = flat.again(kind, inputs, fmt, rounding, key, operands, check, out)
+        if done is not None:
+            return done
+    named = (fmt, rounding, operands)
     fmt, rounding = named_format(fmt), parse(rounding)
     check_key(key)
     if isinstance(rounding, Stochastic) and key is None:
         raise ValueError(f"key=None: rounding {rounding} needs a Key")
-    if any(_is_torch(x) for x in (*inputs, out)):
+    if "torch" in sys.modules and any(_is_torch(x) for x in (*inputs, out)):
         return _apply_torch(kind, inputs, fmt, rounding, key, operands, check, out, dtype)
     arrays = [np.asarray(x) for x in inputs]
     names = [_dtype_name(x, array) for x, array in zip(inputs, arrays, strict=True)]
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(array.shape for array in arrays))
     target = _target(names, fmt, out, dtype)
     if out is not None:
         _check_out(out, shape, [array for array in arrays if array.shape != () or array is out])
     declared = _declared(operands, len(arrays))
-    ranges = [_range(*given) for given in zip(arrays, names, declared, strict=True)]
     if check:
         _check_declared(arrays, declared)
-    direct = out is not None and out.flags.c_contiguous
+    direct = out is not None and out.flags.carray
     result = out if direct else np.empty(shape, dtype=target)
-    _in_chunks(kind, arrays, ranges, fmt, rounding, key, shape, result.reshape(-1))
+    # The values of a scalar may prove a cheaper tier; finding them out costs more than a short array.
+    scalars = result.size >= flat.SCALARS
+    given = zip(arrays, names, declared, strict=True)
+    ranges = tuple(_range(*one, scalars) for one in given) if kind in flat.RANGED else ()
+    flat.perform(kind, arrays, ranges, fmt, rounding, key, shape, result)
+    if (
+        dtype is None
+        and type(result) is np.ndarray
+        and (operands is None or isinstance(operands, (Format, str, tuple)))
+    ):
+        flat.remember(kind, inputs, named, fmt, rounding, ranges, declared, result)
     if out is None:
         return result[()]
     if not direct:
@@ -59,80 +73,35 @@ def apply(
     return out
 
 
-def _in_chunks(
-    kind: str,
-    arrays: Sequence[npt.NDArray[Any]],
-    ranges: Sequence[Range],
-    fmt: Format,
-    rounding: Rounding,
-    key: Key | None,
-    shape: tuple[int, ...],
-    result: npt.NDArray[Any],
-) -> None:
-    """The machine with a program of one operation, over chunks that stay in the second-level cache.
-
-    A float64 result is written, and a float64 operand of ``round`` read, strip by strip; other operands and results
-    pass through registers of a whole chunk, which converts their dtype.
-    """
-    length = min(_CHUNK, -(-result.size // execute.STRIP) * execute.STRIP)
-    registers = np.empty(4 * length)
-    flat: list[npt.NDArray[Any] | None] = []
-    places: list[Place] = []
-    for i, array in enumerate(arrays):
-        alone = array.size == 1
-        places.append((i * length, 0, 0 if alone else 1))
-        flat.append(None if alone else np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1))
-        if alone:
-            registers[i * length : i * length + execute.STRIP] = _values(array).reshape(())
-    bits = random_bits(rounding)
-    draws = Draws((9 if bits <= 16 else 8,) if bits else (), {"": (0, 0, 16 if bits <= 16 else 0, 32 - bits)})
-    load = kind == "round" and flat[0] is not None and flat[0].dtype == np.float64
-    store = result.dtype == np.float64
-    destination: Place = (3 * length, 0, 0 if store else 1)
-    where = ((0, 0, 0), (1, 0, 0)) if load else tuple(places)
-    steps = [Step(codes.LOAD if load else codes.KINDS[kind], "", -1, destination, where)]
-    if store:
-        steps.append(Step(codes.RECORD, "", 0, (0, 0, 0), (destination,)))
-    formats = Formats()
-    table, plan = rows_of(steps, draws), plan_of(steps, [{"": formats.decide(kind, ranges, fmt, rounding)}])
-    integers, floats = formats.tables()
-    k0, k1 = (key.k0, key.k1) if key else (0, 0)
-    x, words = np.empty(execute.STRIP), np.empty(execute.STRIP, dtype=np.uint32)
-    groups = np.array(draws.groups, dtype=np.uint64)
-    counters, zeros = np.zeros(execute.STRIP, dtype=np.uint64), np.zeros(execute.STRIP, dtype=np.uint64)
-    nothing, events = np.empty(0), np.zeros((1, 0, 3), dtype=np.int64)
-    for start in range(0, result.size, _CHUNK):
-        n = min(_CHUNK, result.size - start)
-        part = result[start : start + n]
-        for i, values in enumerate(flat):
-            if values is not None and not load:
-                registers[i * length : i * length + n] = _values(values[start : start + n])
-        given = flat[0][start : start + n] if load and flat[0] is not None else nothing
-        execute.execute(
-            registers, x, words, table, plan, integers, floats, np.empty((1, 0, 1, 1)), 0, given,
-            part if store else nothing, events, groups, counters, zeros, np.uint64(k0), np.uint64(k1), 1, n, 1,
-            execute.STRIP, np.uint64(0), 0, 1, 1, start,
-        )  # fmt: skip
-        if not store:
-            part[:] = registers[3 * length : 3 * length + n]
-
-
 def _values(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """As float64, exactly."""
+    if array.dtype == np.float64:
+        return array
     with np.errstate(invalid="ignore"):  # a signalling NaN
         return array.astype(np.float64, copy=False)
 
 
 def _dtype_name(given: Any, array: npt.NDArray[Any]) -> str:
-    if array.dtype.name in _DTYPES and not isinstance(given, (bool, int, float)):
-        return array.dtype.name
+    """The name of the floating dtype that an operand counts as."""
+    if type(given) is float:
+        return "float64"
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError("a masked array: there is no rule for its mask; admissible: a plain array, such as x.filled(0)")
+    name = _name_of(array.dtype)
+    if name in _DTYPES and not isinstance(given, (bool, int)):
+        return name
     if array.dtype.kind in "iub" and array.size:
-        largest = max(abs(int(array.min())), abs(int(array.max())))
+        largest = abs(given) if isinstance(given, int) else max(abs(int(array.min())), abs(int(array.max())))
         if array.dtype.itemsize == 8 and largest > 1 << 53:
             raise ValueError(f"an integer operand reaches {largest}; admissible: magnitudes up to 2^53")
     elif array.dtype.kind not in "iubf" or array.dtype.itemsize > 8:
         raise ValueError(f"operand of dtype {array.dtype}; admissible: {', '.join(_DTYPES)}, integers")
     return "float64"
+
+
+@lru_cache(maxsize=64)
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 def _target(names: Sequence[str], fmt: Format, out: Any, dtype: Any) -> Any:
@@ -143,9 +112,14 @@ def _target(names: Sequence[str], fmt: Format, out: Any, dtype: Any) -> Any:
             raise ValueError(f"dtype={_dtype(dtype)} and out of dtype {out.dtype} differ")
         dtype = out.dtype
     explicit = dtype is not None
-    target = _dtype(dtype) if explicit else np.result_type(*names)
-    check_holds(target.name, fmt, explicit)
+    target = _dtype(dtype) if explicit else _common(*names)
+    check_holds(_name_of(target), fmt, explicit)
     return target
+
+
+@lru_cache(maxsize=256)
+def _common(*names: str) -> Any:
+    return np.result_type(*names)
 
 
 def _dtype(given: Any) -> Any:
@@ -159,10 +133,15 @@ def check_holds(name: str, fmt: Format, explicit: bool) -> None:
     """Raise ``ValueError`` unless the floating dtype holds every value of the format."""
     if name not in _DTYPES:
         raise ValueError(f"dtype={name}; admissible: {', '.join(_DTYPES)}")
-    if not named_format(_DTYPES[name]).holds(fmt):
+    if not _holds(name, fmt):
         wider = [d for d in _DTYPES if named_format(_DTYPES[d]).holds(fmt)]
         what = f"dtype={name}" if explicit else f"the inputs' common dtype {name}"
         raise ValueError(f"{what} cannot hold the format {fmt.name}; admissible: dtype={' or '.join(wider)}")
+
+
+@lru_cache(maxsize=1024)
+def _holds(name: str, fmt: Format) -> bool:
+    return named_format(_DTYPES[name]).holds(fmt)
 
 
 def _check_out(out: npt.NDArray[Any], shape: tuple[int, ...], arrays: Sequence[npt.NDArray[Any]]) -> None:
@@ -187,25 +166,20 @@ def _declared(operands: Operands, count: int) -> list[Format | None]:
     return [None if declared is None else named_format(declared) for declared in operands]
 
 
-def _range(array: npt.NDArray[Any], name: str, declared: Format | None) -> Range:
-    if array.size == 1:
+def _range(array: npt.NDArray[Any], name: str, declared: Format | None, scalars: bool) -> Range:
+    if scalars and array.size == 1:
         return Range.of_values(_values(array).reshape(1))
-    return Range.of_format(declared or named_format(_DTYPES[name]))
+    return _range_of(declared or named_format(_DTYPES[name]))
+
+
+_range_of = lru_cache(maxsize=1024)(Range.of_format)
 
 
 def _check_declared(arrays: Sequence[npt.NDArray[Any]], declared: Sequence[Format | None]) -> None:
     for i, (array, fmt) in enumerate(zip(arrays, declared, strict=True)):
-        if fmt is None:
-            continue
-        values = np.atleast_1d(_values(array))
-        rounded = np.empty(values.shape)
-        wide = Range.of_format(named_format("binary64"))
-        _in_chunks("round", [values], [wide], fmt, "nearest_even", None, values.shape, rounded.reshape(-1))
-        off = (rounded != values) & np.isfinite(values)  # infinities and NaN are exact in every kernel
-        if off.any():
-            raise ValueError(
-                f"operand {i} holds {float(values[off][0])!r}, which is not a number of its declared format {fmt.name}"
-            )
+        wrong = None if fmt is None else flat.off_grid(array, fmt)
+        if wrong is not None and fmt is not None:
+            raise ValueError(f"operand {i} holds {wrong!r}, which is not a number of its declared format {fmt.name}")
 
 
 def _is_torch(x: Any) -> bool:

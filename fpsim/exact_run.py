@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fpsim import exact
+from fpsim import events, exact
+from fpsim.events import Tally
 from fpsim.precision import Precision, Slot, scalar_values
 from fpsim.program import RUNNABLE, Operation, Program
 from fpsim.random_bits import Key, program_draw
@@ -29,6 +30,7 @@ def run(
     first_step: int = 0,
     runs: Sequence[int] = (0,),
     record: Sequence[str] = (),
+    tally: Tally | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Run ``steps`` steps of ``program`` for the given global run numbers.
 
@@ -37,6 +39,7 @@ def run(
     state : name -> ``[d]`` or ``[d, runs]``; rounded to the format of its slot before the first step
     inputs : name -> ``[d]``, ``[d, runs]`` (constant) or ``[steps, d, runs]`` (one for every step)
     record : names of arrays and operations whose value after every step is returned
+    tally : where events are counted (``fpsim.events``); setting up is not counted
 
     Returns
     -------
@@ -53,7 +56,7 @@ def run(
     States and constants are set up with nearest even where their slot's mode is stochastic. In a step, first the
     per-step inputs are rounded, then the operations run, then what is stored is rounded to the format of its array.
     """
-    reader = _Reader(program, precision, key, np.asarray(runs, dtype=np.uint64))
+    reader = _Reader(program, precision, key, np.asarray(runs, dtype=np.uint64), tally)
     for name in program.inputs:
         if name not in (state if name in program.state else inputs):
             where = "state" if name in program.state else "inputs"
@@ -86,7 +89,10 @@ def run(
             now[operation.slot] = reader.apply(operation, now)
         for array, value in program.outputs:
             stored = now[value]
-            values[array] = reader.rounded("round", array, [stored]) if array in reader.slots else stored
+            new = reader.rounded("round", array, [stored]) if array in reader.slots else stored
+            if tally and array in program.state:
+                reader.count_frozen(array, value, now, new)
+            values[array] = new
         for name, rows in records.items():
             rows.append(values[name] if name in values else now[name])
     final = {name: values[name] for name in program.state}
@@ -97,7 +103,15 @@ def run(
 class _Reader:
     """Elementwise application of the specification with the right format, mode and random bits."""
 
-    def __init__(self, program: Program, precision: Precision, key: Key | None, runs: npt.NDArray[np.uint64]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        precision: Precision,
+        key: Key | None,
+        runs: npt.NDArray[np.uint64],
+        tally: Tally | None,
+    ) -> None:
+        self.program, self.tally = program, tally
         self.slots: dict[str, Slot] = precision.resolve(program)
         self.numbers = {name: number for number, name in enumerate(program.slots)}
         self.key, self.runs, self.step = key, runs, 0
@@ -126,7 +140,7 @@ class _Reader:
         if operation.rounded:
             return self.rounded(operation.kind, operation.slot, operands)
         exactly: dict[str, Callable[..., float]] = {
-            "neg": lambda x: -x,
+            "neg": lambda x: x if math.isnan(x) else -x,  # the one NaN has no sign
             "abs": abs,
             "max": lambda a, b: _extreme(a, b, 1.0),
             "min": lambda a, b: _extreme(a, b, -1.0),
@@ -141,8 +155,25 @@ class _Reader:
         result = np.empty(shape)
         for index in np.ndindex(*shape):
             word = None if words is None else int(words[index])
-            result[index] = exact.operation(kind, [float(x[index]) for x in arrays], fmt, mode, word)
+            given = [float(x[index]) for x in arrays]
+            exactly = exact.value(kind, given)
+            result[index] = exact.round_value(exactly, fmt, mode, word)
+            if self.tally:
+                self.tally.add(slot, events.of(kind, given, exactly, float(result[index]), fmt, mode, word))
         return result
+
+    def count_frozen(self, array: str, value: str, now: Mapping[str, Array], new: Array) -> None:
+        """Compare what is stored in a state at the end of a step with what was there, ``now[array]``."""
+        assert self.tally is not None
+        producer = next((o for o in self.program.operations if o.slot == value), None)
+        kind, operands = "round", [now[value]]
+        if producer is not None and producer.rounded and producer.kind != "sum":
+            kind, operands = producer.kind, [now[name] for name in producer.operands]
+        spread = [np.broadcast_to(x, new.shape) for x in operands]
+        for index in np.ndindex(*new.shape):
+            exactly = exact.value(kind, [float(x[index]) for x in spread])
+            if array != value and events.is_frozen(float(now[array][index]), float(new[index]), exactly):
+                self.tally.add(array, ["frozen"])
 
     def _sum(self, slot: str, x: Array) -> Array:
         accumulated = x[:1]

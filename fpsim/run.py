@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpsim import exact_run
-from fpsim.cpu.machine import Machine
+from fpsim.events import Events, Tally
 from fpsim.precision import Precision, ScalarReport, scalar_report
 from fpsim.program import Program, hint
 from fpsim.random_bits import Key, check_key
@@ -40,12 +40,12 @@ class RunResult:
     """What a run left.
 
     state : name -> ``[d, runs]`` after the last step;  records : name -> ``[steps, d, runs]`` after each step
-    events : slot -> counts of underflow, overflow and invalid over all runs and steps (empty on the exact device)
+    events : counts of what happened in every slot over all runs and steps, or None if they were not asked for
     """
 
     state: dict[str, Array]
     records: dict[str, Array]
-    events: dict[str, dict[str, int]]
+    events: Events | None
     header: Header = field(repr=False)
 
 
@@ -61,6 +61,7 @@ def run(
     runs: npt.ArrayLike | None = None,
     record: Sequence[str] | None = None,
     device: str = "cpu",
+    events: bool = False,
 ) -> RunResult:
     """Run ``steps`` steps of a program, every operation rounded as ``precision`` says.
 
@@ -76,6 +77,7 @@ def run(
         per-run hyperparameter has); they name the random bits
     record : names of arrays and operations whose value after each step is returned
     device : ``"cpu"``, or ``"exact"``: rational arithmetic, slow, the same bits
+    events : count what happened in every slot (``fpsim.events``); takes longer and changes no result
 
     Raises
     ------
@@ -100,6 +102,8 @@ def run(
     check_key(key)
     if device not in DEVICES:
         raise ValueError(f"device={device!r}; admissible: {', '.join(DEVICES)}")
+    if not isinstance(events, bool):
+        raise TypeError(f"events={events!r}; admissible: True, False")
     for name, number in (("steps", steps), ("first_step", first_step)):
         if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
             raise ValueError(f"{name}={number!r}: an integer >= 0 is needed")
@@ -114,21 +118,28 @@ def run(
     _check_start(start)
     header = Header(program.name, device, first_step, steps, tuple(scalar_report(program, precision, first_step)))
     if device == "exact":
+        tally = Tally(program) if events else None
         last, records = exact_run.run(
             program, start, given, precision, key,
-            steps=steps, first_step=first_step, runs=[int(number) for number in numbers], record=record,
+            steps=steps, first_step=first_step, runs=[int(number) for number in numbers], record=record, tally=tally,
         )  # fmt: skip
-        return RunResult(last, records, {}, header)
-    machine = Machine(program, [precision], len(numbers), dimension, key, numbers)
+        return RunResult(last, records, tally.events() if tally else None, header)
+    from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
+
+    machine = Machine(program, [precision], len(numbers), dimension, key, numbers, events=events)
     machine.load(start, {name: values for name, values in given.items() if values.ndim < 3})
     machine.first_step = int(first_step)
     records = machine.run(int(steps), {name: values for name, values in given.items() if values.ndim == 3}, record)
     return RunResult(
         {name: machine.state(name) for name in program.state},
         {name: values[:, 0] for name, values in records.items()},
-        {slot: {kind: int(n.sum()) for kind, n in counts.items()} for slot, counts in machine.events().items()},
+        Events(_summed(machine.events())) if events else None,
         header,
     )
+
+
+def _summed(counts: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> dict[str, dict[str, int]]:
+    return {slot: {name: int(n.sum()) for name, n in of_slot.items()} for slot, of_slot in counts.items()}
 
 
 def _as_array(name: str, values: npt.ArrayLike) -> Array:

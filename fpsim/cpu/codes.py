@@ -17,7 +17,7 @@ BINARY64 = 9  # nearest even in binary64: the operation's own rounding
 NONE = 10  # operations that do not round
 
 ROUND, ADD, SUB, MUL, DIV, SQRT, FMA = range(7)
-NEG, ABS, MAX, MIN, COPY, SUM, LOAD, RECORD, EXTREMES = range(7, 16)
+NEG, ABS, MAX, MIN, COPY, SUM, LOAD, RECORD, EXTREMES, MOVED, FROZEN = range(7, 18)
 KINDS = {
     "round": ROUND,
     "add": ADD,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fpsim.cpu import codes, execute
 from fpsim.cpu.format_table import tables
 from fpsim.cpu.tiers import Range, choose, is_binary64
+from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.program import RUNNABLE, Operation, Program
 from fpsim.rounding import Rounding, Stochastic, code, random_bits
@@ -21,10 +22,10 @@ Decision = tuple[int, int, int]  # tier, mode, row of the format table
 
 
 class Formats:
-    """The rows of the format table, filled as they are asked for."""
+    """The rows of the format table, filled as they are asked for. Row 0 is binary64, which the kernels rely on."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[Format, int], int] = {}
+        self._rows: dict[tuple[Format, int], int] = {(BINARY64, 0): 0}
 
     def row(self, fmt: Format, rounding: Rounding) -> int:
         return self._rows.setdefault((fmt, random_bits(rounding)), len(self._rows))
@@ -104,13 +105,18 @@ def _union(ranges: Sequence[Range]) -> Range:
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the table before it is numbers: ``name`` finds its decision and its draws."""
+    """One line of the table before it is numbers: ``name`` finds its decision and its draws.
+
+    ``slot`` is -1 where nothing is counted. RECORD and MOVED have numbers of their own there. ``swamped``: that is
+    counted too.
+    """
 
     kind: int
     name: str
     slot: int
     destination: Place
     operands: tuple[Place, ...]
+    swamped: bool = False
 
 
 def rows_of(steps: Sequence[Step], draws: Draws) -> npt.NDArray[np.int64]:
@@ -122,6 +128,7 @@ def rows_of(steps: Sequence[Step], draws: Draws) -> npt.NDArray[np.int64]:
         a, b, c = (*step.operands, *(step.operands[:1] * 3))[:3]
         for column, place in ((execute.DESTINATION, step.destination), (execute.A, a), (execute.B, b), (execute.C, c)):
             row[column : column + 3] = place
+        row[execute.SWAMPED] = step.swamped
         row[execute.GROUP : execute.RIGHT + 1] = draws.columns.get(step.name, (0, 0, 0, 0))
     return table
 
@@ -141,6 +148,7 @@ class Lowering:
     same_format : pairs (value, array) for which storing is the identity in every block
     place_of_array : array name -> place;  first_row, strip : where rows of intermediate results begin, and their length
     scalar_places : scalar name -> place
+    counting : the events to count; if any, no operation overwrites an array
     """
 
     def __init__(
@@ -151,8 +159,9 @@ class Lowering:
         scalar_places: Mapping[str, Place],
         first_row: int,
         strip: int,
+        counting: Sequence[str] = (),
     ) -> None:
-        self.program, self.same_format = program, same_format
+        self.program, self.same_format, self.counting = program, same_format, counting
         self.places: dict[str, Place] = {**place_of_array, **scalar_places}
         self.arrays = place_of_array
         self.numbers = {name: number for number, name in enumerate(program.slots)}
@@ -167,20 +176,26 @@ class Lowering:
             for name, (base, columns) in per_step.items()
         ]
         last_use = self._last_uses(record)
-        direct = self._stored_directly()
+        direct = {} if self.counting else self._stored_directly()
+        moved: dict[str, Place] = {}
         steps += [self._extremes(name) for name in per_step if name in track]
         for index, operation in enumerate(program.operations):
             operands = tuple(self.places[name] for name in operation.operands)
             destination = self.arrays[direct[operation.slot]] if operation.slot in direct else self._row()
             self.places[operation.slot] = destination
             slot = self.numbers.get(operation.slot, -1)
-            steps.append(Step(codes.KINDS[operation.kind], operation.slot, slot, destination, operands))
+            swamped = "swamped" in self.counting
+            steps.append(Step(codes.KINDS[operation.kind], operation.slot, slot, destination, operands, swamped))
+            if "frozen" in self.counting and operation.rounded and operation.kind != "sum":
+                watched = [name for name, value in self._replaced() if value == operation.slot]
+                moved |= {name: self._row() for name in watched}
+                steps += [self._moved(name, back, moved[name]) for back, name in enumerate(watched, start=1)]
             if operation.slot in track:
                 steps.append(self._extremes(operation.slot))
             for name in {*operation.operands, operation.slot}:
                 if last_use.get(name, index) <= index and self._is_row(name):
                     self._free.append(self.places[name])
-        steps += self._stores(direct)
+        steps += self._stores_watched(moved) if "frozen" in self.counting else self._stores(direct)
         steps += [self._extremes(name) for name, _ in program.outputs if name in track]
         here = {**self.places, **self.arrays}
         steps += [Step(codes.RECORD, "", r, (0, 0, 0), (here[name],)) for r, name in enumerate(record)]
@@ -200,6 +215,26 @@ class Lowering:
             kind = codes.COPY if identity else codes.ROUND
             store.append(Step(kind, array, self.numbers.get(array, -1), self.arrays[array], (source,)))
         return fetch + store
+
+    def _replaced(self) -> list[tuple[str, str]]:
+        """States and the values that replace them."""
+        return [(array, value) for array, value in self.program.outputs if array in self.numbers and array != value]
+
+    def _moved(self, array: str, back: int, row: Place) -> Step:
+        """Whether the exact result, of the operation ``back`` lines above or that value itself, is not the old one."""
+        value = self.places[dict(self.program.outputs)[array]]
+        return Step(codes.MOVED, "", back, row, (self.arrays[array], value))
+
+    def _stores_watched(self, moved: Mapping[str, Place]) -> list[Step]:
+        """The stores, between keeping what was there and comparing with it."""
+        before, after = [], []
+        for array, _ in self._replaced():
+            row, old = moved.get(array) or self._row(), self._row()
+            if array not in moved:
+                before.append(self._moved(array, 0, row))
+            before.append(Step(codes.COPY, "", -1, old, (self.arrays[array],)))
+            after.append(Step(codes.FROZEN, "", self.numbers[array], (0, 0, 0), (self.arrays[array], old, row)))
+        return before + self._stores({}) + after
 
     def _stored_directly(self) -> dict[str, str]:
         """Operations that write their array themselves: same format, and nobody reads the old array from there on."""

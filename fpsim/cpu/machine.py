@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fpsim.cpu import codes, execute
 from fpsim.cpu.lower import Draws, Formats, Lowering, Place, Step, check_runnable, decisions, plan_of, rows_of
+from fpsim.events import NAMES
 from fpsim.precision import Precision, scalar_values
 from fpsim.program import Program
 from fpsim.random_bits import Key
@@ -32,6 +33,8 @@ class Machine:
     key : Key or None (where nothing rounds stochastically)
     runs : uint64 ``[blocks * lanes_per_block]``, each run's global number below 2^32: it names the random bits
     track : names of operations and arrays whose smallest and largest magnitudes are kept
+    events : count events (``fpsim.events``): all, or those named, of which swamped and frozen cost most. That takes
+        another compiled entry, with the same results
 
     Raises
     ------
@@ -54,8 +57,15 @@ class Machine:
         runs: npt.ArrayLike,
         *,
         track: Sequence[str] = (),
+        events: bool | Sequence[str] = False,
     ) -> None:
         check_runnable(program)
+        if isinstance(events, str):
+            raise TypeError(f"events={events!r}: True, False or a list of names is needed")
+        self.counting = NAMES if events is True else tuple(events or ())
+        for name in self.counting:
+            if name not in NAMES:
+                raise ValueError(f"events: {name!r}; admissible: True, False, or some of {', '.join(NAMES)}")
         self.program, self.precisions, self.key = program, tuple(precisions), key
         self.blocks, self.lanes_per_block, self.dimension = len(self.precisions), lanes_per_block, dimension
         self.lanes = self.blocks * lanes_per_block
@@ -76,7 +86,7 @@ class Machine:
         self._plan_blocks()
         self._lowered: dict[object, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
         self._scalar_chunk: tuple[range, Array] = (range(0), np.empty((self.blocks, 0, 0, 1)))
-        self._events = np.zeros((self.blocks, len(program.slots), 3), dtype=np.int64)
+        self._events = np.zeros((self.blocks, len(program.slots) if self.counting else 0, len(NAMES)), dtype=np.int64)
 
     # What is inside
 
@@ -105,18 +115,17 @@ class Machine:
             self.values(f"{name} high")[:] = np.where(np.isnan(now), -np.inf, now)
 
     def events(self) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
-        """Slot -> counts ``[blocks]`` since ``reset_events``.
+        """Slot -> name of the event -> counts ``[blocks]`` since ``reset_events``. Setting up is not counted.
 
-        underflow : the result before rounding was nonzero and below the smallest normal number
-        overflow : a finite result was beyond the largest finite value
-        invalid : the result is NaN although no operand is
-
-        Slots in binary64 to nearest even are counted from the rounded result: one that underflows to zero is missed.
-        Setting up states and constants is not counted.
+        Raises
+        ------
+        ValueError
+            The machine was not told to count.
         """
-        names = ("underflow", "overflow", "invalid")
+        if not self.counting:
+            raise ValueError("events were not counted; admissible: a machine made with events=True")
         return {
-            slot: {name: self._events[:, number, column].copy() for column, name in enumerate(names)}
+            slot: {name: self._events[:, number, NAMES.index(name)].copy() for name in self.counting}
             for number, slot in enumerate(self.program.slots)
         }
 
@@ -214,9 +223,12 @@ class Machine:
         self._scalar_row = held
         self._first_row = held + len(program.scalars) * self._strip
         rows = len(program.operations) + len(program.outputs)
-        self._registers = np.zeros(self._first_row + rows * self._strip)
+        spare = 0
+        if self.counting:  # two more rows for each output: what was there, and whether that is the exact result
+            rows, spare = rows + 2 * len(program.outputs), execute.SPARE
+        self._registers = np.zeros(self._first_row + (rows + spare) * self._strip)
         self._view = self._registers[:held].reshape(len(names), self.blocks, size)
-        self._x = np.empty(self._strip)
+        self._x = np.empty((1 + spare) * self._strip)
         self._groups = np.array(self._draws.groups, dtype=np.uint64)
         self._elements = np.repeat(np.arange(self.dimension, dtype=np.uint64), self.lanes_per_block)
         by_block = self.runs.reshape(self.blocks, 1, self.lanes_per_block)
@@ -250,7 +262,9 @@ class Machine:
                 scalar.name: (self._scalar_row + i * self._strip, 0, 0) for i, scalar in enumerate(self.program.scalars)
             }
             places = {name: self._place(name) for name in self._arrays}
-            lowering = Lowering(self.program, self._same_format, places, scalars, self._first_row, self._strip)
+            lowering = Lowering(
+                self.program, self._same_format, places, scalars, self._first_row, self._strip, self.counting
+            )
             steps = lowering.lower(per_step, record, self.track)
             self._lowered[key] = rows_of(steps, self._draws), plan_of(steps, self._decisions)
         return self._lowered[key]
@@ -274,11 +288,12 @@ class Machine:
         total: int,
     ) -> None:
         k0, k1 = (self.key.k0, self.key.k1) if self.key else (0, 0)
-        execute.execute(
+        entry = execute.execute_counting if self.counting else execute.execute
+        entry(
             self._registers, self._x, self._words, table, plan, self._integers, self._floats, scalars,
             self._scalar_row, given, records, self._events, self._groups, self._elements, self._run_of_element,
             np.uint64(k0), np.uint64(k1), self.blocks, self.dimension, self.lanes_per_block, self._strip,
-            np.uint64(self.first_step), offset, steps, total, -1,
+            np.uint64(self.first_step), offset, steps, total,
         )  # fmt: skip
 
     def _scalars(self, step: int) -> tuple[range, Array]:

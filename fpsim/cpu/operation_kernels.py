@@ -3,12 +3,7 @@
 A kernel reads operand strips at the offsets ``a``, ``b``, ``c`` of the register file and writes ``n`` elements of the
 scratch strip ``x``. Offsets are unsigned, so that no index can be negative and the loops are vectorised.
 
-Rounding to odd keeps everything that a later rounding to at most 51 bits (random bits included) can ask: it returns the
-exact result where that has 53 bits, else the neighbour with an odd last bit, which is never a number or a midpoint of
-the narrower grid. The exact residual of an operation tells which neighbour that is. The comparisons with the residual
-are ordered: it is NaN for infinite operands, and those results are exact.
-
-References: Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE TC 57 (2008); Knuth's TwoSum.
+What rounding to odd is for, and why its residuals are exact, stands in operation_elements and tiers.
 """
 
 from __future__ import annotations
@@ -16,21 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from fpsim.cpu.bits import EXPONENT, MAGNITUDE, NAN, ONE, SIGN, ZERO, fma, from_bits, to_bits
-from fpsim.cpu.jit import inline, kernel
-
-
-@inline
-def _odd(s: float, residual: float) -> float:
-    """``s`` moved to odd, where the exact result is ``s`` plus a nonzero ``residual``."""
-    bits = to_bits(s)
-    inexact = (residual < 0.0) | (residual > 0.0)
-    # Away from zero when the residual has the sign of s: one unit up in the bit pattern, else one down.
-    opposite = (to_bits(residual) ^ bits) >> np.uint64(63)
-    moved = bits + (ONE - (opposite << ONE))
-    return from_bits(moved) if inexact and (bits & ONE) == ZERO else s
+from fpsim.cpu.jit import kernel
+from fpsim.cpu.operation_elements import odd
 
 
 @kernel
@@ -49,7 +32,7 @@ def add_odd(registers: Any, x: Any, a: Any, b: Any, n: Any, flip_b: Any, flip: A
         s = u + v
         t = s - u
         residual = (u - (s - t)) + (v - t)
-        x[i] = from_bits(to_bits(_odd(s, residual)) ^ flip)
+        x[i] = from_bits(to_bits(odd(s, residual)) ^ flip)
 
 
 @kernel
@@ -64,7 +47,7 @@ def multiply_odd(registers: Any, x: Any, a: Any, b: Any, n: Any) -> None:
         u = registers[a + i]
         v = registers[b + i]
         p = u * v
-        x[i] = _odd(p, fma(u, v, -p))
+        x[i] = odd(p, fma(u, v, -p))
 
 
 @kernel
@@ -81,7 +64,7 @@ def divide_odd(registers: Any, x: Any, a: Any, b: Any, n: Any) -> None:
         q = u / v
         # u/v - q has the sign of (u - q v) times that of v.
         remainder = from_bits(to_bits(fma(-q, v, u)) ^ (to_bits(v) & SIGN))
-        x[i] = _odd(q, remainder)
+        x[i] = odd(q, remainder)
 
 
 @kernel
@@ -95,7 +78,7 @@ def root_odd(registers: Any, x: Any, a: Any, n: Any) -> None:
     for i in range(n):
         u = registers[a + i]
         s = math.sqrt(u)
-        x[i] = _odd(s, fma(-s, s, u))
+        x[i] = odd(s, fma(-s, s, u))
 
 
 @kernel
@@ -113,7 +96,7 @@ def fused_odd(registers: Any, x: Any, a: Any, b: Any, c: Any, n: Any, flip: Any)
         s = u + v
         t = s - u
         residual = (u - (s - t)) + (v - t)
-        x[i] = from_bits(to_bits(_odd(s, residual)) ^ flip)
+        x[i] = from_bits(to_bits(odd(s, residual)) ^ flip)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""One operation on one strip: compute in the tier that is proven exact, round to the format, count what happened."""
+"""One operation on one strip: compute in the tier that is proven exact, round to the format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from fpsim.cpu.format_table import FLOATS, INFINITE
 from fpsim.cpu.tiers import GUARD_HIGH, GUARD_LOW
 from fpsim.cpu.wide import operate
 
-# Columns of the events.
-UNDERFLOW, OVERFLOW, INVALID = 0, 1, 2
 _LOW = np.uint64(0xFFFFFFFF)
+
+
+@jit.inline
+def draw(mode: int, words: Any, at: Any, left: Any, right: Any) -> Any:
+    """The random integer of a stochastic mode, 0 in the others."""
+    if codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C:
+        return ((np.uint64(words[at]) << left) & _LOW) >> right
+    return ZERO
 
 
 @jit.merge
@@ -57,7 +63,7 @@ def _compute(kind: int, tier: int, mode: int, registers: Any, x: Any, a: Any, b:
 
 
 @jit.merge
-def _round(
+def round_strip(
     mode: int,
     x: Any,
     registers: Any,
@@ -73,17 +79,22 @@ def _round(
 ) -> Any:
     if mode == codes.NEAREST_EVEN:
         return roundings.nearest_even(x, registers, d, n, integers, floats, row)
-    if codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C:
-        return roundings.stochastic(x, registers, d, n, integers, floats, row, words, first, left, right, mode)
+    if mode == codes.STOCHASTIC:
+        return roundings.stochastic(x, registers, d, n, integers, floats, row, words, first, left, right)
+    if mode == codes.STOCHASTIC_B:
+        return roundings.stochastic_b(x, registers, d, n, integers, floats, row, words, first, left, right)
+    if mode == codes.STOCHASTIC_C:
+        return roundings.stochastic_c(x, registers, d, n, integers, floats, row, words, first, left, right)
     if mode == codes.NEAREST_AWAY:
         return roundings.nearest_away(x, registers, d, n, integers, floats, row)
     if mode == codes.TOWARD_ZERO:
         return roundings.toward_zero(x, registers, d, n, integers, floats, row)
     if mode == codes.TO_ODD:
         return roundings.to_odd(x, registers, d, n, integers, floats, row)
-    if mode in (codes.UP, codes.DOWN):
-        flip = SIGN if mode == codes.DOWN else ZERO
-        return roundings.directed(x, registers, d, n, integers, floats, row, flip)
+    if mode == codes.UP:
+        return roundings.up(x, registers, d, n, integers, floats, row)
+    if mode == codes.DOWN:
+        return roundings.down(x, registers, d, n, integers, floats, row)
     return roundings.binary64(x, registers, d, n)
 
 
@@ -105,26 +116,18 @@ def _exact(
     left: Any,
     right: Any,
 ) -> Any:
-    tiny, overflowed, invalid = 0, 0, 0
+    beyond = 0
     for i in range(n):
         u, v, w = registers[a + i], registers[b + i], registers[c + i]
-        draw = (
-            ((np.uint64(words[first + i]) << left) & _LOW) >> right
-            if codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C
-            else ZERO
-        )
-        y, below, above = operate(kind, u, v, w, mode, draw, integers, floats, row)
-        tiny += int(below)
-        overflowed += int(above)
-        invalid += int(y != y and u == u and v == v and w == w)
+        y, _, above = operate(kind, u, v, w, mode, draw(mode, words, first + i, left, right), integers, floats, row)
+        beyond += int(above)
         registers[d + i] = y
-    return tiny, overflowed, invalid
+    return beyond
 
 
 @jit.kernel
 def perform(
     kind: int,
-    slot: int,
     tier: int,
     mode: int,
     row: int,
@@ -141,9 +144,11 @@ def perform(
     first: Any,
     left: Any,
     right: Any,
-    events: Any,
-) -> None:
-    """One operation on one strip: compute, round, count."""
+) -> Any:
+    """One operation on one strip: (the tier that computed it, how many finite results were beyond the largest value).
+
+    A load has put its strip into ``x`` already. In mode BINARY64 nothing counts as beyond.
+    """
     if tier == codes.GUARDED:
         low, high = operations.widest(registers, a, n)
         if b != a:
@@ -155,21 +160,10 @@ def perform(
         safe = low >= np.uint64(GUARD_LOW) and high < np.uint64(GUARD_HIGH)
         tier = codes.ODD if safe else codes.EXACT
     if tier == codes.EXACT:
-        tiny, beyond, invalid = _exact(
-            kind, mode, registers, a, b, c, d, n, integers, floats, row, words, first, left, right
-        )
-    else:
-        if kind != codes.LOAD:  # a load has put its strip into x already
-            _compute(kind, tier, mode, registers, x, a, b, c, n)
-        tiny, beyond = _round(mode, x, registers, d, n, integers, floats, row, words, first, left, right)
-        invalid = 0
-        if beyond > 0:
-            infinite = np.inf if mode >= codes.BINARY64 else floats[row * FLOATS + INFINITE]
-            special, invalid = roundings.repair(x, registers, a, b, c, d, n, infinite)
-            beyond -= special
-            if mode == codes.BINARY64 and kind != codes.DIV:
-                beyond = roundings.overflowed(registers, a, b, c, d, n)
-    if slot >= 0:
-        events[3 * slot + UNDERFLOW] += tiny
-        events[3 * slot + OVERFLOW] += beyond
-        events[3 * slot + INVALID] += invalid
+        return tier, _exact(kind, mode, registers, a, b, c, d, n, integers, floats, row, words, first, left, right)
+    if kind != codes.LOAD:
+        _compute(kind, tier, mode, registers, x, a, b, c, n)
+    beyond = round_strip(mode, x, registers, d, n, integers, floats, row, words, first, left, right)
+    if beyond > 0:
+        beyond -= roundings.repair(x, registers, d, n, floats[row * FLOATS + INFINITE])
+    return tier, beyond

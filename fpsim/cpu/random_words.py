@@ -17,6 +17,8 @@ _M0, _M1 = np.uint64(MULTIPLIER_0), np.uint64(MULTIPLIER_1)
 _W0, _W1 = np.uint64(WEYL_0), np.uint64(WEYL_1)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+_SIXTEEN = np.uint64(16)
+_UPPER = np.uint64(0xFFFF0000)
 
 
 @inline
@@ -59,3 +61,56 @@ def fill_words(
         words[second + i] = x1
         words[third + i] = x2
         words[fourth + i] = x3
+
+
+def _block(halves: bool) -> Any:
+    """The draws of one block of an array function, each in the upper bits of a word.
+
+    From ``at`` on: word j of the counter 64 block + i at 64 j + i; ``halves``: its lower half there, in the upper half
+    of a word, and its upper half at 256 + 64 j + i.
+    """
+
+    @kernel
+    def fill(words: Any, at: Any, block: Any, key0: Any, key1: Any) -> None:
+        k1_0, k1_1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
+        k2_0, k2_1 = (k1_0 + _W0) & _LOW, (k1_1 + _W1) & _LOW
+        k3_0, k3_1 = (k2_0 + _W0) & _LOW, (k2_1 + _W1) & _LOW
+        k4_0, k4_1 = (k3_0 + _W0) & _LOW, (k3_1 + _W1) & _LOW
+        k5_0, k5_1 = (k4_0 + _W0) & _LOW, (k4_1 + _W1) & _LOW
+        k6_0, k6_1 = (k5_0 + _W0) & _LOW, (k5_1 + _W1) & _LOW
+        k7_0, k7_1 = (k6_0 + _W0) & _LOW, (k6_1 + _W1) & _LOW
+        k8_0, k8_1 = (k7_0 + _W0) & _LOW, (k7_1 + _W1) & _LOW
+        k9_0, k9_1 = (k8_0 + _W0) & _LOW, (k8_1 + _W1) & _LOW
+        low, high = (block << np.uint64(6)) & _LOW, block >> np.uint64(26)
+        for i in range(np.uint64(64)):
+            x0, x1, x2, x3 = _round(low + i, high, np.uint64(0), np.uint64(0), key0, key1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k1_0, k1_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k2_0, k2_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k3_0, k3_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k4_0, k4_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k5_0, k5_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k6_0, k6_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k7_0, k7_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k8_0, k8_1)
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k9_0, k9_1)
+            place = at + i
+            if halves:
+                words[place] = (x0 << _SIXTEEN) & _LOW
+                words[place + np.uint64(64)] = (x1 << _SIXTEEN) & _LOW
+                words[place + np.uint64(128)] = (x2 << _SIXTEEN) & _LOW
+                words[place + np.uint64(192)] = (x3 << _SIXTEEN) & _LOW
+                words[place + np.uint64(256)] = x0 & _UPPER
+                words[place + np.uint64(320)] = x1 & _UPPER
+                words[place + np.uint64(384)] = x2 & _UPPER
+                words[place + np.uint64(448)] = x3 & _UPPER
+            else:
+                words[place] = x0
+                words[place + np.uint64(64)] = x1
+                words[place + np.uint64(128)] = x2
+                words[place + np.uint64(192)] = x3
+
+    return fill
+
+
+fill_words_of_block = _block(False)
+fill_halves_of_block = _block(True)

@@ -12,7 +12,6 @@ import pytest
 
 from experiments import store
 from experiments.cli import VERBS, main
-from experiments.cli.formats import count_values
 from experiments.cli.scan_table import by_reason, shown_widths, stops_at
 from fpsim import formats
 
@@ -260,7 +259,7 @@ def test_formats(capsys):
     ],
 )
 def test_number_of_values(name, count):
-    assert count_values(formats.format(name)) == count
+    assert formats.format(name).count == count
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every small format, and a million cases of wider ones: the kernels against the specification, bit for bit."""
+"""Every small format and a million cases of wider ones: the kernels against the specification, bit for bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from kernel_cases import BINARY, compare, exhaust, small_formats, special, values_of
+from kernel_cases import BINARY, compare, exhaust, rare_formats, small_formats, special, values_of
 
 from fpsim.formats import format as named
 from fpsim.number_format import Format
@@ -17,6 +17,38 @@ from fpsim.number_format import Format
 def test_every_format_up_to_six_bits(fmt: Format) -> None:
     """All pairs."""
     exhaust(fmt)
+
+
+@pytest.mark.parametrize("fmt", rare_formats(3, 4), ids=lambda f: f.name)
+def test_every_rare_format_up_to_four_bits(fmt: Format) -> None:
+    """Unsigned, without a zero, parity of codes, overflow to odd: all pairs, negative operands included."""
+    exhaust(fmt)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", rare_formats(5, 6), ids=lambda f: f.name)
+def test_every_rare_format_of_five_and_six_bits(fmt: Format) -> None:
+    """All pairs."""
+    if fmt.emax - (fmt.emin - fmt.mantissa_bits) <= 50:
+        exhaust(fmt)
+        return
+    for kind in BINARY:
+        compare(kind, list(itertools.product(special(fmt), repeat=2)), fmt)
+
+
+@pytest.mark.parametrize(
+    "name", ["float8_e8m0fnu", "p3109_k8p1ue", "p3109_k8p1se", "p3109_k8p4ue", "p3109_k8p4uf", "p3109_k12p6ue"]
+)
+def test_rare_formats_of_eight_bits_and_more(name: str) -> None:
+    fmt = named(name)
+    values = values_of(fmt)
+    picks = np.random.default_rng(fmt.bits).integers(0, len(values), size=(300, 3))
+    triples = [(values[i], values[j], values[k]) for i, j, k in picks]
+    for kind in BINARY:
+        compare(kind, [triple[:2] for triple in triples], fmt)
+    compare("fma", triples, fmt)
+    for kind in ("round", "sqrt"):
+        compare(kind, [(x,) for x in values[:: 1 + len(values) // 500] + special(fmt)], fmt)
 
 
 @pytest.mark.slow

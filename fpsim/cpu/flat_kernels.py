@@ -1,0 +1,177 @@
+"""The array functions' kernels: load, compute, round, store in one loop; one compilation for each
+(operation, tier, mode, dtype), made when it is first needed and kept on disk.
+
+All arguments are integers, so there is one signature. An operand begins at an address and advances by ``step`` blocks:
+1, or 0 for a scalar, of which the caller provides a block of copies. Results that overwrite an operand go through a
+block on the stack: where input and output overlap a loop is not vectorised.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from fpsim.cpu import codes, jit
+from fpsim.cpu.bits import NAN, SIGN, ZERO, from_bits, to_bits
+from fpsim.cpu.flat_memory import float64_at, floats_at, int64_at, put, stack, uint32_at
+from fpsim.cpu.operation_elements import compute
+from fpsim.cpu.random_words import fill_halves_of_block, fill_words_of_block
+from fpsim.cpu.rounding_elements import (
+    ADDED,
+    INFINITY,
+    LARGEST,
+    draw_of,
+    format_row,
+    magnitude,
+    rounded,
+    special,
+)
+from fpsim.cpu.wide import operate
+
+BLOCK = 1024  # elements of a block on the stack
+_LOG_WORDS, _LOG_HALVES = np.uint64(8), np.uint64(9)  # elements that share the words of 64 counters
+
+double_room = stack(types.float64, BLOCK)
+single_room = stack(types.float32, BLOCK)
+word_room = stack(types.uint32, BLOCK)
+
+
+@jit.inline
+def _overflowed(x: float, result: float) -> float:
+    """The result of an x beyond binary64 or NaN: an overflow has been rounded rightly, and there is one NaN."""
+    return NAN if x != x or result != result else result
+
+
+@jit.inline
+def draws(words: Any, bits: int, first: int, count: Any, k0: Any, k1: Any) -> None:
+    """The draws of a block of at most 1024 elements, in the upper bits of words."""
+    if bits > 16:
+        for k in range(0, count, 256):
+            fill_words_of_block(words, np.uint64(k), np.uint64(first + k) >> _LOG_WORDS, k0, k1)
+    elif bits > 0:
+        for k in range(0, count, 512):
+            fill_halves_of_block(words, np.uint64(k), np.uint64(first + k) >> _LOG_HALVES, k0, k1)
+
+
+@cache
+def flat(kind: int, tier: int, mode: int, single: bool) -> Any:
+    """The kernel of an operation; ``single``: all arrays are float32 and not float64.
+
+    The closure holds numbers only: they are part of the key of the cache on disk.
+    """
+    sources = jit.SOURCES
+    width = 4 if single else 8
+    arity = {codes.FMA: 3, codes.ROUND: 1, codes.SQRT: 1}.get(kind, 2)
+    random = codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C
+
+    @jit.entry
+    def kernel(
+        a: int, step_a: int, b: int, step_b: int, c: int, step_c: int, out: int, aliased: int, n: int,
+        integers: int, floats: int, key0: int, key1: int, first: int, bits: int,
+    ) -> int:  # fmt: skip
+        """Elements first .. first + n - 1 of an array function; ``first`` is a multiple of 512.
+
+        integers, floats : addresses of the format's row;  key0, key1 : the key;  bits : random bits
+        """
+        row = format_row(int64_at(integers), float64_at(floats), 0)
+        infinity, top = row[INFINITY], to_bits(row[LARGEST])
+        words = uint32_at(word_room())
+        room = single_room() if single else double_room()
+        none, right = ZERO, np.uint64(32 - bits)
+        for start in range(0, n, BLOCK):
+            count = np.uint64(min(BLOCK, n - start))
+            offset = start * width
+            u, v = floats_at(a + offset * step_a, width), floats_at(b + offset * step_b, width)
+            w, target = floats_at(c + offset * step_c, width), floats_at(room if aliased else out + offset, width)
+            if random:
+                draws(words, bits, first + start, count, np.uint64(key0), np.uint64(key1))
+            peak = ZERO
+            for i in range(count):
+                x = np.float64(u[i])
+                y = np.float64(v[i]) if arity > 1 else x
+                z = np.float64(w[i]) if arity > 2 else x
+                value, _ = compute(kind, tier, mode, x, y, z)
+                draw = draw_of(words[i], none, right) if random else ZERO
+                size = abs(value)
+                if mode != codes.BINARY64:
+                    size = magnitude(mode, to_bits(value), row, draw)
+                peak = max(peak, to_bits(size))
+                put(target, i, from_bits(to_bits(size) | (to_bits(value) & SIGN)) + row[ADDED])
+            # Infinities and NaN have the larger bits.
+            if peak > top:
+                for i in range(count):
+                    x = np.float64(u[i])
+                    y = np.float64(v[i]) if arity > 1 else x
+                    z = np.float64(w[i]) if arity > 2 else x
+                    value, infinite = compute(kind, tier, mode, x, y, z)
+                    draw = draw_of(words[i], none, right) if random else ZERO
+                    result = value
+                    if mode != codes.BINARY64:
+                        result, _ = rounded(mode, value, row, draw)
+                    put(target, i, special(value, result, infinity) if infinite else _overflowed(value, result))
+            if aliased:
+                to = floats_at(out + offset, width)
+                for i in range(count):
+                    to[i] = target[i]
+        return sources
+
+    return kernel
+
+
+def _exact(single: bool) -> Any:
+    sources = jit.SOURCES
+    width = 4 if single else 8
+
+    @jit.entry
+    def kernel(
+        kind: int, mode: int, a: int, step_a: int, b: int, step_b: int, c: int, step_c: int, out: int, n: int,
+        integers: int, floats: int, key0: int, key1: int, first: int, bits: int,
+    ) -> int:  # fmt: skip
+        """The same in integer arithmetic, for every operation, format and mode; arguments as above."""
+        ints, reals = int64_at(integers), float64_at(floats)
+        words = uint32_at(word_room())
+        right = np.uint64(32 - bits)
+        for start in range(0, n, BLOCK):
+            count = np.uint64(min(BLOCK, n - start))
+            offset = start * width
+            u, v = floats_at(a + offset * step_a, width), floats_at(b + offset * step_b, width)
+            w, target = floats_at(c + offset * step_c, width), floats_at(out + offset, width)
+            draws(words, bits, first + start, count, np.uint64(key0), np.uint64(key1))
+            for i in range(count):
+                draw = np.uint64(words[i]) >> right if bits > 0 else ZERO
+                x, y, z = np.float64(u[i]), np.float64(v[i]), np.float64(w[i])
+                put(target, i, operate(kind, x, y, z, mode, draw, ints, reals, 0)[0])
+        return sources
+
+    return kernel
+
+
+@cache
+def flat_exact(single: bool) -> Any:
+    """The kernel of integer arithmetic: kind and mode first, then the arguments of ``flat`` but ``aliased``."""
+    return _exact(single)
+
+
+def _on_grid() -> Any:
+    sources = jit.SOURCES
+
+    @jit.entry
+    def kernel(a: int, n: int, integers: int, floats: int) -> bool:
+        """Whether n float64 numbers are finite and numbers of a format of ``format_table.fast``."""
+        row = format_row(int64_at(integers), float64_at(floats), 0)
+        top = to_bits(row[LARGEST])
+        x = floats_at(a, 8)
+        moved, peak = ZERO, ZERO
+        for i in range(np.uint64(n)):
+            size = to_bits(abs(x[i]))
+            moved = moved | (to_bits(magnitude(codes.NEAREST_EVEN, size, row, ZERO)) ^ size)
+            peak = max(peak, size)
+        return moved == ZERO and peak <= top and sources >= 0
+
+    return kernel
+
+
+on_grid = _on_grid()

@@ -1,0 +1,190 @@
+"""Rounding of float32 arrays in 32-bit lanes: twice as many numbers in a register as by way of float64.
+
+LINEAR, formats with emin = -126, float32's own. The numbers of such a format with m mantissa bits are the float32
+numbers whose last s = 23 - m bits are zero, subnormal ones too; and float32 numbers of one sign are ordered like their
+bits. Rounding the bits, as an integer, to a multiple of 2^s is rounding the number: a carry into the exponent is right.
+With m >= 1 the parity of the significand is that of bit s. A mode is an increment before the last s bits are cut off:
+
+    nearest even  2^(s-1) - 1 + bit s;  nearest away  2^(s-1);  away from zero  2^s - 1
+    stochastic    with f = nu 2^s the bits that are cut off, an integer:
+        A   floor(f 2^(N-s)) + R >= 2^N  iff  f + floor(R 2^(s-N)) >= 2^s, whichever of s and N is larger
+        B   the same with 2 R + 1 in the place of R and N + 1 in that of N
+        C   as B, but not where both are equal and R is odd; equal they can be only if N < s, and then the
+            increment is one less
+
+MAGIC, formats whose C = 1.5 * 2^23 q and q are normal float32 numbers: the recipe of rounding_elements in float32.
+
+Integers are cast after every step: Numba computes sums of 32-bit integers in 64 bits.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fpsim.cpu import codes, jit
+from fpsim.cpu.bits import ZERO
+from fpsim.cpu.flat_kernels import BLOCK, draws, single_room, word_room
+from fpsim.cpu.flat_memory import float64_at, floats_at, int64_at, put, uint32_at
+from fpsim.cpu.format_table import ADD, EMIN, FRACTION, HIGHEST, MAX
+from fpsim.cpu.rounding_elements import INFINITY, draw_of, format_row, rounded, special
+from fpsim.number_format import Format
+from fpsim.rounding import Rounding, Stochastic
+
+NEITHER, LINEAR, MAGIC = range(3)
+_MAGNITUDE, _SIGN, _EXPONENT = np.uint32(0x7FFFFFFF), np.uint32(0x80000000), np.uint32(0x7F800000)
+_ONE, _NOTHING, _HALF = np.uint32(1), np.uint32(0), np.uint32(1 << 22)
+
+
+def path(fmt: Format, rounding: Rounding) -> int:
+    """Which of the two rounds float32 numbers to a format of ``format_table.fast``."""
+    m = fmt.mantissa_bits
+    if fmt.emin == -126 and 1 <= m <= 22:
+        return LINEAR
+    if m <= 21 and fmt.emin - m >= -126 and fmt.emax + 24 - m <= 127 and not isinstance(rounding, Stochastic):
+        return MAGIC
+    return NEITHER
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _to_bits(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _from_bits(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _shifted(typing_context: Any, x: Any, places: Any) -> Any:
+    """x >> places in 32 bits, places < 32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.lshr(*arguments)
+
+    return types.uint32(types.uint32, types.uint32), generate
+
+
+@jit.inline
+def _linear(mode: int, bits: Any, shift: Any, word: Any, kept: Any, middle: Any, rest: Any, parity: Any) -> Any:
+    """Bits of the rounded magnitude.
+
+    kept, middle : the draw's bits in a word, and the bit below them;  rest : 32 - number of random bits
+    parity : 1 where variant C can meet a tie
+    """
+    size = np.uint32(bits & _MAGNITUDE)
+    full = np.uint32(_ONE << shift)
+    low = np.uint32(full - _ONE)
+    up = _NOTHING
+    if mode == codes.NEAREST_EVEN:
+        up = np.uint32(np.uint32(_shifted(low, _ONE)) + np.uint32(_shifted(size, shift) & _ONE))
+    elif mode == codes.NEAREST_AWAY:
+        up = _shifted(full, _ONE)
+    elif mode == codes.UP:
+        up = low if (bits & _SIGN) == _NOTHING else _NOTHING
+    elif mode == codes.DOWN:
+        up = _NOTHING if (bits & _SIGN) == _NOTHING else low
+    elif mode == codes.TO_ODD:
+        odd = full if (size & low) != _NOTHING else _NOTHING
+        return np.uint32(np.uint32(size & ~low) | odd)
+    elif mode >= codes.STOCHASTIC:
+        draw = np.uint32(word & kept)
+        if mode != codes.STOCHASTIC:
+            draw = np.uint32(draw | middle)
+        up = _shifted(draw, np.uint32(32) - shift)
+        if mode == codes.STOCHASTIC_C:
+            up = np.uint32(up - np.uint32(_shifted(word, rest) & parity))
+    return np.uint32(np.uint32(size + up) & np.uint32(~low))
+
+
+@jit.inline
+def _magic(mode: int, bits: Any, lowest: Any, highest: Any, magic: Any, shift: Any) -> Any:
+    """Bits of the rounded magnitude."""
+    size = _from_bits(np.uint32(bits & _MAGNITUDE))
+    exponent = np.uint32(bits & _EXPONENT)
+    exponent = lowest if exponent < lowest else exponent
+    exponent = highest if exponent > highest else exponent
+    c = _from_bits(np.uint32(exponent + magic))
+    q = _from_bits(np.uint32(exponent - shift))
+    y = (size + c) - c
+    if mode == codes.NEAREST_AWAY:
+        y = y + q if size - y == np.float32(0.5) * q else y
+    elif mode == codes.TOWARD_ZERO:
+        y = y - q if y > size else y
+    elif mode in (codes.UP, codes.DOWN):
+        x, c = _from_bits(bits), _from_bits(np.uint32(np.uint32(exponent + magic) + _HALF))
+        y = (x + c) - c
+        y = y + q if mode == codes.UP and y < x else y
+        y = y - q if mode == codes.DOWN and y > x else y
+    elif mode == codes.TO_ODD:
+        t = y - q if y > size else y
+        y = t + q if np.uint32(_to_bits(t + c) & _ONE) == _NOTHING and t < size else t
+    return np.uint32(_to_bits(y) & _MAGNITUDE)
+
+
+@cache
+def flat_single(mode: int, way: int) -> Any:
+    """The kernel ``round`` of float32 arrays, with the arguments of ``flat_kernels.flat``."""
+    sources = jit.SOURCES
+    random = codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C
+
+    @jit.entry
+    def kernel(
+        a: int, step_a: int, b: int, step_b: int, c: int, step_c: int, out: int, aliased: int, n: int,
+        integers: int, floats: int, key0: int, key1: int, first: int, bits: int,
+    ) -> int:  # fmt: skip
+        ints, reals = int64_at(integers), float64_at(floats)
+        row = format_row(ints, reals, 0)
+        m = ints[FRACTION]
+        places = np.uint32(23 - m)
+        kept = np.uint32(0xFFFFFFFF << (32 - bits))
+        middle = np.uint32(1 << (31 - bits)) if bits < 32 else _NOTHING
+        rest = np.uint32(32 - bits) if bits > 0 else _NOTHING
+        parity = _ONE if bits < 23 - m else _NOTHING
+        lowest, highest = np.uint32((ints[EMIN] + 127) << 23), np.uint32(((ints[HIGHEST] >> 52) - 896) << 23)
+        magic, shift = np.uint32((23 - m) << 23), np.uint32(m << 23)
+        top, add = _to_bits(np.float32(reals[MAX])), np.float32(reals[ADD])
+        words, room = uint32_at(word_room()), single_room()
+        none, right = ZERO, np.uint64(32 - bits)
+        for start in range(0, n, BLOCK):
+            count = np.uint64(min(BLOCK, n - start))
+            u = floats_at(a + start * 4 * step_a, 4)
+            target = floats_at(room if aliased else out + start * 4, 4)
+            if random:
+                draws(words, bits, first + start, count, np.uint64(key0), np.uint64(key1))
+            peak = _NOTHING
+            for i in range(count):
+                x = _to_bits(u[i])
+                word = words[i] if random else _NOTHING
+                if way == LINEAR:
+                    size = _linear(mode, x, places, word, kept, middle, rest, parity)
+                else:
+                    size = _magic(mode, x, lowest, highest, magic, shift)
+                peak = size if size > peak else peak
+                target[i] = _from_bits(np.uint32(size | np.uint32(x & _SIGN))) + add
+            # Infinities and NaN have the larger bits.
+            if peak > top:
+                for i in range(count):
+                    x64 = np.float64(u[i])
+                    draw = draw_of(words[i], none, right) if random else ZERO
+                    result, _ = rounded(mode, x64, row, draw)
+                    put(target, i, special(x64, result, row[INFINITY]))
+            if aliased:
+                to = floats_at(out + start * 4, 4)
+                for i in range(count):
+                    to[i] = target[i]
+        return sources
+
+    return kernel
