@@ -188,7 +188,7 @@ def _forget_spoiled(trajectory: Trajectory, record: _Record) -> None:
     spoiled = np.zeros(trajectory.blocks, dtype=np.bool_)
     for slot, counts in trajectory.machine.events().items():
         tiny = counts["underflow"] if slot.partition(".")[0] in ("m", "v") else 0
-        spoiled |= (tiny + counts["overflow"] + counts["invalid"]) > 0
+        spoiled |= (tiny + counts["overflow"] + counts["invalid"] + counts["divide_by_zero"]) > 0
     record.step_ratio[spoiled] = 0.0
 
 
@@ -268,9 +268,10 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
     widest = extremes["w"][1].max(axis=1)
     scalars = scalar_values(program, precision, range(1))
     per_step = {scalar.name for scalar in program.scalars if scalar.per_step}
+    kinds = {"underflow": ("underflow",), "overflow": ("overflow",), "invalid": ("invalid", "divide_by_zero")}
     counts = {
-        kind: {slot: int(events[kind][index]) for slot, events in watched.events.items()}
-        for kind in ("underflow", "overflow", "invalid")
+        name: {slot: sum(int(events[kind][index]) for kind in counted) for slot, events in watched.events.items()}
+        for name, counted in kinds.items()
     }
     end = np.ascontiguousarray(watched.end["w"][:, of])
     with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite

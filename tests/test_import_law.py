@@ -2,10 +2,11 @@
 
 Inside fpsim, a module imports from its own row and the rows above:
 
-    number_format formats rounding codes random_bits exact
+    number_format formats format_text rounding codes random_bits number_line dtypes
+        exact exact_operations elementary block_formats exact_block accumulator exact_accumulate tensor_core
     scalars program tracing precision events
     exact_run cpu cuda
-    array_call arrays run
+    array_call arrays more_arrays elementary_arrays block_arrays contractions run event_counts
     optim
     nn
 
@@ -26,16 +27,29 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("fpsim", "theory", "experiments", "paper_figures")
 ROWS = [
-    {"number_format", "formats", "rounding", "codes", "random_bits", "exact"},
+    {"number_format", "formats", "format_text", "rounding", "codes", "random_bits", "number_line", "dtypes"}
+    | {"exact", "exact_operations", "elementary", "block_formats", "exact_block"}
+    | {"accumulator", "exact_accumulate", "tensor_core"},
     {"scalars", "program", "tracing", "precision", "events"},
     {"exact_run", "cpu", "cuda"},
-    {"array_call", "arrays", "arrays_torch", "run"},
+    {"array_call", "arrays", "arrays_torch", "more_arrays", "elementary_arrays", "block_arrays", "contractions", "run"}
+    | {"event_counts"},
     {"optim"},
     {"nn"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 TORCH_ROOMS = ("fpsim.arrays_torch", "fpsim.cuda", "fpsim.nn")  # themselves imported on first use
-FOR_PROOFS = {"number_format", "formats", "rounding", "exact", "scalars", "program", "precision", "exact_run"}
+FOR_PROOFS = {
+    "number_format",
+    "formats",
+    "rounding",
+    "exact",
+    "elementary",
+    "scalars",
+    "program",
+    "precision",
+    "exact_run",
+}
 MAY = {
     "fpsim": {"fpsim"},
     "theory": {"fpsim", "theory"},
@@ -162,6 +176,14 @@ def test_importing_fpsim_loads_nothing_heavy() -> None:
     # Numba asks scipy for its version, which loads no more than the name.
     assert not loaded & (HEAVY | {f"scipy.{name}" for name in ("linalg", "optimize", "sparse", "special", "stats")})
     assert {"fpsim", "fpsim.program", "numpy"} <= loaded
+
+
+def test_importing_fpsim_does_not_load_the_compiler() -> None:
+    """Numba takes longer to import than all the rest; the first array function or run loads it."""
+    assert not loaded_by("import fpsim; fpsim.Precision.uniform('e4m3'); fpsim.optim.STEPS") & {"numba", "llvmlite"}
+    assert "numba" in loaded_by("import fpsim; fpsim.round(0.1, 'bfloat16')")
+    loaded_by("import fpsim, fpsim.run; assert callable(fpsim.run) and callable(fpsim.round)")
+    loaded_by("import fpsim; assert set(fpsim.__all__) <= set(dir(fpsim))")
 
 
 def test_the_emulator_works_without_torch() -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 VERBS = {
     "scan": "measure where optimizers stop improving, width by width, beside proven bounds",
     "formats": "list the named number formats, or print the properties of one",
+    "bench": "measure how fast the emulator is, beside a memory copy and other libraries",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

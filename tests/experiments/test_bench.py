@@ -1,0 +1,202 @@
+"""``fpsim bench`` on tiny arrays: its table, its record, and what happens when something fails. No time is tested."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.bench import arithmetic, cases, matmul, measure, peers, startup
+from experiments.bench import round as rounding
+from experiments.bench.measure import Job, Row, Settings, WrongResult, interleaved, one_core
+from experiments.cli import bench, main
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--size", "600", "--repeats", "1"]
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch):
+    monkeypatch.setattr(measure, "SHORTEST_SAMPLE", 1e-6)
+
+
+def test_round_prints_a_table_and_writes_a_record(tmp_path, capsys):
+    file = tmp_path / "record.json"
+    assert main(["bench", "round", *TINY, "--format", "bfloat16,binary64", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert "1 repeats" in lines[0] and ("pinned" in lines[0])
+    assert sum("bfloat16 float64 stochastic32" in line for line in lines) == 1
+    assert "skipped: round binary64 float32: the dtype cannot hold the format" in printed
+    record = json.loads(file.read_text())
+    assert record["finished"] is True
+    assert {"date", "processor", "processors", "load", "system", "python", "versions", "pinned"} <= set(record)
+    assert {"numpy", "numba"} <= set(record["versions"])
+    measured = [row for row in record["rows"] if row["value"] is not None]
+    assert len(measured) == 3 * (1 + len(cases.MODES))
+    assert all(row["value"] > 0 and row["ratio"] > 0 and row["reference"] == "copy" for row in measured)
+    assert all(row["met"] is None for row in measured)  # the targets are about the sizes of the issue
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_arithmetic_beside_the_unrounded_operation():
+    settings = Settings(("binary16",), (600,), 1)
+    rows = [row for job in arithmetic.jobs(settings) for row in job.run(settings)]
+    assert len(rows) == 6 * (1 + len(arithmetic.CASES))
+    assert {row.reference for row in rows} == {"np.add", "np.multiply", "np.divide"}
+    assert all(row.value > 0 for row in rows)
+
+
+def test_matmul_is_measured_or_says_why_not():
+    settings = Settings(("bfloat16",), (100,), 1)
+    (job,) = matmul.jobs(settings)
+    rows = job.run(settings)
+    assert job.title == "matmul bfloat16 10^3"
+    assert rows[0].skipped.startswith("not in this version") or [row.size for row in rows] == [1000, 1000]
+
+
+def test_peers_that_are_missing_or_broken_are_left_out(monkeypatch):
+    def broken(fmt, x):
+        raise RuntimeError("another\nversion")
+
+    def wrong(fmt, x):
+        return lambda: np.zeros_like(x)
+
+    def absent(fmt, x):
+        raise ImportError
+
+    monkeypatch.setattr(peers, "PEERS", {"broken": broken, "wrong": wrong, "absent": absent})
+    settings = Settings(sizes=(50,), repeats=1)
+    rows = peers.jobs(settings)[0].run(settings)
+    assert [row.case for row in rows if row.value] == [
+        "bfloat16 float32 copy",
+        "bfloat16 float32 fpsim",
+        "bfloat16 float32 wrong (50 results wrong)",
+    ]
+    assert {(row.case, row.skipped) for row in rows if row.skipped} == {
+        ("bfloat16 float32 broken", "RuntimeError: another version"),
+        ("absent", "not installed"),
+    }
+
+
+@pytest.mark.parametrize("name", ["ml_dtypes", "torch", "gfloat"])
+@pytest.mark.parametrize("fmt", peers.FORMATS)
+def test_installed_peers_round_float32_as_fpsim_does(name, fmt):
+    x = cases.values(400, "float32", -3.0, 3.0)
+    call = peers.PEERS[name](fmt, x)
+    assert np.array_equal(np.asarray(call()), rounding.arrays.round(x, fmt))
+
+
+def test_startup_runs_in_fresh_interpreters(monkeypatch):
+    monkeypatch.setattr(startup, "_seconds", lambda code: 200.0 if "import numba" in code else 300.0)
+    numba, ours, first = startup.jobs(Settings())[0].run(Settings(repeats=2))
+    assert (numba.value, ours.ratio, ours.met, first.met) == (200.0, 1.5, False, True)
+    monkeypatch.undo()
+    assert startup._seconds("print(1.5)") == 1.5
+    with pytest.raises(WrongResult, match="a fresh interpreter failed"):
+        startup._seconds("raise SystemExit(3)")
+
+
+def test_every_target_of_round_is_asked_for():
+    settings = Settings()
+    assert [job.title for job in rounding.jobs(settings)] == [
+        f"round bfloat16 {dtype} {size}" for size in (1 << 24, 1 << 15) for dtype in ("float64", "float32")
+    ]
+    assert all(set(rounding.TARGETS[size][dtype]) == set(cases.MODES) for size in rounding.TARGETS for dtype in
+               ("float64", "float32"))  # fmt: skip
+
+
+def test_a_wrong_result_is_found_before_the_clock_starts(monkeypatch, capsys):
+    monkeypatch.setattr(rounding.arrays, "round", lambda x, fmt, mode, key, out: np.copyto(out, x))
+    monkeypatch.setattr(rounding, "interleaved", None)
+    assert main(["bench", "round", *TINY]) == 1
+    printed = capsys.readouterr().err
+    assert "a result is wrong, which is a bug: please report it: round bfloat16 nearest_even of [" in printed
+
+
+def test_calls_take_turns_and_first_calls_do_not_count(monkeypatch):
+    monkeypatch.setattr(measure, "SHORTEST_SAMPLE", 0.0)
+    order = []
+    calls = {"a": partial(order.append, "a"), "b": partial(order.append, "b")}
+    found = interleaved(calls, 3)
+    assert "".join(order) == "aabb" + 3 * "ab"
+    assert set(found) == {"a", "b"}
+
+
+def test_one_core_is_given_back():
+    before = dict(os.environ), getattr(os, "sched_getaffinity", lambda _: None)(0)
+    with one_core() as said:
+        assert "core" in said
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert (dict(os.environ), getattr(os, "sched_getaffinity", lambda _: None)(0)) == before
+
+
+def test_met_is_about_the_ratio_or_the_value():
+    assert Row("b", "c", 1, 3.0, ratio=1.2, target=1.25).met is True
+    assert Row("b", "c", 1, 3.0, ratio=1.3, target=1.25).met is False
+    assert Row("b", "c", 1, 3.0, ratio=1.3, target=2.0, target_is_value=True).met is False
+    assert Row("b", "c", 1, 3.0).met is None
+    assert Row("b", "c", 1, None, target=1.0, skipped="why").met is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the table holds what was finished"),
+        (MemoryError(), 1, "second failed: it needs more memory than there is; choose a smaller --size"),
+        (TypeError("two\nlines"), 1, "second failed: TypeError: two lines"),
+    ],
+)
+def test_what_is_finished_is_kept(error, code, says, tmp_path, capsys, monkeypatch):
+    def fail(settings):
+        raise error
+
+    jobs = [Job("first", lambda settings: [Row("round", "mine", 8, 1.0, target=2.0, ratio=1.0)]), Job("second", fail)]
+    monkeypatch.setattr(rounding, "jobs", lambda settings: jobs)
+    file = tmp_path / "record.json"
+    assert main(["bench", "round", "--json", str(file)]) == code
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert "mine" in printed.out and "1 of 1 targets met" in printed.out
+    record = json.loads(file.read_text())
+    assert (record["finished"], [row["case"] for row in record["rows"]]) == (False, ["mine"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rond"], "BENCH: 'rond' is unknown; admissible: round, arithmetic, matmul, peers, startup, all"),
+        (["--size", "x"], "--size: 'x' is no integer"),
+        (["--size", "0"], "--size: 0 is outside 1..4294967296"),
+        (["--size", "3^4"], "--size: '3^4' is no number and no power 2^k"),
+        (["--size", "2^40"], "--size: '2^40' is no number and no power 2^k"),
+        (["--repeats", "0"], "--repeats: 0 is outside 1..1000"),
+        (["--repeats", "many"], "--repeats: 'many' is no integer"),
+        (["--format", "bfloat17"], "--format: format 'bfloat17' is unknown; did you mean bfloat16"),
+        (["--json", "absent/record.json"], "--json: 'absent' is no folder that can be written to"),
+        (["--json", "."], "--json: '.' is a folder"),
+        (["--json"], "--json: expected one argument"),
+    ],
+)
+def test_bad_input_is_one_line(words, says, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "_measure", None)
+    assert main(["bench", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("fpsim bench: error: " + says)
+    assert printed.err.count("\n") == 1
+
+
+def test_sizes():
+    assert bench._sizes("2^3, 100,8") == (8, 100)
+
+
+def test_help_needs_no_library():
+    code = "import sys; from experiments.cli import main\ntry: main(['bench', '--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert "interleaved repeats" in " ".join(done.stdout.split())
+    assert not {"numpy", "numba", "rich", "fpsim", "torch"} & set(done.stdout.splitlines()[-1].split())
