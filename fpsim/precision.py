@@ -231,7 +231,8 @@ def _rounded_column(
     if mode == "nearest_even" and fmt.precision <= 51 and fmt.ordinary and fmt.emin > -900:
         odd = _odd_column(expression, given, steps)
         exponent = np.maximum(np.frexp(odd)[1] - 1, fmt.emin) - fmt.mantissa_bits
-        rounded: npt.NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(odd, -exponent)), exponent)
+        with np.errstate(over="ignore"):  # what rounds up to 2^1024 is too large for the format and goes on below
+            rounded: npt.NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(odd, -exponent)), exponent)
         normal = np.abs(odd) >= 2.0**-900  # below, binary64 itself may have lost bits
         if np.all(normal) and np.all(np.abs(rounded) <= fmt.max):
             return rounded if fmt.has_negative_zero else rounded + 0.0

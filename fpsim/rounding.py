@@ -107,6 +107,7 @@ def parse(rounding: Rounding) -> Rounding:
 
 
 def is_nearest(rounding: Rounding) -> bool:
+    """Whether results are nearest numbers, whatever becomes of ties."""
     return rounding in ("nearest_even", "nearest_away")
 
 

@@ -79,10 +79,14 @@ def run(
     device : ``"cpu"``, or ``"exact"``: rational arithmetic, slow, the same bits
     events : count what happened in every slot (``fpsim.events``); takes longer and changes no result
 
+    Returns
+    -------
+    RunResult : final states, records, events and a header
+
     Raises
     ------
     TypeError
-        Something else in the place of a Program, a Precision, a Key or a dict of arrays.
+        Something else in the place of a Program, a Precision, a Key, a dict of arrays or a bool.
     ValueError
         NaN in a start state, a missing or unknown array, a shape that does not fit, a run number out of range.
 

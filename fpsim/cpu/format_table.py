@@ -11,21 +11,20 @@ import numpy.typing as npt
 
 from fpsim.number_format import Format
 
-# Integer columns. The first six are bit patterns of binary64 exponents, used by the fast rounding kernels.
+# Integer columns. The first five are bit patterns of binary64 exponents, used by the fast rounding kernels.
 LOWEST = 0  # exponent field of 2^emin
 HIGHEST = 1  # exponent field of 2^emax
 MAGIC = 2  # added to an exponent field of x: C = 2^52 quanta
 QUANTUM = 3  # subtracted from it: the quantum q
-DRAW = 4  # subtracted from it: q / 2^(bits + 1)
-NORMAL = 5  # bits of the smallest normal number, less one
-EMIN = 6
-FRACTION = 7  # mantissa_bits
-BITS = 8  # random bits of a stochastic mode
-SUBNORMALS = 9
-FLUSH = 10
-SIGNED = 11
-CODE_PARITY = 12  # 0: parity is the significand's; else the code of a number at 2^E is E - emin plus this, modulo 2
-INTEGERS = 13
+NORMAL = 4  # bits of the smallest normal number, less one
+EMIN = 5
+FRACTION = 6  # mantissa_bits
+BITS = 7  # random bits of a stochastic mode
+SUBNORMALS = 8
+FLUSH = 9
+SIGNED = 10
+CODE_PARITY = 11  # 0: parity is the significand's; else the code of a number at 2^E is E - emin plus this, modulo 2
+INTEGERS = 12
 
 # Float columns.
 MAX = 0  # largest finite value
@@ -66,7 +65,6 @@ def tables(rows: Sequence[tuple[Format, int]]) -> tuple[npt.NDArray[np.int64], n
         integers[row, HIGHEST] = (fmt.emax + 1023) << 52
         integers[row, MAGIC] = (52 - m) << 52
         integers[row, QUANTUM] = m << 52
-        integers[row, DRAW] = (m + bits + 1) << 52
         integers[row, NORMAL] = struct.unpack("<q", struct.pack("<d", fmt.smallest_normal))[0] - 1
         integers[row, EMIN] = fmt.emin
         integers[row, FRACTION] = m

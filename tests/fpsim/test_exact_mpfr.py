@@ -75,10 +75,20 @@ def all_values(fmt: Format) -> list[float]:
     return [*values[~nan].tolist(), *values[nan][:1].tolist()]
 
 
+def all_operands(kind: str, values: list[float]) -> Iterable[tuple[float, ...]]:
+    """All tuples; of sums and products, whose exact result is shown not to depend on the order, one order."""
+    if kind not in ("add", "mul"):
+        return itertools.product(values, repeat=ARITY[kind])
+    pairs = list(itertools.combinations_with_replacement(values, 2))
+    for a, b in pairs:
+        assert exact.value(kind, (a, b)) == exact.value(kind, (b, a))
+    return pairs
+
+
 @pytest.mark.parametrize("kind", ["sqrt", "add", "mul", "div"])
 @pytest.mark.parametrize("fmt", TINY, ids=lambda f: f.name)
 def test_formats_of_at_most_six_bits_exhaustively(fmt: Format, kind: str) -> None:
-    check(fmt, kind, itertools.product(all_values(fmt), repeat=ARITY[kind]))
+    check(fmt, kind, all_operands(kind, all_values(fmt)))
 
 
 @pytest.mark.parametrize("kind", ["sqrt", "add", "sub", "mul", "div"])
@@ -87,9 +97,7 @@ def test_unsigned_formats_exhaustively(fmt: Format, kind: str) -> None:
     """Operands of both signs: negative results arise everywhere."""
     values = all_values(fmt)
     signed = list(dict.fromkeys([*values, *(-x for x in values if x > 0), *[math.inf, -math.inf]]))
-    check(
-        fmt, kind, itertools.product([*signed, 0.0, -0.0] if 0.0 not in signed else [*signed, -0.0], repeat=ARITY[kind])
-    )
+    check(fmt, kind, all_operands(kind, [*signed, 0.0, -0.0] if 0.0 not in signed else [*signed, -0.0]))
 
 
 @pytest.mark.parametrize("fmt", [f for f in TINY if f.bits < 6], ids=lambda f: f.name)

@@ -233,7 +233,7 @@ def test_the_negative_of_nan_is_the_one_nan(device: str) -> None:
         negative = -(a / a)
         return {"w": w, "n": negative, "p": absolute(negative)}
 
-    result = run(
+    result = run_program(
         turned, {"w": np.ones(2)}, {"a": [0.0, 2.0]}, Precision.uniform("e5m2"), device=device, record=["n", "p"]
     )
     assert bits(result.records["n"].ravel()).tolist() == bits([math.nan, -1.0]).tolist()

@@ -266,3 +266,12 @@ def test_what_is_no_slot_is_named_at_once() -> None:
         Precision.uniform("bfloat16").replace({3: "bfloat16"})  # type: ignore[dict-item]
     named_rule = Precision(("bfloat16", "up"), (("w", "tf32", "stochastic"),))  # type: ignore[arg-type]
     assert named_rule.rules == (("w", named("tf32"), Stochastic(16)),)
+
+
+def test_a_scalar_that_rounds_up_to_a_power_beyond_binary64() -> None:
+    """No floating-point warning, which would fail this test."""
+    largest = 1.7976931348623157e308
+    for fmt, effective in (("e5m2", np.inf), ("e11m40", np.inf), ("float6_e3m2fn", 28.0)):
+        assert scalar_values(sgd.bind(lr=largest), Precision.uniform(fmt), range(1))["scalar.lr"].tolist() == [
+            effective
+        ]

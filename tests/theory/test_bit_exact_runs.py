@@ -192,3 +192,18 @@ def test_one_seed_alone_is_stationary_only_within_the_drift() -> None:
     falling = np.geomspace(1.0, 1e-3, 64)[:, None]
     assert not is_stationary(falling)
     assert is_stationary(np.full((64, 1), 0.3))
+
+
+def test_divisions_by_zero_are_among_the_invalid_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """m / sqrt(v) with eps = 0 where v underflows to 0: m/0 as well as 0/0 spoils a window."""
+    cut, windows = simulate._window, []
+
+    def kept(given: Cell, index: int, watched: Any, *more: Any) -> Any:
+        windows.append((cut(given, index, watched, *more), watched.events["update.div"]))
+        return windows[-1][0]
+
+    monkeypatch.setattr(simulate, "_window", kept)
+    simulate.run_batch([cell(optimizer="adam", eps=0.0, exponent_bits=4, mantissa_bits=2, steps=64)])
+    ((window, counts),) = windows
+    assert counts["divide_by_zero"][0] > 0
+    assert window.invalid["update.div"] == counts["invalid"][0] + counts["divide_by_zero"][0]
