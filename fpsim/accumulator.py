@@ -69,7 +69,7 @@ class Accumulator:
     Raises
     ------
     TypeError
-        ``block`` is no integer, ``fma`` no bool, or a format neither a Format nor a name.
+        ``block`` is no integer, ``fma`` no bool, a format neither a Format nor a name, or a mode None.
     ValueError
         An unknown order, format or rounding, or fields that do not belong together.
 
@@ -103,6 +103,9 @@ class Accumulator:
             raise ValueError("product=None: products that are not rounded need fma=True")
         if self.order != "blocked" and not (self.master is None and self.master_rounding is None):
             raise ValueError(f"master with order={self.order!r}; admissible: blocked")
+        for name in ("sum", "product_rounding", "sum_rounding"):
+            if getattr(self, name) is None:
+                raise TypeError(f"{name}=None; admissible: {'a rounding mode' if 'rounding' in name else 'a format'}")
         for name in ("product", "sum", "master"):
             given = getattr(self, name)
             if given is not None:
@@ -117,9 +120,10 @@ class Accumulator:
             if self.block is not None:
                 raise ValueError(f"block={self.block!r} with order={self.order!r}; admissible: None")
             return
-        if not hasattr(self.block, "__index__") or isinstance(self.block, bool):
-            raise TypeError(f'block={self.block!r}: order="blocked" needs an integer of at least 1')
-        block = operator.index(self.block)  # type: ignore[arg-type]
+        try:
+            block = operator.index(self.block if not isinstance(self.block, bool) else None)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise TypeError(f'block={self.block!r}: order="blocked" needs an integer of at least 1') from error
         if block < 1:
             raise ValueError(f"block={block}; admissible: at least 1")
         object.__setattr__(self, "block", block)

@@ -14,7 +14,8 @@ give a torch tensor out, on the CPU and detached. The random bits of element e (
 ``fpsim.random_bits.array_draw(key, e, bits)``: they depend on no stride, no dtype and no chunk.
 
 Raises ``ValueError`` where the dtype cannot hold the format (pass ``dtype=``), a stochastic mode has no key, ``out``
-has another shape or partly overlaps an input, an input is not in its declared format, or shapes do not broadcast.
+has another shape or partly overlaps an input, an input is not in its declared format, or shapes do not broadcast;
+``TypeError`` for a masked array and for a key that is no Key.
 """
 
 from __future__ import annotations

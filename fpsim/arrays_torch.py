@@ -25,6 +25,10 @@ def result_dtype(inputs: Sequence[Any], out: Any, dtype: Any) -> Any:
         if not isinstance(out, torch.Tensor):
             raise ValueError(f"out is a {type(out).__name__}; admissible: a tensor, as the inputs are")
         return out.dtype
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, dtype)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype={dtype!r} is no dtype of torch; admissible: torch.float64, torch.float32, ...")
     if dtype is not None:
         return dtype
     common = None

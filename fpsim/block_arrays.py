@@ -29,7 +29,9 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 class BlockCodes:
     """The stored form of an array in a block format.
 
-    scales : uint8, E8M0 codes; the shape of the array with its axis divided by ``block``, rounded up
+    Parameters
+    ----------
+    scales : uint8, E8M0 codes (255: NaN); the shape of the array with its axis divided by ``block``, rounded up
     elements : unsigned integers, element codes; the shape of the array
     shifts : uint8, the second exponents t, axis divided by ``sub_block``; None in a format without a second level
 
@@ -122,7 +124,7 @@ def block_encode(
     elements[np.isnan(elements)] = 0.0
     codes = encode(elements, fmt.element)
     if fmt.twos_complement:
-        whole = np.asarray(np.ldexp(elements, fmt.element.mantissa_bits), dtype=np.int64)
+        whole = np.asarray(np.ldexp(elements, -_unit(fmt)), dtype=np.int64)
         codes = (whole & ((1 << fmt.element.bits) - 1)).astype(codes.dtype)
     if shifts is not None:
         factor = -(-fmt.block // fmt.sub_block)
@@ -169,7 +171,7 @@ def block_decode(codes: BlockCodes, fmt: BlockFormat | str, *, axis: int = -1) -
     if fmt.twos_complement:
         width = fmt.element.bits
         whole = given.astype(np.int64) - ((given >> (width - 1)).astype(np.int64) << width)
-        elements = np.ldexp(whole.astype(np.float64), -fmt.element.mantissa_bits)
+        elements = np.ldexp(whole.astype(np.float64), _unit(fmt))
     scales = np.asarray(codes.scales).astype(np.int64) - _BIAS
     shifts = None if codes.shifts is None else np.asarray(codes.shifts).astype(np.int64)
     return _unscaled(elements, scales, shifts, fmt, axis)
@@ -235,6 +237,11 @@ def _maxima(magnitude: Floats, size: int, axis: int) -> tuple[Floats, Exponents]
     largest = np.maximum.reduceat(magnitude, np.arange(0, length, size), axis=axis)
     exponents = np.frexp(largest)[1].astype(np.int64) - 1
     return largest, np.where(largest == 0.0, -4096, exponents)
+
+
+def _unit(fmt: BlockFormat) -> int:
+    """The binary exponent of the spacing of fixed-point elements."""
+    return fmt.element.emin - fmt.element.mantissa_bits
 
 
 def _spread(per_block: npt.NDArray[Any], size: int, length: int, axis: int) -> npt.NDArray[Any]:

@@ -41,8 +41,9 @@ class BlockFormat:
     sub_bits : int in 1..4 with a sub_block, else 0
         Width of the second exponent.
     twos_complement : bool
-        Codes of fixed-point elements are two's complement in place of sign and magnitude; there is then no -0. The most
-        negative code is decoded and never made: the range of encoded values is symmetric.
+        Codes of fixed-point elements (one exponent bit, no specials, all subnormals) are two's complement in place of
+        sign and magnitude; there is then no -0. The most negative code is decoded and never made: the range of encoded
+        values is symmetric.
 
     Raises
     ------
@@ -83,7 +84,8 @@ class BlockFormat:
             raise ValueError(f"sub_block={self.sub_block} does not divide block={self.block}")
         if bool(self.sub_block) != bool(self.sub_bits):
             raise ValueError(f"sub_block={self.sub_block} and sub_bits={self.sub_bits}: both are zero or neither is")
-        if self.twos_complement and not (element.exponent_bits == 1 and element.specials == "none"):
+        fixed = element.exponent_bits == 1 and element.specials == "none"
+        if self.twos_complement and not (fixed and element.subnormals and element.tiny == "round"):
             raise ValueError(f"twos_complement=True: element {element.name} is not fixed point")
 
     @property
@@ -124,6 +126,14 @@ NAMED: dict[str, BlockFormat] = {
 
 def block_format(name: str | BlockFormat) -> BlockFormat:
     """The block format of a name; a ``BlockFormat`` is returned as it is.
+
+    Parameters
+    ----------
+    name : BlockFormat or the name of one of the standard's (``mx...``) or the paper's (mx4, mx6, mx9)
+
+    Returns
+    -------
+    BlockFormat
 
     Raises
     ------

@@ -169,8 +169,9 @@ def _as_binary64(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         raise TypeError(f"x of dtype {x.dtype}: real numbers of at most 64 bits are needed")
     with np.errstate(invalid="ignore"):  # signalling NaNs
         values = x.astype(np.float64)
-    if x.dtype.kind in "ui" and np.any(np.abs(values) > 2.0**53):
-        where = _first(np.abs(values) > 2.0**53)
+    beyond = (x > 2**53) | (x < -(2**53)) if x.dtype.kind in "ui" and x.dtype.itemsize == 8 else np.zeros(x.shape, bool)
+    if np.any(beyond):
+        where = _first(beyond)
         raise ValueError(f"x={int(x[where])} at index {_shown(where)}: integers beyond 2^53 may not fit into float64")
     return values
 

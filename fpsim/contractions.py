@@ -19,6 +19,7 @@ not fit, or an operand of a tensor core is not in its format.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Any, TypeAlias
@@ -30,7 +31,7 @@ from fpsim import array_call
 from fpsim.accumulator import Accumulator
 from fpsim.number_format import Format
 from fpsim.random_bits import Key, check_key
-from fpsim.rounding import Rounding, Stochastic
+from fpsim.rounding import Rounding, Stochastic, parse
 from fpsim.tensor_core import TensorCore
 
 How: TypeAlias = Accumulator | TensorCore | Format | str
@@ -45,6 +46,7 @@ def sum(
     key: Key | None = None,
     *,
     axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
     out: Any = None,
     dtype: Any = None,
 ) -> Any:
@@ -55,10 +57,11 @@ def sum(
     x : array, real
     accumulator, rounding, key, out, dtype : as in ``help(fpsim.contractions)``; products and fma do not matter here
     axis : int, tuple of ints, or None for all axes; over several axes the terms come in C order
+    keepdims : bool, whether the axes stay in the result, with length 1
 
     Returns
     -------
-    array of the shape of x without the axes, or a scalar
+    array of the shape of x without the axes, or with axes of length 1; or a scalar
 
     Raises
     ------
@@ -85,10 +88,11 @@ def sum(
         axes = _axes(axis, arrays[0].ndim)
         kept = [i for i in range(arrays[0].ndim) if i not in axes]
         shape = tuple(arrays[0].shape[i] for i in kept)
+        widened = tuple(1 if i in axes else length for i, length in enumerate(arrays[0].shape))
         terms = arrays[0].transpose(*axes, *kept).reshape(math.prod(arrays[0].shape[i] for i in axes), math.prod(shape))
         result = np.empty((1, terms.shape[1]))
         accumulate.contract(np.empty((1, 0)), _matrix(terms), how, key, 0, (0, 1), result)
-        return result.reshape(shape)
+        return result.reshape(widened if keepdims else shape)
 
     return _called([x], compute, how, out, dtype)
 
@@ -215,9 +219,8 @@ def _multiplied(
         a, b = arrays
         for array, name, least in zip(arrays, names, dimensions, strict=True):
             if array.ndim < least or (least == 1 and array.ndim > 1):
-                raise ValueError(
-                    f"{name} has shape {array.shape}; admissible: {least}{' or more' * (least > 1)} dimensions"
-                )
+                admissible = "1 dimension" if least == 1 else "2 or more dimensions"
+                raise ValueError(f"{name} has shape {array.shape}; admissible: {admissible}")
         a = a[np.newaxis] if dimensions[0] == 1 else a
         b = b[:, np.newaxis] if dimensions[1] == 1 else b
         if a.shape[-1] != b.shape[-2]:
@@ -225,6 +228,7 @@ def _multiplied(
                 f"{names[0]} of shape {arrays[0].shape} and {names[1]} of shape {arrays[1].shape} do not fit: "
                 f"{a.shape[-1]} and {b.shape[-2]} terms"
             )
+        _check_stacks(arrays, names, a.shape[:-2], b.shape[:-2])
         if isinstance(how, TensorCore):
             _check_operands(arrays, names, how.operand)
         result = _product(a, b, how, key)
@@ -281,7 +285,10 @@ def _called(inputs: list[Any], compute: Any, how: Accumulator | TensorCore, out:
 
         target = result_dtype(inputs, out, dtype)
         array_call.check_holds(str(target).removeprefix("torch."), fmt, out is not None or dtype is not None)
-        arrays = [np.asarray(from_torch(x)) for x in inputs]
+        given = [from_torch(x) for x in inputs]
+        arrays = [np.asarray(x) for x in given]
+        for x, array in zip(given, arrays, strict=True):
+            array_call._dtype_name(x, array)  # refuses what has no exact float64
         return to_torch(compute(arrays), target, inputs, out)
     arrays = [np.asarray(x) for x in inputs]
     names = [array_call._dtype_name(x, array) for x, array in zip(inputs, arrays, strict=True)]
@@ -296,8 +303,10 @@ def _called(inputs: list[Any], compute: Any, how: Accumulator | TensorCore, out:
 
 def _how(accumulator: How, rounding: Rounding | None, key: Key | None, products: bool) -> Accumulator | TensorCore:
     check_key(key)
-    if not isinstance(accumulator, (Accumulator, TensorCore)):
-        how = Accumulator.uniform(accumulator, "nearest_even" if rounding is None else rounding)
+    if isinstance(accumulator, (Format, str)):
+        how = _uniform(accumulator, "nearest_even" if rounding is None else parse(rounding))
+    elif not isinstance(accumulator, (Accumulator, TensorCore)):
+        raise TypeError(f"accumulator={accumulator!r}; admissible: Accumulator, tensor core, Format, name of a format")
     elif rounding is not None:
         raise ValueError(f"rounding={rounding!r} beside an accumulator, which has its own; admissible: None")
     else:
@@ -310,17 +319,24 @@ def _how(accumulator: How, rounding: Rounding | None, key: Key | None, products:
     return how
 
 
+@functools.lru_cache(maxsize=256)
+def _uniform(fmt: Format | str, rounding: Rounding) -> Accumulator:
+    return Accumulator.uniform(fmt, rounding)
+
+
 def _axes(axis: Any, dimensions: int) -> list[int]:
     if axis is None:
         return list(range(dimensions))
     given = axis if isinstance(axis, tuple) else (axis,)
     axes = []
     for one in given:
-        number = operator.index(one)
+        try:
+            number = operator.index(one)
+        except TypeError as error:
+            raise TypeError(f"axis={axis!r}; admissible: an integer, a tuple of integers, None") from error
         if not -dimensions <= number < dimensions:
-            raise ValueError(
-                f"axis={axis} for an array of {dimensions} dimensions; admissible: {-dimensions}..{dimensions - 1}"
-            )
+            admissible = f"{-dimensions}..{dimensions - 1}" if dimensions else "None"
+            raise ValueError(f"axis={axis} for an array of {dimensions} dimensions; admissible: {admissible}")
         axes.append(number % dimensions)
     if len(set(axes)) != len(axes):
         raise ValueError(f"axis={axis} names an axis twice")
@@ -333,8 +349,22 @@ def _matrix(x: Array) -> npt.NDArray[np.float64]:
     return accumulate.matrix(array_call._values(x))
 
 
+def _check_stacks(arrays: list[Array], names: tuple[str, str], first: Shape, second: Shape) -> None:
+    try:
+        np.broadcast_shapes(first, second)
+    except ValueError as error:
+        raise ValueError(
+            f"{names[0]} of shape {arrays[0].shape} and {names[1]} of shape {arrays[1].shape} do not fit: the leading "
+            f"dimensions {first} and {second} do not broadcast"
+        ) from error
+
+
 def _check_operands(arrays: list[Array], names: tuple[str, str], fmt: Format) -> None:
-    array_call._check_declared(arrays, [fmt, fmt])
+    from fpsim.cpu import flat
+
     for array, name in zip(arrays, names, strict=True):
+        wrong = flat.off_grid(array, fmt)
+        if wrong is not None:
+            raise ValueError(f"{name} holds {wrong!r}; admissible: numbers of the tensor core's format {fmt.name}")
         if not fmt.has_infinity and np.isinf(_matrix(array)).any():
             raise ValueError(f"{name} holds an infinity, which its format {fmt.name} does not have")

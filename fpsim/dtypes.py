@@ -78,7 +78,7 @@ def dtype_of(fmt: Format | str, library: Library = "numpy") -> Any:
     dtype('float16')
     """
     fmt = named_format(fmt)
-    if library not in _NAMES:
+    if library not in list(_NAMES):  # what cannot be hashed is no name either
         raise ValueError(f"library={library!r}; admissible: numpy, torch")
     name = _name(fmt, library)
     if name is None:
@@ -152,9 +152,10 @@ def from_dtype(array: Any) -> tuple[Codes, Format]:
     Raises
     ------
     TypeError
-        ``array`` is neither an array nor a tensor.
+        ``array`` is neither an array nor a tensor, or it is masked.
     ValueError
-        No format has the codes of its dtype, its bytes are not in this machine's order, or it is not on the CPU.
+        No format has the codes of its dtype, its bytes are not in this machine's order, it is not on the CPU, or a
+        tensor's memory does not hold its values (sparse ones, views with torch's negative bit).
 
     Examples
     --------
@@ -164,6 +165,8 @@ def from_dtype(array: Any) -> tuple[Codes, Format]:
     """
     if type(array).__module__.partition(".")[0] == "torch" and hasattr(array, "element_size"):
         return _from_torch(array)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("a masked array: codes have no mask; admissible: a plain array, such as x.filled(0)")
     if not isinstance(array, (np.ndarray, np.generic)):
         raise TypeError(f"array: {type(array).__name__}; admissible: a NumPy array or a torch tensor")
     given = np.asarray(array)
@@ -179,6 +182,8 @@ def _from_torch(tensor: Any) -> tuple[Codes, Format]:
     fmt = _format_of(str(tensor.dtype).removeprefix("torch."), "torch")
     if tensor.device.type != "cpu":
         raise ValueError(f"a tensor on device {tensor.device}; admissible: cpu")
+    if tensor.layout != torch.strided or tensor.is_neg():
+        raise ValueError("a sparse tensor or a negated view; admissible: x.to_dense(), x.resolve_neg()")
     size = tensor.element_size()
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
     codes: npt.NDArray[Any] = tensor.detach().view(integers).numpy().view(f"u{size}")

@@ -14,12 +14,16 @@ Words = Sequence[int | None]
 
 
 def round_block(values: Sequence[float], fmt: BlockFormat, rounding: Rounding, words: Words) -> list[float]:
-    """One block (at most ``fmt.block`` values, in order), rounded.
+    """One block (at most ``fmt.block`` values, in order), rounded; all NaN where one is no finite number.
 
     Parameters
     ----------
     values : binary64 numbers
     words : one random integer for each value in a stochastic mode, else None for each
+
+    Returns
+    -------
+    list of binary64 numbers, one for each value
 
     Examples
     --------
@@ -27,12 +31,14 @@ def round_block(values: Sequence[float], fmt: BlockFormat, rounding: Rounding, w
     >>> round_block([5.2, 0.4], block_format("mxfp4_e2m1"), "nearest_even", [None, None])
     [6.0, 0.5]
     """
+    if not values:
+        return []
     if not all(math.isfinite(x) for x in values):
         return [math.nan] * len(values)
     shared = shared_exponent(values, fmt)
     step = fmt.sub_block or len(values)
     results = []
-    for start in range(0, len(values), step or 1):
+    for start in range(0, len(values), step):
         part = values[start : start + step]
         exponent = shared - (second_exponent(part, shared, fmt) if fmt.sub_block else 0)
         for x, word in zip(part, words[start : start + step], strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fpsim.array_call import Operands, _dtype_name, _is_torch, _values, apply
+from fpsim.array_call import Operands, _check_declared, _declared, _dtype_name, _is_torch, _values, apply
 from fpsim.exact_operations import integers
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -89,7 +89,7 @@ def reciprocal(
     >>> float(reciprocal(3, "bfloat16")), float(reciprocal(3, "bfloat16", "down"))
     (0.333984375, 0.33203125)
     """
-    return apply("div", (_one_like(x), x), fmt, rounding, key, _after_one(operands), check, out, dtype)
+    return apply("div", (_one_like(x), x), fmt, rounding, key, _after_one(x, operands, check), False, out, dtype)
 
 
 def rsqrt(
@@ -383,8 +383,11 @@ def _one_like(x: Any) -> Any:
     return x.new_ones(()) if _is_torch(x) else np.ones((), dtype=np.asarray(x).dtype)
 
 
-def _after_one(operands: Operands) -> Operands:
-    """Declared formats of (x,) as those of (1, x)."""
-    if operands is None or isinstance(operands, (Format, str)):
-        return (None, operands)
-    return (None, *operands)
+def _after_one(x: Any, operands: Operands, check: bool) -> Operands:
+    """Declared formats of (x,) as those of (1, x). Broken promises are found here, where x is still operand 0."""
+    if operands is None:
+        return None
+    declared = _declared(operands, 1)
+    if check:
+        _check_declared([_float64(x)], declared)
+    return (None, *declared)

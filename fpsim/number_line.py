@@ -91,11 +91,15 @@ def _range(fmt: Format, scale: Scale | None, low: float | None, high: float | No
         high = fmt.max
     if low is None:
         low = smallest if chosen == "log" else -high if fmt.signed else 0.0
-    if not math.isfinite(low) or not math.isfinite(high) or not low < high:
+    try:
+        start, end = float(low), float(high)
+    except (TypeError, ValueError, OverflowError):  # no numbers, or integers beyond binary64
+        start, end = math.nan, math.nan
+    if not math.isfinite(start) or not math.isfinite(end) or not start < end:
         raise ValueError(f"low={low!r}, high={high!r}; admissible: finite numbers, low < high")
-    if chosen == "log" and low <= 0:
+    if chosen == "log" and start <= 0:
         raise ValueError(f"low={low!r}; admissible on a logarithmic scale: positive numbers")
-    return chosen, float(low), float(high)
+    return chosen, start, end
 
 
 def _first_positive(fmt: Format) -> int:

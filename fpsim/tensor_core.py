@@ -124,7 +124,14 @@ def multiply_accumulate(core: TensorCore, a: Sequence[float], b: Sequence[float]
     """The specification: sum of a_k b_k plus c in rational arithmetic, step after step.
 
     ``a`` and ``b`` hold numbers of the operand format, ``c`` one of the result's.
+
+    Raises
+    ------
+    ValueError
+        ``a`` and ``b`` differ in length.
     """
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} terms and b {len(b)}; admissible: equally many")
     for start in range(0, len(a), core.terms):
         pairs = list(zip(a[start : start + core.terms], b[start : start + core.terms], strict=True))
         if not core.halves:

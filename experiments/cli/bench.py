@@ -60,7 +60,8 @@ def _measure(chosen: Sequence[str], settings: Any, file: Path | None, pinned: st
             try:
                 rows += job.run(settings)
             except KeyboardInterrupt:
-                progress.say("fpsim bench: interrupted; the table holds what was finished")
+                done = "the table holds what was finished" if rows else "no bench was finished"
+                progress.say(f"fpsim bench: interrupted; {done}")
                 code = INTERRUPTED
                 break
             except Exception as error:  # the other jobs can still be measured

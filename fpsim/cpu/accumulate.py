@@ -167,8 +167,12 @@ def _in_pieces(work: Callable[..., object], out: Matrix, right: Matrix) -> None:
         threads.in_pieces(of_columns, columns, max(_WIDTH, width))
 
 
+@functools.lru_cache(maxsize=256)  # making it takes longer than a small product
 def planned(accumulator: Accumulator, products: bool, a: Range, b: Range) -> Any:
-    """The plan and the format tables, for operands of the ranges ``a`` and ``b``, or terms of the range ``b``."""
+    """The plan and the format tables, for operands of the ranges ``a`` and ``b``, or terms of the range ``b``.
+
+    Whoever asks for the same gets the same arrays, which are not to be written.
+    """
     formats = Formats()
     plan = np.zeros((strips.SLOTS, strips.PLAN), dtype=np.int64)
     drawn = accumulator.drawn_bits(products)

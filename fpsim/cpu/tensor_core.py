@@ -54,7 +54,9 @@ def contract(left: Matrix, right: Matrix, core: TensorCore, out: Matrix) -> None
     else:
         threads.in_pieces(work, rows, max(1, PIECE // b.size))
     finite = np.isfinite(left).all(axis=1, keepdims=True) & np.isfinite(right).all(axis=0)
-    for i, j in np.argwhere(~finite):
+    nan = np.isnan(left).any(axis=1, keepdims=True) | np.isnan(right).any(axis=0)
+    out[nan] = np.nan  # a NaN in any step stays; infinities depend on what the steps before came to
+    for i, j in np.argwhere(~(finite | nan)):
         out[i, j] = multiply_accumulate(core, left[i].tolist(), right[:, j].tolist())
 
 

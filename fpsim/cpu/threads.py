@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 MOST = 4  # by default: four cores saturate the memory that rounding waits for
 _pool: ThreadPoolExecutor | None = None
 _count: int | None = None
+_lock = threading.Lock()
 
 
 def threads() -> int:
@@ -80,7 +82,8 @@ def in_pieces(work: Callable[[int, int], None], size: int, piece: int) -> None:
         while (start := next(numbers) * piece) < size:
             work(start, min(start + piece, size))
 
-    others = [_executor().submit(take) for _ in range(count - 1)]
+    with _lock:  # or set_threads in another thread might shut the executor down in between
+        others = [_executor().submit(take) for _ in range(count - 1)]
     try:
         take()
     finally:
@@ -105,15 +108,16 @@ def _executor() -> ThreadPoolExecutor:
 
 def _forget() -> None:
     global _pool
-    pool, _pool = _pool, None
+    with _lock:
+        pool, _pool = _pool, None
     if pool is not None:
         pool.shutdown(wait=False)
 
 
 def _after_fork() -> None:
     """A child has none of its parent's threads: it makes its own when it needs them."""
-    global _pool
-    _pool = None
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -179,6 +179,8 @@ def test_what_is_finished_is_kept(error, code, says, tmp_path, capsys, monkeypat
         (["--format", "bfloat17"], "--format: format 'bfloat17' is unknown; did you mean bfloat16"),
         (["--json", "absent/record.json"], "--json: 'absent' is no folder that can be written to"),
         (["--json", "."], "--json: '.' is a folder"),
+        (["--json", os.devnull], f"--json: '{os.devnull}' is a device or a pipe, which would be replaced"),
+        (["--json", "a" * 250], f"--json: '{'a' * 250}' cannot be written: File name too long"),
         (["--json"], "--json: expected one argument"),
     ],
 )
@@ -189,6 +191,16 @@ def test_bad_input_is_one_line(words, says, capsys, monkeypatch):
     assert printed.out == ""
     assert printed.err.startswith("fpsim bench: error: " + says)
     assert printed.err.count("\n") == 1
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        bench._write(tmp_path / "record.json", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_sizes():

@@ -51,7 +51,11 @@ def test_what_does_not_belong_together_is_refused(fields: dict[str, Any], messag
         ({"order": "blocked", "block": 2.0}, "block=2.0"),
         ({"order": "blocked", "block": True}, "block=True"),
         ({"fma": 1}, "fma=1; admissible: True, False"),
+        ({"order": "blocked", "block": np.array([2, 3])}, r"block=array\(\[2, 3\]\)"),
         ({"sum": 3}, "format 3"),
+        ({"sum": None}, "sum=None; admissible: a format"),
+        ({"sum_rounding": None}, "sum_rounding=None; admissible: a rounding mode"),
+        ({"product_rounding": None}, "product_rounding=None; admissible: a rounding mode"),
     ],
 )
 def test_wrong_types_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 from fpsim import arrays, exact
+from fpsim.cpu.threads import set_threads
 from fpsim.formats import format as named
 from fpsim.random_bits import Key, array_draw
 from fpsim.rounding import Stochastic
@@ -197,3 +200,30 @@ def test_a_read_only_array_is_never_written() -> None:
 def test_wrong_arguments_are_named(wrong: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         arrays.add([1.1, 1.1], [1.0, 1.0], "bfloat16", **wrong)
+
+
+def test_dtypes_of_torch_by_name() -> None:
+    x = torch.ones(3, dtype=torch.float64)
+    assert arrays.round(x, "bfloat16", dtype="float32").dtype == torch.float32
+    with pytest.raises(ValueError, match="dtype='float33' is no dtype of torch"):
+        arrays.round(x, "bfloat16", dtype="float33")
+
+
+def test_another_thread_may_change_the_number_of_threads() -> None:
+    x = np.random.default_rng(0).standard_normal(1 << 21)
+    expected = arrays.round(x, "bfloat16")
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            set_threads(2)
+            set_threads(4)
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        assert all((arrays.round(x, "bfloat16") == expected).all() for _ in range(30))
+    finally:
+        done.set()
+        other.join()
+        set_threads(None)

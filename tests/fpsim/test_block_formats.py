@@ -197,6 +197,64 @@ def test_errors_name_what_is_wrong(call, says):
         call()
 
 
+@pytest.mark.parametrize(
+    ("codes", "name", "error", "says"),
+    [
+        (BlockCodes([256], [1]), "mxint8", ValueError, "scales hold 256; admissible: 0..255"),
+        (BlockCodes([-1], [1]), "mxint8", ValueError, "scales hold -1"),
+        (BlockCodes([127], [1], [-1]), "mx4", ValueError, "shifts hold -1; admissible: 0..1"),
+        (BlockCodes([127], [1], [2]), "mx4", ValueError, "shifts hold 2"),
+        (BlockCodes([127.0], [1]), "mxint8", TypeError, "scales of dtype float64; admissible: integers"),
+        (None, "mxint8", TypeError, "codes: NoneType; admissible: a BlockCodes"),
+    ],
+)
+def test_codes_outside_their_intervals(codes, name, error, says):
+    with pytest.raises(error, match=says):
+        block_decode(codes, name)
+
+
+@pytest.mark.parametrize("function", [block_round, block_encode])
+def test_inputs_without_a_rule(function):
+    with pytest.raises(TypeError, match="a masked array"):
+        function(np.ma.array([1.0, 2.0], mask=[False, True]), "mx9")
+    for integer in (2**53 + 1, -(2**53) - 1, -(2**63)):
+        with pytest.raises(ValueError, match="integers of x reach beyond"):
+            function(np.array([integer]), "mx9")
+    with pytest.raises(ValueError, match="axis=True is outside"):
+        function([[1.0]], "mx9", axis=True)
+    assert function([2**53], "mx9") is not None
+
+
+@pytest.mark.parametrize("bias", [1, 7, -9])
+def test_twos_complement_of_any_unit(bias):
+    fmt = BlockFormat(fpsim.Format(1, 4, bias=bias, specials="none", overflow="saturate"), 4, twos_complement=True)
+    x = cases()[:3]
+    codes = block_encode(x, fmt)
+    assert same(block_decode(codes, fmt), block_round(x, fmt))
+    top = fmt.element.max
+    assert block_encode([top, -top, 0.0], fmt).elements.tolist() == [31, 33, 0]
+
+
+@pytest.mark.parametrize("changes", [{"subnormals": False}, {"tiny": "flush"}])
+def test_fixed_point_has_all_its_numbers(changes):
+    element = fpsim.Format(1, 4, bias=1, specials="none", overflow="saturate", **changes)
+    with pytest.raises(ValueError, match="is not fixed point"):
+        BlockFormat(element, twos_complement=True)
+
+
+def test_codes_of_tensors():
+    x = torch.tensor([1.0, 0.3, -5.0], dtype=torch.bfloat16, requires_grad=True)
+    codes, expected = block_encode(x, "mx6"), block_encode(x.detach().float().numpy(), "mx6")
+    assert codes.elements.tolist() == expected.elements.tolist() and codes.scales.tolist() == expected.scales.tolist()
+
+
+def test_huge_numbers_beside_an_infinity_warn_of_nothing():
+    """Their quotients overflow: NumPy's scale of a block with an infinity is no power that fits."""
+    x = np.array([math.inf, 1e308, -1e308, math.nan, 5e-324])
+    assert np.isnan(block_round(x, "mxfp8_e4m3")).all()
+    assert block_encode(x, "mx9").elements.tolist() == [0] * 5
+
+
 def test_a_number_is_no_name():
     with pytest.raises(TypeError, match="a name or a BlockFormat"):
         block_format(3)

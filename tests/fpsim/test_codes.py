@@ -214,3 +214,10 @@ def test_empty_lists_and_wide_floats() -> None:
     if np.dtype(np.longdouble).itemsize > 8:
         with pytest.raises(TypeError, match="at most 64 bits"):
             encode(np.ones(1, dtype=np.longdouble), "binary64")
+
+
+@pytest.mark.parametrize("x", [2**53 + 1, -(2**53) - 1, 2**63 - 1])
+def test_integers_that_binary64_cannot_hold_raise(x: int) -> None:
+    """2^53 + 1 becomes 2^53 in binary64: compared after that, it would pass."""
+    with pytest.raises(ValueError, match=r"integers beyond 2\^53"):
+        encode([0, x], "binary64")

@@ -113,6 +113,10 @@ def test_overflow_and_flushing_are_no_property_of_codes():
         (lambda: from_dtype(np.array([1])), ValueError, "array of dtype int64; admissible: float16"),
         (lambda: from_dtype(np.ones(1, ">f4")), ValueError, "in the other order"),
         (lambda: from_dtype(torch.ones(1, dtype=torch.int8)), ValueError, "array of dtype int8"),
+        (lambda: dtype_of("bfloat16", []), ValueError, r"library=\[\]; admissible"),
+        (lambda: from_dtype(np.ma.array([1.0], mask=[True])), TypeError, "a masked array"),
+        (lambda: from_dtype(torch.tensor([1j]).conj().imag), ValueError, "a negated view; admissible: x.to_dense"),
+        (lambda: from_dtype(torch.eye(2).to_sparse()), ValueError, "a sparse tensor"),
         (lambda: from_dtype(torch.ones(1, device="meta")), ValueError, "a tensor on device meta; admissible: cpu"),
     ],
 )

@@ -152,6 +152,19 @@ def test_what_stands_for_extremes() -> None:
     assert elementary.value("pow", (-3.0, 1e15 + 1)) == exact.Exact("finite", elementary.HUGE.magnitude, True)
 
 
+@pytest.mark.parametrize("y", [1.0, 3.0, 2.0**53 - 1, 2.0, 2.0**53, 1 - 2.0**-53, 1 + 2.0**-52, 0.5, 1e300])
+def test_only_an_odd_power_of_a_negative_zero_or_infinity_is_negative(y: float) -> None:
+    """1 - 2^-53 is not odd, though -y % 2 is 1 in floating point."""
+    odd = y in (1.0, 3.0, 2.0**53 - 1)
+    for x, power, kind in (
+        (-0.0, -y, "infinite"),
+        (-math.inf, y, "infinite"),
+        (-0.0, y, "finite"),
+        (-math.inf, -y, "finite"),
+    ):
+        assert elementary.value("pow", (x, power)) == exact.Exact(kind, negative=odd)
+
+
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match=r"gamma.*admissible: exp"):
         elementary.value("gamma", (1.0,))

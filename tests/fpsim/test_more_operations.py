@@ -338,3 +338,15 @@ def test_declared_operands_of_a_reciprocal() -> None:
     assert (bits(more_arrays.reciprocal(x, "e4m3", operands=["e4m3"])) == bits([0.6875, 0.34375, -np.inf])).all()
     with pytest.raises(ValueError, match="which is not a number of its declared format e4m3"):
         more_arrays.reciprocal(x + 2.0**-40, "e4m3", operands="e4m3")
+
+
+def test_the_operand_of_a_reciprocal_is_operand_0() -> None:
+    for given in (0.1, np.array([0.5, 0.1])):
+        with pytest.raises(ValueError, match=r"operand 0 holds 0\.1, which is not"):
+            more_arrays.reciprocal(given, "bfloat16", operands="bfloat16")
+    with pytest.raises(ValueError, match="operands names 2 formats; the operation has 1 operands"):
+        more_arrays.reciprocal(0.5, "bfloat16", operands=("bfloat16", "bfloat16"))
+    with pytest.raises(TypeError, match="operands=3: a format"):
+        more_arrays.reciprocal(0.5, "bfloat16", operands=3)  # type: ignore[arg-type]
+    assert more_arrays.reciprocal(0.5, "bfloat16", operands=("bfloat16",)) == 2.0
+    assert more_arrays.reciprocal(0.1, "bfloat16", operands="bfloat16", check=False) > 9.9

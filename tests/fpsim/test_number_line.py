@@ -102,6 +102,9 @@ def test_scale_that_is_chosen():
         ({"low": 1.0, "high": 1.0}, "admissible: finite numbers, low < high"),
         ({"high": math.inf}, "high=inf; admissible: finite numbers"),
         ({"scale": "log", "low": 0.0}, "low=0.0; admissible on a logarithmic scale: positive"),
+        ({"low": "a"}, "low='a', high=57344.0; admissible: finite numbers"),
+        ({"high": 2**2000}, "admissible: finite numbers"),
+        ({"low": 1j}, "low=1j"),
         ({"width": 19}, "width=19: an integer in 20..1000"),
     ],
 )

@@ -160,13 +160,29 @@ def test_the_kernel_with_infinities_nan_and_overflow() -> None:
         equal_to_the_specification(core, a, b)
 
 
+def test_nan_does_not_take_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fpsim.cpu import tensor_core as kernels
+
+    monkeypatch.setattr(kernels, "multiply_accumulate", None)
+    a, b = np.ones((40, 33)), np.ones((33, 40))
+    a[1:], b[5, 0] = math.nan, math.inf
+    a[0, 7] = math.nan
+    assert (bits(contractions.matmul(a, b, H100)) == bits(np.full((40, 40), math.nan))).all()
+
+
 def test_operands_outside_their_format_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"operand 1 holds 1\.001, which is not a number of its declared format e8m7"):
+    with pytest.raises(ValueError, match=r"b holds 1\.001; admissible: numbers of .* format e8m7"):
         contractions.matmul([[1.0]], [[1.001]], H100)
     with pytest.raises(ValueError, match="b holds an infinity, which its format e4m3_fn"):
         contractions.dot([1.0], [math.inf], tensor_core("h100", "float8_e4m3fn"))
     with pytest.raises(ValueError, match="accumulator is a tensor core, which multiplies"):
         contractions.sum([1.0], H100)
+
+
+def test_unequal_lengths_are_refused() -> None:
+    for n in (15, 17, 32):  # 32: a whole instruction more
+        with pytest.raises(ValueError, match=f"a has 16 terms and b {n}; admissible: equally many"):
+            multiply_accumulate(H100, [1.0] * 16, [1.0] * n)
 
 
 def test_all_operands_are_known() -> None:
