@@ -28,14 +28,9 @@ def _round(x0: Any, x1: Any, x2: Any, x3: Any, k0: Any, k1: Any) -> Any:
     return (p1 >> _HALF) ^ x1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ x3 ^ k1, p0 & _LOW
 
 
-@kernel
-def fill_words(
-    words: Any, base: Any, stride: Any, c0: Any, c1: Any, c2: Any, c3: Any, key0: Any, key1: Any, n: Any
-) -> None:
-    """words[base + j * stride + i] = word j of the counter (c0[i], c1, c2[i], c3), for i < n.
-
-    ``c0`` and ``c2`` are uint64 arrays of 32-bit values; the rest are uint64 scalars.
-    """
+@inline
+def _philox(c0: Any, c1: Any, c2: Any, c3: Any, key0: Any, key1: Any) -> Any:
+    """The four words of a counter. A loop that inlines this works out the keys of the rounds once."""
     k1_0, k1_1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
     k2_0, k2_1 = (k1_0 + _W0) & _LOW, (k1_1 + _W1) & _LOW
     k3_0, k3_1 = (k2_0 + _W0) & _LOW, (k2_1 + _W1) & _LOW
@@ -45,18 +40,30 @@ def fill_words(
     k7_0, k7_1 = (k6_0 + _W0) & _LOW, (k6_1 + _W1) & _LOW
     k8_0, k8_1 = (k7_0 + _W0) & _LOW, (k7_1 + _W1) & _LOW
     k9_0, k9_1 = (k8_0 + _W0) & _LOW, (k8_1 + _W1) & _LOW
+    x0, x1, x2, x3 = _round(c0, c1, c2, c3, key0, key1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k1_0, k1_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k2_0, k2_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k3_0, k3_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k4_0, k4_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k5_0, k5_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k6_0, k6_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k7_0, k7_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k8_0, k8_1)
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, k9_0, k9_1)
+    return x0, x1, x2, x3
+
+
+@kernel
+def fill_words(
+    words: Any, base: Any, stride: Any, c0: Any, c1: Any, c2: Any, c3: Any, key0: Any, key1: Any, n: Any
+) -> None:
+    """words[base + j * stride + i] = word j of the counter (c0[i], c1, c2[i], c3), for i < n.
+
+    ``c0`` and ``c2`` are uint64 arrays of 32-bit values; the rest are uint64 scalars.
+    """
     second, third, fourth = base + stride, base + stride + stride, base + stride + stride + stride
     for i in range(n):
-        x0, x1, x2, x3 = _round(c0[i], c1, c2[i], c3, key0, key1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k1_0, k1_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k2_0, k2_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k3_0, k3_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k4_0, k4_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k5_0, k5_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k6_0, k6_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k7_0, k7_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k8_0, k8_1)
-        x0, x1, x2, x3 = _round(x0, x1, x2, x3, k9_0, k9_1)
+        x0, x1, x2, x3 = _philox(c0[i], c1, c2[i], c3, key0, key1)
         words[base + i] = x0
         words[second + i] = x1
         words[third + i] = x2
@@ -72,27 +79,9 @@ def _block(halves: bool) -> Any:
 
     @kernel
     def fill(words: Any, at: Any, block: Any, key0: Any, key1: Any) -> None:
-        k1_0, k1_1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
-        k2_0, k2_1 = (k1_0 + _W0) & _LOW, (k1_1 + _W1) & _LOW
-        k3_0, k3_1 = (k2_0 + _W0) & _LOW, (k2_1 + _W1) & _LOW
-        k4_0, k4_1 = (k3_0 + _W0) & _LOW, (k3_1 + _W1) & _LOW
-        k5_0, k5_1 = (k4_0 + _W0) & _LOW, (k4_1 + _W1) & _LOW
-        k6_0, k6_1 = (k5_0 + _W0) & _LOW, (k5_1 + _W1) & _LOW
-        k7_0, k7_1 = (k6_0 + _W0) & _LOW, (k6_1 + _W1) & _LOW
-        k8_0, k8_1 = (k7_0 + _W0) & _LOW, (k7_1 + _W1) & _LOW
-        k9_0, k9_1 = (k8_0 + _W0) & _LOW, (k8_1 + _W1) & _LOW
         low, high = (block << np.uint64(6)) & _LOW, block >> np.uint64(26)
         for i in range(np.uint64(64)):
-            x0, x1, x2, x3 = _round(low + i, high, np.uint64(0), np.uint64(0), key0, key1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k1_0, k1_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k2_0, k2_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k3_0, k3_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k4_0, k4_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k5_0, k5_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k6_0, k6_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k7_0, k7_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k8_0, k8_1)
-            x0, x1, x2, x3 = _round(x0, x1, x2, x3, k9_0, k9_1)
+            x0, x1, x2, x3 = _philox(low + i, high, np.uint64(0), np.uint64(0), key0, key1)
             place = at + i
             if halves:
                 words[place] = (x0 << _SIXTEEN) & _LOW
