@@ -306,6 +306,10 @@ class Format:
             return self.precision
         return self.mantissa_bits if self.subnormals else 1
 
+    def __str__(self) -> str:
+        """What ``print`` shows: the table. In a sentence, use ``fmt.name``."""
+        return self.table()
+
     def table(self, name: str | None = None) -> str:
         """The format as a table: codes, range, spacing and special values.
 

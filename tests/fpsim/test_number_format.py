@@ -266,3 +266,4 @@ def test_every_format_prints() -> None:
     for e, m in ((2, 1), (4, 3), (11, 52)):
         for fmt in (*variants(e, m), *unsigned_variants(e, m)) if e < 11 else (Format(11, 52),):
             assert fmt.table().count("\n") >= 15
+            assert str(fmt) == fmt.table()
