@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fpsim.cpu import flat
+from fpsim.cpu import flat, flat_again
 from fpsim.cpu.tiers import Range
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -34,7 +34,7 @@ def apply(
     dtype: Any,
 ) -> Any:
     if dtype is None and (key is None or type(key) is Key):
-        done = flat.again(kind, inputs, fmt, rounding, key, operands, check, out)
+        done = flat_again.again(kind, inputs, fmt, rounding, key, operands, check, out)
         if done is not None:
             return done
     named = (fmt, rounding, operands)
@@ -65,7 +65,7 @@ def apply(
         and type(result) is np.ndarray
         and (operands is None or isinstance(operands, (Format, str, tuple)))
     ):
-        flat.remember(kind, inputs, named, fmt, rounding, ranges, declared, result)
+        flat_again.remember(kind, inputs, named, fmt, rounding, ranges, declared, result)
     if out is None:
         return result[()]
     if not direct:

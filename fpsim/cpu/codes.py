@@ -14,6 +14,7 @@ STOCHASTIC = STOCHASTIC_CODES["A"]
 STOCHASTIC_B = STOCHASTIC_CODES["B"]
 STOCHASTIC_C = STOCHASTIC_CODES["C"]
 BINARY64 = 9  # nearest even in binary64: the operation's own rounding
+FIXED = 11  # stochastic A in fixed point: rounding_elements.fixed_point
 NONE = 10  # operations that do not round
 
 ROUND, ADD, SUB, MUL, DIV, SQRT, FMA = range(7)

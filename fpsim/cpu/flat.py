@@ -80,6 +80,8 @@ def plan(kind: str, ranges: tuple[Range, ...], fmt: Format, rounding: Rounding, 
         way = path(fmt, rounding)
         if way != NEITHER:
             return Plan(flat_single(mode, way), row, places, bits, False)
+    if mode == codes.STOCHASTIC and fmt.mantissa_bits <= 18:
+        mode = codes.FIXED
     return Plan(flat(codes.KINDS[kind], tier, mode, single), row, places, bits, False)
 
 
@@ -104,67 +106,6 @@ def perform(
     single = result.dtype == _FLOAT32 and all(array.dtype == _FLOAT32 for array in arrays)
     chosen = plan(kind, ranges, fmt, rounding, single)
     _run(chosen, [_Operand(array, shape, size, _FLOAT32 if single else _FLOAT64) for array in arrays], key, flat)
-
-
-# Plans of calls on plain arrays of one dtype, by the identity of what names format, mode and declared operands (none of
-# them can change). All are kept beside the plan, so that no other object takes over their identity.
-_again: dict[tuple[Any, ...], tuple[Plan, Sequence[Format | None], tuple[Any, ...]]] = {}
-
-
-def remember(
-    kind: str, inputs: Sequence[Any], named: tuple[Any, ...], fmt: Format, rounding: Rounding,
-    ranges: tuple[Range, ...], declared: Sequence[Format | None], result: Array,
-) -> None:  # fmt: skip
-    """Let the next such call skip the checks whose outcome is known by now; ``named``: format, mode, operands."""
-    dtype = result.dtype
-    alike = all(type(x) is np.ndarray and x.dtype == dtype and x.shape == result.shape for x in inputs)
-    if kind in KINDS and alike and result.size > 1 and dtype in (_FLOAT32, _FLOAT64):
-        if len(_again) >= 4096:
-            _again.clear()
-        chosen = plan(kind, ranges, fmt, rounding, dtype == _FLOAT32)
-        _again[kind, *map(id, named), dtype.char] = chosen, declared, named
-
-
-def again(
-    kind: str, inputs: Sequence[Any], fmt: Any, mode: Any, key: Key | None, operands: Any, check: bool, out: Any
-) -> Any:
-    """The result of a call like one before, on contiguous arrays that do not share memory in part; else None."""
-    like = inputs[0]
-    if type(like) is not np.ndarray or like.size < 2:
-        return None
-    found = _again.get((kind, id(fmt), id(mode), id(operands), like.dtype.char))
-    if found is None or (found[0].bits and key is None):
-        return None
-    result = np.empty_like(like) if out is None else out
-    if type(result) is not np.ndarray:
-        return None
-    size, dtype, shape = result.size, result.dtype, like.shape
-    if size >= THREADED or result.shape != shape or dtype != like.dtype or found[0].slow:
-        return None
-    if not (result.flags.carray and dtype.isnative):  # writeable, too
-        return None
-    to = address(result)
-    places: list[int] = []
-    aliased, end = 0, size * dtype.itemsize
-    for x in inputs:
-        if type(x) is not np.ndarray or x.shape != shape or x.dtype != dtype or not _in_order(x):
-            return None
-        place = address(x)
-        if place == to:
-            aliased = 1
-        elif -end < place - to < end:
-            return None
-        places += (place, 1)
-    if check and operands is not None:
-        for x, declared in zip(inputs, found[1], strict=True):
-            if declared is not None and off_grid(x, declared) is not None:
-                return None
-    chosen = found[0]
-    while len(places) < 6:
-        places += places[:2]
-    k0, k1 = (key.k0, key.k1) if key else (0, 0)
-    chosen.kernel(*places, to, aliased, size, *chosen.addresses, k0, k1, 0, chosen.bits)
-    return result
 
 
 class _Operand:
@@ -316,8 +257,8 @@ def _address_by_structure(array: Array) -> int:
 
 _probe = np.zeros(2)[1:]
 # Where a short call spends its time: the interface is a dictionary of six entries, made anew for every call.
-_known = _address_by_structure(_probe) == _address_by_interface(_probe)
-address = _address_by_structure if _known else _address_by_interface
+known = _address_by_structure(_probe) == _address_by_interface(_probe)
+address = _address_by_structure if known else _address_by_interface
 """Where the elements of an array begin."""
 
 

@@ -18,14 +18,15 @@ from fpsim.cpu import codes, jit
 from fpsim.cpu.bits import NAN, SIGN, ZERO, from_bits, to_bits
 from fpsim.cpu.flat_memory import float64_at, floats_at, int64_at, put, stack, uint32_at
 from fpsim.cpu.operation_elements import compute
-from fpsim.cpu.random_words import fill_halves_of_block, fill_words_of_block
+from fpsim.cpu.random_words import fill_halves_of_blocks, fill_words_of_blocks
 from fpsim.cpu.rounding_elements import (
     ADDED,
     INFINITY,
     LARGEST,
     draw_of,
+    fixed_point,
     format_row,
-    magnitude,
+    magnitude_within,
     rounded,
     special,
 )
@@ -33,6 +34,7 @@ from fpsim.cpu.wide import operate
 
 BLOCK = 1024  # elements of a block on the stack
 _LOG_WORDS, _LOG_HALVES = np.uint64(8), np.uint64(9)  # elements that share the words of 64 counters
+_MASK_WORDS, _MASK_HALVES = np.uint64(255), np.uint64(511)
 
 double_room = stack(types.float64, BLOCK)
 single_room = stack(types.float32, BLOCK)
@@ -49,11 +51,9 @@ def _overflowed(x: float, result: float) -> float:
 def draws(words: Any, bits: int, first: int, count: Any, k0: Any, k1: Any) -> None:
     """The draws of a block of at most 1024 elements, in the upper bits of words."""
     if bits > 16:
-        for k in range(0, count, 256):
-            fill_words_of_block(words, np.uint64(k), np.uint64(first + k) >> _LOG_WORDS, k0, k1)
+        fill_words_of_blocks(words, np.uint64(first) >> _LOG_WORDS, (count + _MASK_WORDS) >> _LOG_WORDS, k0, k1)
     elif bits > 0:
-        for k in range(0, count, 512):
-            fill_halves_of_block(words, np.uint64(k), np.uint64(first + k) >> _LOG_HALVES, k0, k1)
+        fill_halves_of_blocks(words, np.uint64(first) >> _LOG_HALVES, (count + _MASK_HALVES) >> _LOG_HALVES, k0, k1)
 
 
 @cache
@@ -65,6 +65,8 @@ def flat(kind: int, tier: int, mode: int, single: bool) -> Any:
     sources = jit.SOURCES
     width = 4 if single else 8
     arity = {codes.FMA: 3, codes.ROUND: 1, codes.SQRT: 1}.get(kind, 2)
+    fixed = mode == codes.FIXED
+    mode = codes.STOCHASTIC if fixed else mode
     random = codes.STOCHASTIC <= mode <= codes.STOCHASTIC_C
 
     @jit.entry
@@ -81,6 +83,8 @@ def flat(kind: int, tier: int, mode: int, single: bool) -> Any:
         words = uint32_at(word_room())
         room = single_room() if single else double_room()
         none, right = ZERO, np.uint64(32 - bits)
+        kept = np.uint32((0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF)
+        one_zero = to_bits(row[ADDED]) == ZERO
         for start in range(0, n, BLOCK):
             count = np.uint64(min(BLOCK, n - start))
             offset = start * width
@@ -94,13 +98,18 @@ def flat(kind: int, tier: int, mode: int, single: bool) -> Any:
                 y = np.float64(v[i]) if arity > 1 else x
                 z = np.float64(w[i]) if arity > 2 else x
                 value, _ = compute(kind, tier, mode, x, y, z)
-                draw = draw_of(words[i], none, right) if random else ZERO
                 size = abs(value)
-                if mode != codes.BINARY64:
-                    size = magnitude(mode, to_bits(value), row, draw)
                 peak = max(peak, to_bits(size))
-                put(target, i, from_bits(to_bits(size) | (to_bits(value) & SIGN)) + row[ADDED])
-            # Infinities and NaN have the larger bits.
+                if fixed:
+                    size = fixed_point(to_bits(value), row, words[i] & kept)
+                elif mode != codes.BINARY64:
+                    draw = draw_of(words[i], none, right) if random else ZERO
+                    size = magnitude_within(mode, to_bits(value), row, draw)
+                put(target, i, from_bits(to_bits(size) | (to_bits(value) & SIGN)))
+            if one_zero:
+                for i in range(count):
+                    put(target, i, np.float64(target[i]) + row[ADDED])
+            # What is not beyond the largest value is not rounded beyond it. Infinities and NaN have the larger bits.
             if peak > top:
                 for i in range(count):
                     x = np.float64(u[i])
@@ -167,7 +176,7 @@ def _on_grid() -> Any:
         moved, peak = ZERO, ZERO
         for i in range(np.uint64(n)):
             size = to_bits(abs(x[i]))
-            moved = moved | (to_bits(magnitude(codes.NEAREST_EVEN, size, row, ZERO)) ^ size)
+            moved = moved | (to_bits(magnitude_within(codes.NEAREST_EVEN, size, row, ZERO)) ^ size)
             peak = max(peak, size)
         return moved == ZERO and peak <= top and sources >= 0
 

@@ -12,6 +12,9 @@ With m >= 1 the parity of the significand is that of bit s. A mode is an increme
         C   as B, but not where both are equal and R is odd; equal they can be only if N < s, and then the
             increment is one less
 
+A number's sign is above all that and stays. The largest finite value is the last one that is rounded so: a block that
+holds anything beyond it, infinities and NaN included, is done again by way of float64.
+
 MAGIC, formats whose C = 1.5 * 2^23 q and q are normal float32 numbers: the recipe of rounding_elements in float32.
 
 Integers are cast after every step: Numba computes sums of 32-bit integers in 64 bits.
@@ -31,7 +34,7 @@ from fpsim.cpu import codes, jit
 from fpsim.cpu.bits import ZERO
 from fpsim.cpu.flat_kernels import BLOCK, draws, single_room, word_room
 from fpsim.cpu.flat_memory import float64_at, floats_at, int64_at, put, uint32_at
-from fpsim.cpu.format_table import ADD, EMIN, FRACTION, HIGHEST, MAX
+from fpsim.cpu.format_table import ADD, EMIN, FRACTION, MAX
 from fpsim.cpu.rounding_elements import INFINITY, draw_of, format_row, rounded, special
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, Stochastic
@@ -79,17 +82,16 @@ def _shifted(typing_context: Any, x: Any, places: Any) -> Any:
 
 @jit.inline
 def _linear(mode: int, bits: Any, shift: Any, word: Any, kept: Any, middle: Any, rest: Any, parity: Any) -> Any:
-    """Bits of the rounded magnitude.
+    """The bits rounded; no carry reaches the sign of a finite number.
 
     kept, middle : the draw's bits in a word, and the bit below them;  rest : 32 - number of random bits
     parity : 1 where variant C can meet a tie
     """
-    size = np.uint32(bits & _MAGNITUDE)
     full = np.uint32(_ONE << shift)
     low = np.uint32(full - _ONE)
     up = _NOTHING
     if mode == codes.NEAREST_EVEN:
-        up = np.uint32(np.uint32(_shifted(low, _ONE)) + np.uint32(_shifted(size, shift) & _ONE))
+        up = np.uint32(np.uint32(_shifted(low, _ONE)) + np.uint32(_shifted(bits, shift) & _ONE))
     elif mode == codes.NEAREST_AWAY:
         up = _shifted(full, _ONE)
     elif mode == codes.UP:
@@ -97,8 +99,8 @@ def _linear(mode: int, bits: Any, shift: Any, word: Any, kept: Any, middle: Any,
     elif mode == codes.DOWN:
         up = _NOTHING if (bits & _SIGN) == _NOTHING else low
     elif mode == codes.TO_ODD:
-        odd = full if (size & low) != _NOTHING else _NOTHING
-        return np.uint32(np.uint32(size & ~low) | odd)
+        odd = full if (bits & low) != _NOTHING else _NOTHING
+        return np.uint32(np.uint32(bits & ~low) | odd)
     elif mode >= codes.STOCHASTIC:
         draw = np.uint32(word & kept)
         if mode != codes.STOCHASTIC:
@@ -106,21 +108,20 @@ def _linear(mode: int, bits: Any, shift: Any, word: Any, kept: Any, middle: Any,
         up = _shifted(draw, np.uint32(32) - shift)
         if mode == codes.STOCHASTIC_C:
             up = np.uint32(up - np.uint32(_shifted(word, rest) & parity))
-    return np.uint32(np.uint32(size + up) & np.uint32(~low))
+    return np.uint32(np.uint32(bits + up) & np.uint32(~low))
 
 
 @jit.inline
-def _magic(mode: int, bits: Any, lowest: Any, highest: Any, magic: Any, shift: Any) -> Any:
-    """Bits of the rounded magnitude."""
+def _magic(mode: int, bits: Any, lowest: Any, magic: Any, shift: Any) -> Any:
+    """The bits rounded, of a number that is not beyond the largest value."""
     size = _from_bits(np.uint32(bits & _MAGNITUDE))
     exponent = np.uint32(bits & _EXPONENT)
     exponent = lowest if exponent < lowest else exponent
-    exponent = highest if exponent > highest else exponent
     c = _from_bits(np.uint32(exponent + magic))
     q = _from_bits(np.uint32(exponent - shift))
     y = (size + c) - c
     if mode == codes.NEAREST_AWAY:
-        y = y + q if size - y == np.float32(0.5) * q else y
+        y = (_from_bits(np.uint32(np.uint32(bits & _MAGNITUDE) | _ONE)) + c) - c
     elif mode == codes.TOWARD_ZERO:
         y = y - q if y > size else y
     elif mode in (codes.UP, codes.DOWN):
@@ -131,7 +132,7 @@ def _magic(mode: int, bits: Any, lowest: Any, highest: Any, magic: Any, shift: A
     elif mode == codes.TO_ODD:
         t = y - q if y > size else y
         y = t + q if np.uint32(_to_bits(t + c) & _ONE) == _NOTHING and t < size else t
-    return np.uint32(_to_bits(y) & _MAGNITUDE)
+    return np.uint32(np.uint32(_to_bits(y) & _MAGNITUDE) | np.uint32(bits & _SIGN))
 
 
 @cache
@@ -153,9 +154,10 @@ def flat_single(mode: int, way: int) -> Any:
         middle = np.uint32(1 << (31 - bits)) if bits < 32 else _NOTHING
         rest = np.uint32(32 - bits) if bits > 0 else _NOTHING
         parity = _ONE if bits < 23 - m else _NOTHING
-        lowest, highest = np.uint32((ints[EMIN] + 127) << 23), np.uint32(((ints[HIGHEST] >> 52) - 896) << 23)
+        lowest = np.uint32((ints[EMIN] + 127) << 23)
         magic, shift = np.uint32((23 - m) << 23), np.uint32(m << 23)
         top, add = _to_bits(np.float32(reals[MAX])), np.float32(reals[ADD])
+        one_zero = _to_bits(add) == _NOTHING
         words, room = uint32_at(word_room()), single_room()
         none, right = ZERO, np.uint64(32 - bits)
         for start in range(0, n, BLOCK):
@@ -169,12 +171,16 @@ def flat_single(mode: int, way: int) -> Any:
                 x = _to_bits(u[i])
                 word = words[i] if random else _NOTHING
                 if way == LINEAR:
-                    size = _linear(mode, x, places, word, kept, middle, rest, parity)
+                    y = _linear(mode, x, places, word, kept, middle, rest, parity)
                 else:
-                    size = _magic(mode, x, lowest, highest, magic, shift)
+                    y = _magic(mode, x, lowest, magic, shift)
+                size = np.uint32(x & _MAGNITUDE)
                 peak = size if size > peak else peak
-                target[i] = _from_bits(np.uint32(size | np.uint32(x & _SIGN))) + add
-            # Infinities and NaN have the larger bits.
+                target[i] = _from_bits(y)
+            if one_zero:
+                for i in range(count):
+                    target[i] = target[i] + add
+            # What is not beyond the largest value is not rounded beyond it. Infinities and NaN have the larger bits.
             if peak > top:
                 for i in range(count):
                     x64 = np.float64(u[i])

@@ -70,36 +70,40 @@ def fill_words(
         words[fourth + i] = x3
 
 
-def _block(halves: bool) -> Any:
-    """The draws of one block of an array function, each in the upper bits of a word.
+def _blocks(halves: bool) -> Any:
+    """The draws of blocks of an array function one after another, each in the upper bits of a word.
 
-    From ``at`` on: word j of the counter 64 block + i at 64 j + i; ``halves``: its lower half there, in the upper half
-    of a word, and its upper half at 256 + 64 j + i.
+    In a block: word j of the counter 64 block + i at 64 j + i; ``halves``: its lower half there, in the upper half of a
+    word, and its upper half at 256 + 64 j + i.
     """
+    length = np.uint64(512 if halves else 256)
 
     @kernel
-    def fill(words: Any, at: Any, block: Any, key0: Any, key1: Any) -> None:
-        low, high = (block << np.uint64(6)) & _LOW, block >> np.uint64(26)
-        for i in range(np.uint64(64)):
-            x0, x1, x2, x3 = _philox(low + i, high, np.uint64(0), np.uint64(0), key0, key1)
-            place = at + i
-            if halves:
-                words[place] = (x0 << _SIXTEEN) & _LOW
-                words[place + np.uint64(64)] = (x1 << _SIXTEEN) & _LOW
-                words[place + np.uint64(128)] = (x2 << _SIXTEEN) & _LOW
-                words[place + np.uint64(192)] = (x3 << _SIXTEEN) & _LOW
-                words[place + np.uint64(256)] = x0 & _UPPER
-                words[place + np.uint64(320)] = x1 & _UPPER
-                words[place + np.uint64(384)] = x2 & _UPPER
-                words[place + np.uint64(448)] = x3 & _UPPER
-            else:
-                words[place] = x0
-                words[place + np.uint64(64)] = x1
-                words[place + np.uint64(128)] = x2
-                words[place + np.uint64(192)] = x3
+    def fill(words: Any, first: Any, blocks: Any, key0: Any, key1: Any) -> None:
+        for k in range(blocks):
+            block, at = first + k, k * length
+            low, high = (block << np.uint64(6)) & _LOW, block >> np.uint64(26)
+            for i in range(np.uint64(64)):
+                # The mask changes nothing; it tells the compiler that a product of 32 by 32 bits will do.
+                x0, x1, x2, x3 = _philox((low + i) & _LOW, high, np.uint64(0), np.uint64(0), key0, key1)
+                place = at + i
+                if halves:
+                    words[place] = (x0 << _SIXTEEN) & _LOW
+                    words[place + np.uint64(64)] = (x1 << _SIXTEEN) & _LOW
+                    words[place + np.uint64(128)] = (x2 << _SIXTEEN) & _LOW
+                    words[place + np.uint64(192)] = (x3 << _SIXTEEN) & _LOW
+                    words[place + np.uint64(256)] = x0 & _UPPER
+                    words[place + np.uint64(320)] = x1 & _UPPER
+                    words[place + np.uint64(384)] = x2 & _UPPER
+                    words[place + np.uint64(448)] = x3 & _UPPER
+                else:
+                    words[place] = x0
+                    words[place + np.uint64(64)] = x1
+                    words[place + np.uint64(128)] = x2
+                    words[place + np.uint64(192)] = x3
 
     return fill
 
 
-fill_words_of_block = _block(False)
-fill_halves_of_block = _block(True)
+fill_words_of_blocks = _blocks(False)
+fill_halves_of_blocks = _blocks(True)

@@ -10,6 +10,10 @@ modes correct that by one quantum. Subnormal numbers and overflow need no branch
     t       the multiple of q at or below |x|; |x| - t is exact
     away    n + 1 quanta where the mode says so (see fpsim.rounding), n = t / q
 
+Nearest away is nearest even of |x| with the last of its 64 bits set. That bit is worth less than q / 2, as m <= 50, and
+is not set in a tie, an odd multiple of q / 2: so a tie moves up and nothing else crosses one. (For binary64's subnormal
+|x| the whole of |x| stays below 2^-1022, and so below q / 2, which is a normal number.)
+
 Stochastic modes compare nu with the N-bit draw R, given as the fraction bits of w = 1 + R / 2^N. With T = 2^N - R:
 
     A   floor(nu 2^N) >= T                    iff  nu >= 2 - w
@@ -17,6 +21,12 @@ Stochastic modes compare nu with the N-bit draw R, given as the fraction bits of
     C   rint(nu 2^N) >= T, ties to even       iff  the same, and not equal where T (hence R) is odd
 
 The left side times q is |x| - t, the right side times q is exact: it has at most N + 1 bits.
+
+FIXED is A for m <= 18 (``fixed_point``). With u = q / 2^32 and c = 2^52 u the sum |x| + c is c plus the multiple of u
+nearest to |x|; where that is beyond |x|, the one below it is one unit less in the bits of the sum, which are those of c
+plus floor(|x| / u). Its last 32 bits are floor(2^32 times the fraction of |x| / q); with R 2^(32 - N) added they carry
+iff floor(nu 2^N) + R >= 2^N. The bits above them are then the number of quanta. As |x| / u < 2^(m + 33) <= 2^51, no
+carry reaches the exponent. |x| is at most the largest value, and c is a normal number, 2^32 times less than C above.
 
 The directed modes round x with its sign: with C = 1.5 * 2^52 q the sum x + C lies where binary64 has quantum q for
 either sign, as |x| < 2^(m + 1) q and m <= 50. An |x| of 2^(emax + 1) or more keeps a magnitude beyond the largest
@@ -52,6 +62,8 @@ from fpsim.cpu.jit import inline
 _LOW = np.uint64(0xFFFFFFFF)
 _FRACTION_BITS = np.uint64(52)
 _HALF = np.uint64(1 << 51)
+_WORD_PLACES = np.uint64(32 << 52)  # in an exponent field
+_QUANTA = np.uint64(0xFFFFFFFF00000000)
 _ONE_BITS = np.uint64(1023 << 52)
 
 
@@ -85,15 +97,24 @@ def draw_of(word: Any, left: Any, right: Any) -> Any:
 @inline
 def magnitude(mode: int, bits: Any, row: Any, draw: Any) -> Any:
     """The magnitude that ``mode`` makes of the number with these bits, before it is compared with the largest value."""
-    lowest, highest, magic, shift = row[:4]
+    return _magnitude(mode, bits, min(max(bits & EXPONENT, row[0]), row[1]), row, draw)
+
+
+@inline
+def magnitude_within(mode: int, bits: Any, row: Any, draw: Any) -> Any:
+    """The same for numbers of at most the largest value, which need no upper clamp; anything for others."""
+    return _magnitude(mode, bits, max(bits & EXPONENT, row[0]), row, draw)
+
+
+@inline
+def _magnitude(mode: int, bits: Any, exponent: Any, row: Any, draw: Any) -> Any:
+    magic, shift = row[2:4]
     size = from_bits(bits & MAGNITUDE)
-    exponent = min(max(bits & EXPONENT, lowest), highest)
     c = from_bits(exponent + magic)
     q = from_bits(exponent - shift)
     y = (size + c) - c
     if mode == codes.NEAREST_AWAY:
-        # Only a tie that went down to even differs from nearest even.
-        y = y + q if size - y == 0.5 * q else y
+        y = (from_bits((bits & MAGNITUDE) | ONE) + c) - c
     elif mode == codes.TOWARD_ZERO:
         y = y - q if y > size else y
     elif mode == codes.UP:
@@ -119,6 +140,16 @@ def magnitude(mode: int, bits: Any, row: Any, draw: Any) -> Any:
             bound = (row[TWO] - w) * q
             y = t + q if rest > bound or (rest == bound and (draw & row[LAST]) == ZERO) else t
     return y
+
+
+@inline
+def fixed_point(bits: Any, row: Any, word: Any) -> Any:
+    """``magnitude_within`` in the mode FIXED; ``word`` is R 2^(32 - N)."""
+    size = from_bits(bits & MAGNITUDE)
+    c = from_bits(max(bits & EXPONENT, row[0]) + (row[2] - _WORD_PLACES))
+    total = size + c
+    below = to_bits(total) - (ONE if total - c > size else ZERO)
+    return from_bits((below + np.uint64(word)) & _QUANTA) - c
 
 
 @inline

@@ -252,3 +252,55 @@ def test_a_promise_is_checked_in_every_call() -> None:
     arrays.add(x, x, BF16, operands=changing)
     changing[1] = None
     arrays.add(x, off, BF16, operands=changing)
+
+
+@pytest.mark.parametrize(
+    "fmt",
+    [BF16, named("float8_e5m2"), named("float8_e4m3fnuz"), Format(8, 18), Format(8, 19), Format(10, 18, bias=1003)],
+    ids=lambda fmt: fmt.name,
+)
+def test_stochastic_borders(fmt: Format) -> None:
+    """Numbers whose fraction of a quantum is the draw's border exactly, and those beside it, subnormal ones too."""
+    generator = np.random.default_rng(5)
+    m = fmt.mantissa_bits
+    count = 600
+    for n in (1, 5, 16, 17, 31, 32):
+        if fmt.emin - m - n - 1 < -1022:
+            continue
+        draws = array_draw(KEY, np.arange(count), n).astype(np.int64)
+        for variant in "ABC":
+            whole = generator.integers(0, 2 << m, count)
+            whole[::3] = generator.integers(0, 4, len(whole[::3]))
+            exponent = np.where(whole < 1 << m, fmt.emin, generator.integers(fmt.emin, min(fmt.emax, 900), count))
+            # 2^N - R parts of 2^N; half a part less in variants B and C.
+            border = 2 * ((1 << n) - draws) - (variant != "A")
+            x = np.ldexp((whole * (2 << n) + border).astype(np.float64), exponent - m - n - 1)
+            for given in (x, -x, np.nextafter(x, np.inf), np.nextafter(x, 0.0)):
+                mode = Stochastic(n, variant)
+                got = arrays.round(given, fmt, mode, KEY)
+                for i in range(0, count, 5):
+                    expected = exact.operation("round", (float(given[i]),), fmt, mode, int(draws[i]))
+                    assert bits(got[i]) == bits(expected), (mode, given[i].hex())
+
+
+@pytest.mark.parametrize(
+    "fmt", [BF16, Format(10, 50), Format(10, 1, bias=1003), Format(7, 21), Format(8, 22), Format(8, 1)]
+)
+def test_ties(fmt: Format) -> None:
+    """Ties of normal and subnormal numbers and their neighbours, in both dtypes where float32 holds the format."""
+    m = fmt.mantissa_bits
+    generator = np.random.default_rng(6)
+    n = np.concatenate([[0, 1, 2, 3], generator.integers(0, 2 << m, 60)])
+    exponent = np.where(n < 1 << m, fmt.emin, generator.integers(fmt.emin, fmt.emax + 1, len(n)))
+    for dtype in (np.float64, np.float32):
+        if dtype == np.float32 and not named("float32").holds(fmt):
+            continue
+        with np.errstate(over="ignore", under="ignore"):
+            x = np.ldexp(2.0 * n + 1, exponent - m - 1).astype(dtype)
+            cases = [x, np.nextafter(x, dtype(np.inf)), np.nextafter(x, dtype(0)), np.nextafter(dtype(0), x)]
+        for given in [*cases, *(-case for case in cases)]:
+            for mode in CODES:
+                got = arrays.round(given, fmt, mode)
+                for i in range(len(x)):
+                    expected = exact.operation("round", (float(given[i]),), fmt, mode)
+                    assert bits(got[i]) == bits(expected), (mode, given[i])

@@ -1,0 +1,121 @@
+"""Calls like one before: the compiled entry takes what it should, and refuses the rest."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_cases import KEY, bits
+
+from fpsim import arrays
+from fpsim.cpu import flat, flat_again, flat_entry
+from fpsim.formats import format as named
+from fpsim.rounding import Stochastic
+
+BF16 = named("bfloat16")
+
+
+class Sub(np.ndarray):
+    pass
+
+
+def again(kind: str, inputs: tuple[Any, ...], mode: Any = "up", operands: Any = None, out: Any = None) -> Any:
+    key = KEY if isinstance(mode, Stochastic) else None
+    return flat_again.again(kind, inputs, BF16, mode, key, operands, True, out)
+
+
+def normal(*shape: int) -> Any:
+    return np.random.default_rng(4).standard_normal(shape)
+
+
+def test_numpy_is_read_by_its_structures() -> None:
+    """Where this fails with a new NumPy, results stay right and short arrays take longer."""
+    assert flat_entry.KNOWN
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["round", "sub", "fma"])
+def test_the_short_way_equals_the_ordinary_one(kind: str, dtype: Any) -> None:
+    function: Any = getattr(arrays, kind)
+    count = {"round": 1, "sub": 2, "fma": 3}[kind]
+    declared: Any = {"operands": BF16} if kind == "fma" else {}  # else it is integer arithmetic
+    for mode in ("up", Stochastic(16, "B")):
+        expected = {}
+        for shape in ((2,), (7, 3), (1, 1025), (3000,), (2, 2, 2, 2)):
+            values = normal(4, *shape)[:count].astype(dtype)
+            given = tuple(arrays.round(values, BF16) if declared else values)
+            wide = [x.astype(np.float64) for x in given]
+            expected[shape] = given, function(*[x[..., None] for x in wide], BF16, mode, KEY, **declared)[..., 0]
+        function(*given, BF16, mode, KEY, **declared)
+        for shape, (operands, results) in expected.items():
+            got = again(kind, operands, mode, **declared)
+            assert got.dtype == dtype and got.shape == shape
+            assert (bits(got) == bits(results)).all()
+            for i in range(count):
+                copies = [x.copy() for x in operands]
+                assert again(kind, tuple(copies), mode, out=copies[i], **declared) is copies[i]
+                assert (bits(copies[i]) == bits(results)).all()
+
+
+def test_copies_of_a_dtype_take_the_short_way() -> None:
+    x = normal(40)
+    arrays.round(x, BF16, "up")
+    copied = pickle.loads(pickle.dumps(x))
+    assert (again("round", (copied,)) == arrays.round(x, BF16, "up")).all()
+
+
+def test_what_is_not_like_before_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_again, "_again", {})
+    x = normal(40)
+    arrays.round(x, BF16, "up")
+    arrays.add(x, x, BF16, "up")
+    assert again("round", (x,)) is not None
+    fixed, raw = x.copy(), np.zeros(321, dtype=np.uint8)
+    fixed.flags.writeable = False
+    others: list[Any] = [x[::2], x.reshape(8, 5).T, x[:1], x[:0], x[0], 1.5, [1.0, 2.0], None, x.view(Sub), x > 0]
+    others += [x.astype(kind) for kind in (">f8", "i8", "u8", "c8", "f2", "m8[s]")] + [raw[1:].view(np.float64)]
+    others += [np.ma.array(x), np.broadcast_to(x[:1], 40)]
+    for other in others:
+        assert again("round", (other,)) is None
+        assert again("add", (x, other)) is None
+        assert again("add", (other, x)) is None
+        assert other is None or again("round", (x,), out=other) is None
+    assert again("round", (fixed,)) is not None
+    assert again("round", (x,), out=fixed) is None
+    assert again("round", (x.astype(np.float32),)) is None  # until it is known
+    arrays.round(x.astype(np.float32), BF16, "up")
+    assert again("round", (x.astype(np.float32),)) is not None
+    assert again("round", (x,), out=x.astype(np.float32)) is None
+    assert again("round", (x,), out=x.reshape(4, 10)) is None
+    assert again("add", (x, x.reshape(4, 10))) is None
+    assert again("round", (np.zeros(flat.THREADED),)) is None
+
+
+def test_operands_that_overlap_the_result_in_part_are_refused() -> None:
+    x = normal(100)
+    arrays.add(x[:50], x[50:], BF16, "up")
+    assert again("add", (x[:50], x[50:])) is not None
+    for start in (1, 25, 49):
+        assert again("add", (x[:50], x[50:]), out=x[start : start + 50]) is None
+    before = x.copy()
+    got = again("add", (x[:50], x[50:]), out=x[50:])
+    assert (got == arrays.add(before[:50], before[50:], BF16, "up")).all()
+
+
+def test_an_unknown_structure_leaves_the_ordinary_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_entry, "KNOWN", False)
+    monkeypatch.setattr(flat_again, "_again", {})
+    x = normal(40)
+    first = arrays.round(x, BF16, "up")
+    assert again("round", (x,)) is None
+    assert (arrays.round(x, BF16, "up") == first).all()
+
+
+def test_a_declaration_is_checked() -> None:
+    x = arrays.round(normal(40), BF16)
+    arrays.add(x, x, BF16, "up", operands=BF16)
+    assert again("add", (x, x), operands=BF16) is not None
+    assert again("add", (x, x * 1.01), operands=BF16) is None
+    assert again("add", (x, [1.0] * 40), operands=BF16) is None
