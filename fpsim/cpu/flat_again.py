@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,21 @@ from fpsim.rounding import Rounding
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NDARRAY = id(np.ndarray)
-_Known = tuple[Callable[..., int], int, bool, Sequence[Format | None], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What must outlive an entry, so that no other object takes over an identity or an address."""
+
+    rows: npt.NDArray[Any]
+    grids: Sequence[flat.Plan]
+    named: tuple[Any, ...]
+    plans: dict[str, flat.Plan]
+
 
 # By the identity of what names format, mode and declared operands (none of them can change): the compiled entry, the
-# address of the plan's rows, whether it draws, the declared operands, and all that must outlive the entry, so that no
-# other object takes over its identity.
-_again: dict[tuple[Any, ...], _Known] = {}
+# address of the plan's rows, and whether it draws.
+_again: dict[tuple[Any, ...], tuple[Callable[..., int], int, bool, _Kept]] = {}
 
 
 def remember(
@@ -35,14 +45,23 @@ def remember(
     alike = all(type(x) is np.ndarray and x.dtype == dtype and x.shape == result.shape for x in inputs)
     if not (flat_entry.KNOWN and kind in flat.KINDS and alike and result.size > 1 and dtype in _FLOATS):
         return
-    if len(_again) >= 4096:
-        _again.clear()
     key = (kind, *map(id, named))
-    kept = _again[key][-1] if key in _again else (flat_entry.rows(), named)
+    if key in _again:
+        kept = _again[key][-1]
+    else:
+        made = flat_entry.rows(declared)
+        if made is None:
+            return
+        kept = _Kept(*made, named, {})
+    if dtype.char in kept.plans:  # what other threads may be reading stays as it is
+        return
     chosen = flat.plan(kind, ranges, fmt, rounding, dtype == _FLOATS[0])
-    if flat_entry.fill(kept[0], chosen, dtype):
+    if flat_entry.fill(kept.rows, chosen, dtype):
+        kept.plans[dtype.char] = chosen
+        if len(_again) >= 4096:
+            _again.clear()
         # A plan that draws does so in both dtypes.
-        _again[key] = flat_entry.run, flat.address(kept[0]), chosen.bits > 0, declared, (*kept, chosen)
+        _again[key] = flat_entry.run, flat.address(kept.rows), chosen.bits > 0, kept
 
 
 def again(
@@ -52,7 +71,7 @@ def again(
     found = _again.get((kind, id(fmt), id(mode), id(operands)))
     if found is None:
         return None
-    run, rows, draws, declared, _ = found
+    run, rows, draws, _ = found
     k0 = k1 = 0
     if draws:
         if key is None:
@@ -62,18 +81,7 @@ def again(
         if type(inputs[0]) is not np.ndarray:
             return None
         out = np.empty_like(inputs[0])
-    if check and operands is not None and not _on_grid(inputs, declared):
-        return None
     x = y = z = id(inputs[0])
     if len(inputs) > 1:
         y, z = id(inputs[1]), id(inputs[-1])
-    return None if run(x, y, z, id(out), _NDARRAY, rows, k0, k1, flat.THREADED) else out
-
-
-def _on_grid(inputs: Sequence[Any], declared: Sequence[Format | None]) -> bool:
-    for x, fmt in zip(inputs, declared, strict=True):
-        if type(x) is not np.ndarray or x.dtype not in _FLOATS:
-            return False
-        if fmt is not None and flat.off_grid(x, fmt) is not None:
-            return False
-    return True
+    return None if run(x, y, z, id(out), _NDARRAY, rows, 1 if check else 0, k0, k1, flat.THREADED) else out

@@ -14,6 +14,7 @@ the entry runs: the caller holds them. Nothing behind an object's head is read u
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fpsim.cpu import flat, jit
+from fpsim.cpu.flat_kernels import doubles_on_grid, singles_on_grid
 from fpsim.cpu.flat_memory import int64_at
+from fpsim.number_format import Format
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +35,10 @@ _DATA, _AXES, _LENGTHS, _STRIDES, _BASE, _DTYPE, _FLAGS = range(7)
 _C_ORDER, _ALIGNED, _WRITEABLE = 0x1, 0x100, 0x400
 _INT = 0xFFFFFFFF  # a C int in 8 bytes
 
-# A row of a plan, one for each dtype: the kernel's address (0: none), that of the format's numbers, and what is needed.
-_KERNEL, _INTEGERS, _FLOATS, _BITS, _SCALAR, _LETTERS, _WIDTH, _ROW = range(8)
+# A row of a plan, one for each dtype: the kernel's address (0: none), that of the format's numbers, what is needed, and
+# where the numbers of three operands' declared formats are (0: nothing is declared).
+_KERNEL, _INTEGERS, _FLOATS, _BITS, _SCALAR, _LETTERS, _WIDTH, _DECLARED = range(8)
+_ROW = _DECLARED + 6
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 _ARGUMENTS = (types.int64,) * 15
@@ -80,10 +85,13 @@ def _entry() -> Any:
     sources, head = jit.SOURCES, _HEAD
 
     @jit.entry
-    def run(x: int, y: int, z: int, out: int, ndarray: int, plans: int, key0: int, key1: int, threaded: int) -> int:
+    def run(
+        x: int, y: int, z: int, out: int, ndarray: int, plans: int, check: int, key0: int, key1: int, threaded: int
+    ) -> int:  # fmt: skip
         """0 if the arrays with these identities are as the plan wants them, and the results are in ``out``.
 
-        ndarray : the type's identity;  plans : address of the rows;  threaded : elements from which on threads pay
+        ndarray : the type's identity;  plans : address of the rows;  check : whether to look at what is declared
+        threaded : elements from which on threads pay
         """
         if int64_at(x + head - 8)[0] != ndarray or sources < 0:
             return 1
@@ -112,6 +120,15 @@ def _entry() -> Any:
                 aliased = 1
             elif -span < place - to < span:
                 return 1
+        if check:
+            for i, place in enumerate((a, b, c)):
+                declared = int64_at(plans + 8 * (_DECLARED + 2 * i))
+                if declared[0] != 0:
+                    if plan[_WIDTH] == 4:
+                        if not singles_on_grid(place, size, declared[0], declared[1]):
+                            return 1
+                    elif not doubles_on_grid(place, size, declared[0], declared[1]):
+                        return 1
         integers, floats, bits = plan[_INTEGERS], plan[_FLOATS], plan[_BITS]
         _call(kernel, (a, 1, b, 1, c, 1, to, aliased, size, integers, floats, key0, key1, 0, bits))
         return 0
@@ -120,8 +137,8 @@ def _entry() -> Any:
 
 
 def _compiled() -> Any:
-    """The entry without Numba's dispatcher, which takes longer to look at 9 integers than all else here."""
-    entry, signature = _entry(), (types.int64,) * 9
+    """The entry without Numba's dispatcher, which takes longer to look at 10 integers than all else here."""
+    entry, signature = _entry(), (types.int64,) * 10
     entry.compile(signature)
     return entry, entry.get_compile_result(types.int64(*signature)).entry_point
 
@@ -175,17 +192,31 @@ def _known() -> bool:
 KNOWN = _known()
 
 
-def rows() -> Array:
-    """Two rows for a plan, one for each dtype, in which there is no kernel yet."""
-    return np.zeros((2, _ROW), dtype=np.int64)
+def rows(declared: Sequence[Format | None]) -> tuple[Array, list[flat.Plan]] | None:
+    """Two rows for a plan, one for each dtype, in which there is no kernel yet, and what they refer to.
+
+    None if a declared format is none whose numbers the fast kernels can tell.
+    """
+    made = np.zeros((2, _ROW), dtype=np.int64)
+    grids = []
+    for i, fmt in enumerate(declared):
+        if fmt is not None:
+            grid = flat.plan("round", (), fmt, "nearest_even", False)
+            if grid.slow:
+                return None
+            made[:, _DECLARED + 2 * i : _DECLARED + 2 * i + 2] = grid.addresses
+            grids.append(grid)
+    return made, grids
 
 
-def fill(rows: Array, chosen: flat.Plan, dtype: np.dtype[Any]) -> bool:
+def fill(made: Array, chosen: flat.Plan, dtype: np.dtype[Any]) -> bool:
     """Enter the plan for a dtype. False if its kernel is none that ``run`` can call."""
     place = 0 if chosen.slow else _machine_code(chosen.kernel)
     if place:
         double = int(dtype == _DTYPES[1])
-        rows[double] = (place, *chosen.addresses, chosen.bits, *_letters(_DTYPES[double]), dtype.itemsize)
+        numbers = (*chosen.addresses, chosen.bits, *_letters(_DTYPES[double]), dtype.itemsize)
+        made[double, _KERNEL + 1 : _DECLARED] = numbers
+        made[double, _KERNEL] = place
     return place != 0
 
 

@@ -164,21 +164,33 @@ def flat_exact(single: bool) -> Any:
     return _exact(single)
 
 
+def _all_on_grid(width: int) -> Any:
+    @jit.kernel
+    def all_on_grid(a: Any, n: Any, integers: Any, floats: Any) -> Any:
+        """Whether n numbers of this width are finite and numbers of a format of ``format_table.fast``."""
+        row = format_row(int64_at(integers), float64_at(floats), 0)
+        top = to_bits(row[LARGEST])
+        x = floats_at(a, width)
+        moved, peak = ZERO, ZERO
+        for i in range(np.uint64(n)):
+            size = to_bits(abs(np.float64(x[i])))
+            moved = moved | (to_bits(magnitude_within(codes.NEAREST_EVEN, size, row, ZERO)) ^ size)
+            peak = max(peak, size)
+        return moved == ZERO and peak <= top
+
+    return all_on_grid
+
+
+singles_on_grid, doubles_on_grid = _all_on_grid(4), _all_on_grid(8)
+
+
 def _on_grid() -> Any:
     sources = jit.SOURCES
 
     @jit.entry
     def kernel(a: int, n: int, integers: int, floats: int) -> bool:
-        """Whether n float64 numbers are finite and numbers of a format of ``format_table.fast``."""
-        row = format_row(int64_at(integers), float64_at(floats), 0)
-        top = to_bits(row[LARGEST])
-        x = floats_at(a, 8)
-        moved, peak = ZERO, ZERO
-        for i in range(np.uint64(n)):
-            size = to_bits(abs(x[i]))
-            moved = moved | (to_bits(magnitude_within(codes.NEAREST_EVEN, size, row, ZERO)) ^ size)
-            peak = max(peak, size)
-        return moved == ZERO and peak <= top and sources >= 0
+        """``doubles_on_grid``, for Python."""
+        return doubles_on_grid(a, n, integers, floats) and sources >= 0
 
     return kernel
 

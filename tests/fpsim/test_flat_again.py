@@ -113,9 +113,34 @@ def test_an_unknown_structure_leaves_the_ordinary_way(monkeypatch: pytest.Monkey
     assert (arrays.round(x, BF16, "up") == first).all()
 
 
-def test_a_declaration_is_checked() -> None:
-    x = arrays.round(normal(40), BF16)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_declaration_is_checked(dtype: Any) -> None:
+    x = arrays.round(normal(40).astype(dtype), BF16)
+    several = (BF16, None, named("float8_e4m3fn"))
+    small = arrays.round(x, several[2])
     arrays.add(x, x, BF16, "up", operands=BF16)
+    arrays.fma(x, x, small, BF16, "up", operands=several, check=False)
     assert again("add", (x, x), operands=BF16) is not None
-    assert again("add", (x, x * 1.01), operands=BF16) is None
+    tiny = np.full(40, 2.0**-133, dtype=dtype)  # the smallest subnormal number of bfloat16
+    assert again("add", (x, tiny), operands=BF16) is not None
+    for wrong in (x * dtype(1.01), tiny / dtype(2), np.where(x > 0, dtype(np.inf), x), np.where(x > 0, np.nan, x)):
+        wrong = np.asarray(wrong, dtype=dtype)
+        assert again("add", (x, wrong), operands=BF16) is None
+        assert again("add", (wrong, x), operands=BF16) is None
     assert again("add", (x, [1.0] * 40), operands=BF16) is None
+    # Integer arithmetic, where float64 is not declared as less, has no short way.
+    assert (again("fma", (x, x * dtype(1.01), small), operands=several) is None) == (dtype == np.float64)
+    assert again("fma", (x, x, x), operands=several) is None
+    # A format whose numbers the fast kernels cannot tell.
+    wide = named("e10m52")
+    arrays.add(x, x, BF16, "up", operands=wide)
+    assert again("add", (x, x), operands=wide) is None
+
+
+def test_calls_that_are_refused_leave_nothing_behind() -> None:
+    x = normal(80)[::2]
+    arrays.round(x.copy(), BF16, "up")
+    before = len(flat_again._again)
+    for _ in range(3):
+        arrays.round(x, BF16, "up")
+    assert len(flat_again._again) == before
