@@ -35,7 +35,13 @@ def entry(function: Any) -> Any:
 
     Numba's cache looks at the entry's own file and at its closure, not at the files of the kernels it calls. Capture
     ``SOURCES`` in the closure: an edit of any file here then gives another cache entry.
+
+    The other numbers of the closure become part of the name. Numba names machine code by the function and a counter of
+    the process that compiled it; of two with one name, from the caches of two processes, only one could be looked up.
     """
+    captured = [cell.cell_contents for cell in function.__closure__ or ()]
+    numbers = [str(int(x)) for x in captured if isinstance(x, int) and x != SOURCES]
+    function.__qualname__ = "_".join([function.__qualname__, *numbers])
     return numba.njit(cache=True, **_OPTIONS)(function)
 
 

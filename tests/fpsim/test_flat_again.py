@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,3 +148,28 @@ def test_calls_that_are_refused_leave_nothing_behind() -> None:
     for _ in range(3):
         arrays.round(x, BF16, "up")
     assert len(flat_again._again) == before
+
+
+_MODES = ("nearest_even", "nearest_away")
+_PROGRAM = """
+import sys
+import numpy as np
+from fpsim import arrays
+x = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8])
+for mode in sys.argv[1:]:
+    arrays.round(1.5, "bfloat16", mode)  # loads the kernel; a number is not remembered
+for mode in sys.argv[1:]:
+    arrays.round(x, "bfloat16", mode)
+    print(*arrays.round(x, "bfloat16", mode).tolist())
+"""
+
+
+@pytest.mark.slow
+def test_kernels_from_the_caches_of_several_processes(tmp_path: Path) -> None:
+    """Each has a name of its own: the address that a name is looked up by is that of the kernel."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", _PROGRAM]
+    alone = [subprocess.run([*command, mode], env=environment, check=True, capture_output=True) for mode in _MODES]
+    together = subprocess.run([*command, *_MODES], env=environment, check=True, capture_output=True)
+    assert together.stdout == b"".join(one.stdout for one in alone)
+    assert len(set(together.stdout.splitlines())) == len(_MODES)
