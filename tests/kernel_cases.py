@@ -124,7 +124,7 @@ def _possible(*arguments: Any, **more: Any) -> list[Format]:
         return []
 
 
-def exhaust(fmt: Format) -> None:
+def exhaust(fmt: Format, dtype: Any = np.float64) -> None:
     """All pairs, every deterministic mode and two random bits; pairs with the same exact result are rounded once.
 
     Sums and products must be exact in binary64. Two quotients of operands of at most 8 bits that binary64 does not tell
@@ -145,5 +145,7 @@ def exhaust(fmt: Format) -> None:
             draws = range(4) if isinstance(mode, Stochastic) else [0]
             rounded = np.array([[exact.round_value(x, fmt, mode, word) for word in draws] for x in number])
             expected = rounded[which, words if isinstance(mode, Stochastic) else 0]
-            got = FUNCTIONS[kind](a, b, fmt, mode, KEY, operands=fmt if fmt.signed else None)
+            got = FUNCTIONS[kind](
+                a.astype(dtype), b.astype(dtype), fmt, mode, KEY, operands=fmt if fmt.signed else None
+            )
             assert (bits(got) == bits(expected)).all(), (kind, mode)

@@ -80,6 +80,12 @@ def plan(kind: str, ranges: tuple[Range, ...], fmt: Format, rounding: Rounding, 
         way = path(fmt, rounding)
         if way != NEITHER:
             return Plan(flat_single(mode, way), row, places, bits, False)
+    if single and mode != codes.BINARY64:
+        from fpsim.cpu.flat_single_operations import single_kernel
+
+        kernel_of_singles = single_kernel(kind, ranges, fmt, rounding)
+        if kernel_of_singles is not None:
+            return Plan(kernel_of_singles, row, places, bits, False)
     if mode == codes.STOCHASTIC and fmt.mantissa_bits <= 18:
         mode = codes.FIXED
     return Plan(flat(codes.KINDS[kind], tier, mode, single), row, places, bits, False)

@@ -40,8 +40,8 @@ from fpsim.number_format import Format
 from fpsim.rounding import Rounding, Stochastic
 
 NEITHER, LINEAR, MAGIC = range(3)
-_MAGNITUDE, _SIGN, _EXPONENT = np.uint32(0x7FFFFFFF), np.uint32(0x80000000), np.uint32(0x7F800000)
-_ONE, _NOTHING, _HALF = np.uint32(1), np.uint32(0), np.uint32(1 << 22)
+MAGNITUDE, SIGN, _EXPONENT = np.uint32(0x7FFFFFFF), np.uint32(0x80000000), np.uint32(0x7F800000)
+ONE, NOTHING, _HALF = np.uint32(1), np.uint32(0), np.uint32(1 << 22)
 
 
 def path(fmt: Format, rounding: Rounding) -> int:
@@ -55,7 +55,7 @@ def path(fmt: Format, rounding: Rounding) -> int:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _to_bits(typing_context: Any, x: Any) -> Any:
+def to_bits(typing_context: Any, x: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 
@@ -63,7 +63,7 @@ def _to_bits(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _from_bits(typing_context: Any, x: Any) -> Any:
+def from_bits(typing_context: Any, x: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
@@ -71,7 +71,7 @@ def _from_bits(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _shifted(typing_context: Any, x: Any, places: Any) -> Any:
+def shifted(typing_context: Any, x: Any, places: Any) -> Any:
     """x >> places in 32 bits, places < 32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -80,59 +80,69 @@ def _shifted(typing_context: Any, x: Any, places: Any) -> Any:
     return types.uint32(types.uint32, types.uint32), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c with one rounding, in hardware."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
 @jit.inline
-def _linear(mode: int, bits: Any, shift: Any, word: Any, kept: Any, middle: Any, rest: Any, parity: Any) -> Any:
+def linear(mode: int, bits: Any, shift: Any, word: Any, kept: Any, middle: Any, rest: Any, parity: Any) -> Any:
     """The bits rounded; no carry reaches the sign of a finite number.
 
     kept, middle : the draw's bits in a word, and the bit below them;  rest : 32 - number of random bits
     parity : 1 where variant C can meet a tie
     """
-    full = np.uint32(_ONE << shift)
-    low = np.uint32(full - _ONE)
-    up = _NOTHING
+    full = np.uint32(ONE << shift)
+    low = np.uint32(full - ONE)
+    up = NOTHING
     if mode == codes.NEAREST_EVEN:
-        up = np.uint32(np.uint32(_shifted(low, _ONE)) + np.uint32(_shifted(bits, shift) & _ONE))
+        up = np.uint32(np.uint32(shifted(low, ONE)) + np.uint32(shifted(bits, shift) & ONE))
     elif mode == codes.NEAREST_AWAY:
-        up = _shifted(full, _ONE)
+        up = shifted(full, ONE)
     elif mode == codes.UP:
-        up = low if (bits & _SIGN) == _NOTHING else _NOTHING
+        up = low if (bits & SIGN) == NOTHING else NOTHING
     elif mode == codes.DOWN:
-        up = _NOTHING if (bits & _SIGN) == _NOTHING else low
+        up = NOTHING if (bits & SIGN) == NOTHING else low
     elif mode == codes.TO_ODD:
-        odd = full if (bits & low) != _NOTHING else _NOTHING
+        odd = full if (bits & low) != NOTHING else NOTHING
         return np.uint32(np.uint32(bits & ~low) | odd)
     elif mode >= codes.STOCHASTIC:
         draw = np.uint32(word & kept)
         if mode != codes.STOCHASTIC:
             draw = np.uint32(draw | middle)
-        up = _shifted(draw, np.uint32(32) - shift)
+        up = shifted(draw, np.uint32(32) - shift)
         if mode == codes.STOCHASTIC_C:
-            up = np.uint32(up - np.uint32(_shifted(word, rest) & parity))
+            up = np.uint32(up - np.uint32(shifted(word, rest) & parity))
     return np.uint32(np.uint32(bits + up) & np.uint32(~low))
 
 
 @jit.inline
-def _magic(mode: int, bits: Any, lowest: Any, magic: Any, shift: Any) -> Any:
+def by_magic(mode: int, bits: Any, lowest: Any, magic: Any, shift: Any) -> Any:
     """The bits rounded, of a number that is not beyond the largest value."""
-    size = _from_bits(np.uint32(bits & _MAGNITUDE))
+    size = from_bits(np.uint32(bits & MAGNITUDE))
     exponent = np.uint32(bits & _EXPONENT)
     exponent = lowest if exponent < lowest else exponent
-    c = _from_bits(np.uint32(exponent + magic))
-    q = _from_bits(np.uint32(exponent - shift))
+    c = from_bits(np.uint32(exponent + magic))
+    q = from_bits(np.uint32(exponent - shift))
     y = (size + c) - c
     if mode == codes.NEAREST_AWAY:
-        y = (_from_bits(np.uint32(np.uint32(bits & _MAGNITUDE) | _ONE)) + c) - c
+        y = (from_bits(np.uint32(np.uint32(bits & MAGNITUDE) | ONE)) + c) - c
     elif mode == codes.TOWARD_ZERO:
         y = y - q if y > size else y
     elif mode in (codes.UP, codes.DOWN):
-        x, c = _from_bits(bits), _from_bits(np.uint32(np.uint32(exponent + magic) + _HALF))
+        x, c = from_bits(bits), from_bits(np.uint32(np.uint32(exponent + magic) + _HALF))
         y = (x + c) - c
         y = y + q if mode == codes.UP and y < x else y
         y = y - q if mode == codes.DOWN and y > x else y
     elif mode == codes.TO_ODD:
         t = y - q if y > size else y
-        y = t + q if np.uint32(_to_bits(t + c) & _ONE) == _NOTHING and t < size else t
-    return np.uint32(np.uint32(_to_bits(y) & _MAGNITUDE) | np.uint32(bits & _SIGN))
+        y = t + q if np.uint32(to_bits(t + c) & ONE) == NOTHING and t < size else t
+    return np.uint32(np.uint32(to_bits(y) & MAGNITUDE) | np.uint32(bits & SIGN))
 
 
 @cache
@@ -151,13 +161,13 @@ def flat_single(mode: int, way: int) -> Any:
         m = ints[FRACTION]
         places = np.uint32(23 - m)
         kept = np.uint32(0xFFFFFFFF << (32 - bits))
-        middle = np.uint32(1 << (31 - bits)) if bits < 32 else _NOTHING
-        rest = np.uint32(32 - bits) if bits > 0 else _NOTHING
-        parity = _ONE if bits < 23 - m else _NOTHING
+        middle = np.uint32(1 << (31 - bits)) if bits < 32 else NOTHING
+        rest = np.uint32(32 - bits) if bits > 0 else NOTHING
+        parity = ONE if bits < 23 - m else NOTHING
         lowest = np.uint32((ints[EMIN] + 127) << 23)
         magic, shift = np.uint32((23 - m) << 23), np.uint32(m << 23)
-        top, add = _to_bits(np.float32(reals[MAX])), np.float32(reals[ADD])
-        one_zero = _to_bits(add) == _NOTHING
+        top, add = to_bits(np.float32(reals[MAX])), np.float32(reals[ADD])
+        one_zero = to_bits(add) == NOTHING
         words, room = uint32_at(word_room()), single_room()
         none, right = ZERO, np.uint64(32 - bits)
         for start in range(0, n, BLOCK):
@@ -166,17 +176,17 @@ def flat_single(mode: int, way: int) -> Any:
             target = floats_at(room if aliased else out + start * 4, 4)
             if random:
                 draws(words, bits, first + start, count, np.uint64(key0), np.uint64(key1))
-            peak = _NOTHING
+            peak = NOTHING
             for i in range(count):
-                x = _to_bits(u[i])
-                word = words[i] if random else _NOTHING
+                x = to_bits(u[i])
+                word = words[i] if random else NOTHING
                 if way == LINEAR:
-                    y = _linear(mode, x, places, word, kept, middle, rest, parity)
+                    y = linear(mode, x, places, word, kept, middle, rest, parity)
                 else:
-                    y = _magic(mode, x, lowest, magic, shift)
-                size = np.uint32(x & _MAGNITUDE)
+                    y = by_magic(mode, x, lowest, magic, shift)
+                size = np.uint32(x & MAGNITUDE)
                 peak = size if size > peak else peak
-                target[i] = _from_bits(y)
+                target[i] = from_bits(y)
             if one_zero:
                 for i in range(count):
                     target[i] = target[i] + add

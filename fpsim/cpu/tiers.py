@@ -10,17 +10,19 @@ the same side of every number of 52 bits. Below the smallest normal binary64 num
 those are exact. The residual of + is exact unless a sum overflows. Those of * and / and sqrt are multiples of the unit
 2^(lsb sums below), so they are exact, or at least have the right sign, if that unit is at least 2^-1074.
 
-PLAIN, x itself.
-mul         exact in x if p_a + p_b <= 53, in every mode.
-add, fma    exact in x if the highest and the lowest possible bit are at most 53 places apart, in every mode but down
+PLAIN, x itself. The lanes have T bits here: 53, or 24 in flat_single_operations.
+mul         exact in x if p_a + p_b <= T, in every mode.
+add, fma    exact in x if the highest and the lowest possible bit are at most T places apart, in every mode but down
             (whose exact zeros are negative).
-add         to nearest, p_a, p_b <= p <= 24, operands with no bit below the result's smallest quantum q0. If x is
-            inexact, the operands (|b| < |a|) differ by 53 - p_b or more binary places, so |b| < 2^(e_a - 51 + p_b), and
-            a is on the grid of the result (p_a <= p, and no bit below q0). The nearest midpoint is 2^(e_a - p - 1) or
-            more from a, more than |b| and the error of x together as p + p_b <= 48. Both round to a.
+add         to nearest, p_a, p_b <= p, 2 p + 2 <= T, operands with no bit below the result's smallest quantum. Let
+            |b| <= |a|. If x is inexact, b has a bit below the last of x: e_b <= e_s - T + p_b - 1, e_s the exponent of
+            the sum. As e_s <= e_a + 1, |b| < 2^(e_a - p - 1) is less than the last bit of a, so e_s <= e_a; hence
+            |b| < 2^(e_a - T + p_b) <= 2^(e_a - p - 2). The error of x is at most 2^(e_a - T) <= 2^(e_a - 2 p - 2).
+            Together they are less than 2^(e_a - p - 1), and a, which is on the grid of the result (p_a <= p, and no bit
+            below the quantum), is that far from every midpoint. Both round to a.
 div         q = a/b, c a number of P bits, c != q: |q - c|/q = |a - c b|/a. a and c b are integers times powers of two;
             their difference is at least one unit of one of them: more than 2^-p_a, or more than 2^-(P + p_b + 1). If
-            both are at least 2^-53, which bounds the error of x, then x is on the right side of c and not on c.
+            both are at least 2^-T, which bounds the error of x, then x is on the right side of c and not on c.
 sqrt        |s - c|/s = |a - c^2|/(s (s + c)) > 2^-(2P + 2) or 2^-(p_a + 2) likewise.
 
 GUARDED is ODD where the operands of a strip turn out to have exponents in -300..300, and EXACT otherwise.
@@ -40,6 +42,8 @@ from fpsim.cpu.format_table import fast
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, asked_bits, is_nearest, random_bits
+
+DOUBLE, SINGLE = 53, 24  # bits of the significand in the lanes
 
 # Bits of 2^-300 and 2^301: what GUARDED compares with. Then 2 * (-300 - 52) >= -1074 and every quotient is normal.
 GUARD_LOW = (1023 - 300) << 52
@@ -89,7 +93,7 @@ def choose(kind: str, operands: Sequence[Range], fmt: Format, rounding: Rounding
         return EXACT
     in_range = _in_range(kind, operands)
     asked = fmt.precision + asked_bits(rounding)
-    if in_range and _plain(kind, operands, fmt, rounding, asked):
+    if in_range and plain(kind, operands, fmt, rounding, asked):
         return PLAIN
     if asked > 52:
         return EXACT
@@ -101,21 +105,24 @@ def is_binary64(fmt: Format, rounding: Rounding) -> bool:
     return fmt == BINARY64 and rounding == "nearest_even"
 
 
-def _plain(kind: str, operands: Sequence[Range], fmt: Format, rounding: Rounding, asked: int) -> bool:
+def plain(
+    kind: str, operands: Sequence[Range], fmt: Format, rounding: Rounding, asked: int, width: int = DOUBLE
+) -> bool:
+    """Whether ``PLAIN`` is proven for operations of ``width`` bits that neither overflow nor become subnormal."""
     p = [operand.precision for operand in operands]
     if kind == "mul":
-        return p[0] + p[1] <= 53
+        return p[0] + p[1] <= width
     if kind == "div":
-        return asked + p[1] + 1 <= 53
+        return max(p[0], asked + p[1] + 1) <= width
     if kind == "sqrt":
-        return p[0] <= 51 and 2 * asked + 2 <= 53
+        return max(p[0], 2 * asked) + 2 <= width
     if kind == "fma":
         top = max(operands[0].high + operands[1].high + 1, operands[2].high) + 1
         bottom = min(operands[0].lsb + operands[1].lsb, operands[2].lsb)
-        return rounding != "down" and top - bottom + 1 <= 53
+        return rounding != "down" and top - bottom + 1 <= width
     bottom = min(operand.lsb for operand in operands)
-    exact = max(operand.high for operand in operands) + 1 - bottom + 1 <= 53
-    on_grid = max(p) <= fmt.precision <= 24 and bottom >= fmt.emin - fmt.mantissa_bits
+    exact = max(operand.high for operand in operands) + 1 - bottom + 1 <= width
+    on_grid = max(p) <= fmt.precision and 2 * fmt.precision + 2 <= width and bottom >= fmt.emin - fmt.mantissa_bits
     return (is_nearest(rounding) and on_grid) or (rounding != "down" and exact)
 
 
