@@ -26,7 +26,8 @@ ROOTS are normal numbers. ODD: a - x^2 is a multiple of 2^(2 e_x - 46) >= 2^(e_a
 A zero is below every threshold. It is no underflow, and passes, where an operand of the product, the numerator or the
 radicand is zero.
 
-The loop for the rest knows nothing of all that: it computes in float64 to odd, which is exact for float32 operands.
+The loop for the rest knows nothing of all that. It computes in float64, where operands of 24 bits and P <= 24 make
+products, quotients and roots PLAIN, and sums are no more than they are here.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ def _kernel(kind: int, tier: int, mode: int, way: int) -> Any:
     guards_a = kind in (codes.DIV, codes.SQRT) and tier == codes.ODD
     least_a = np.uint32(_LEAST_EXACT)
     limited = sums and tier == codes.ODD
+    wide = tier if sums else codes.PLAIN
 
     @jit.entry
     def kernel(
@@ -178,7 +180,7 @@ def _kernel(kind: int, tier: int, mode: int, way: int) -> Any:
                 for i in range(count):
                     x64 = np.float64(u[i])
                     y64 = np.float64(v[i]) if arity > 1 else x64
-                    value, _ = compute(kind, codes.ODD, mode, x64, y64, x64)
+                    value, _ = compute(kind, wide, mode, x64, y64, x64)
                     result, _ = rounded(mode, value, row, ZERO)
                     put(target, i, special(value, result, row[INFINITY]))
             if aliased:
