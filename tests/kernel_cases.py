@@ -53,16 +53,6 @@ def values_of(fmt: Format) -> list[float]:
     return [*sorted(finite), *sorted(-x for x in finite), math.inf, -math.inf, math.nan]
 
 
-def special(fmt: Format) -> list[float]:
-    """Zeros, the ends of the format, its middle, infinities, NaN, and neighbours off the grid."""
-    near = [fmt.smallest_subnormal, fmt.smallest_normal, 1.0, fmt.max]
-    more = [near[1] - near[0], 0.5 * near[0] or near[0], 1.0 + fmt.eps, 1.5, 3.0]
-    off = [math.nextafter(x, math.inf) for x in near if x < 1.7e308]
-    off += [math.nextafter(x, 0.0) for x in near]
-    positive = [0.0, *near, *more, *off, math.inf]
-    return [*positive, *(-x for x in positive), math.nan]
-
-
 def compare(
     kind: str,
     cases: Sequence[Sequence[float]],

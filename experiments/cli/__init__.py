@@ -15,6 +15,7 @@ VERBS = {
     "scan": "measure where optimizers stop improving, width by width, beside proven bounds",
     "formats": "list the named number formats, or print the properties of one",
     "bench": "measure how fast the emulator is, beside a memory copy and other libraries",
+    "selftest": "check that results are right on this machine, to the last bit",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

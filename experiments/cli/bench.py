@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.cli import INTERRUPTED, UsageError
+from experiments.cli.record_file import check_file, write_file
 
 if TYPE_CHECKING:
     from experiments.bench.measure import Row
@@ -39,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _benches(args.bench)
     sizes = _sizes(args.size)
     repeats = _integer("--repeats", args.repeats, 1, 1000)
-    _check_file(args.json)
+    check_file("bench", args.json)
     with one_core() as pinned:  # before NumPy and Numba are imported, which count the processors
         settings = _settings(args.format, sizes, repeats)
         return _measure(chosen, settings, args.json, pinned)
@@ -72,7 +70,7 @@ def _measure(chosen: Sequence[str], settings: Any, file: Path | None, pinned: st
         _print_table(rows)
     if file is not None:
         facts |= {"finished": code == 0, "seconds": round(time.monotonic() - started, 1)}
-        _write(file, facts | {"rows": [row.record() for row in rows]})
+        write_file(file, facts | {"rows": [row.record() for row in rows]})
         print(f"record: {file}")
     print(f"time: {clock(time.monotonic() - started)}")
     return code
@@ -161,35 +159,3 @@ def _integer(flag: str, text: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise UsageError(f"fpsim bench: error: {flag}: {value} is outside {low}..{high}")
     return value
-
-
-def _check_file(file: Path | None) -> None:
-    """Before any work, with an empty file beside it: permissions do not tell of /proc or of names too long."""
-    if file is None:
-        return
-    if file.is_dir():
-        raise UsageError(f"fpsim bench: error: --json: {str(file)!r} is a folder")
-    if file.exists() and not file.is_file():
-        raise UsageError(f"fpsim bench: error: --json: {str(file)!r} is a device or a pipe, which would be replaced")
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise UsageError(f"fpsim bench: error: --json: {str(file.parent)!r} is no folder that can be written to")
-    temporary = _temporary(file)
-    try:
-        temporary.write_text("")
-        temporary.unlink()
-    except OSError as error:
-        raise UsageError(f"fpsim bench: error: --json: {str(file)!r} cannot be written: {error.strerror}") from error
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_name(f".{file.name}-{secrets.token_hex(4)}.tmp")
-
-
-def _write(file: Path, record: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    temporary = _temporary(file)
-    try:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

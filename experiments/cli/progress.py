@@ -18,8 +18,8 @@ BAR_EVERY_SECONDS = 0.2
 class Progress:
     """Cells and element-steps done, and the time left at the mean speed so far. Safe to advance from any thread."""
 
-    def __init__(self, cells: int, cost: int, label: str = "fpsim scan") -> None:
-        self.cells, self.cost, self.label = cells, max(cost, 1), label
+    def __init__(self, cells: int, cost: int, label: str = "fpsim scan", unit: str = "cells") -> None:
+        self.cells, self.cost, self.label, self.unit = cells, max(cost, 1), label, unit
         self.cells_done = self.done = 0
         self.started = self.printed = time.monotonic()
         self.lock = threading.Lock()
@@ -40,7 +40,7 @@ class Progress:
         elapsed = time.monotonic() - self.started
         share = min(self.done / self.cost, 1.0)
         left = f", about {clock(elapsed * (1 / share - 1))} left" if share > 0.005 else ""
-        return f"{self.cells_done}/{self.cells} cells, {100 * share:.0f} %, {clock(elapsed)} elapsed{left}"
+        return f"{self.cells_done}/{self.cells} {self.unit}, {100 * share:.0f} %, {clock(elapsed)} elapsed{left}"
 
     def advance(self, amount: int = 0, cells: int = 0) -> None:
         with self.lock:

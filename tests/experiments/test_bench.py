@@ -13,7 +13,7 @@ import pytest
 from experiments.bench import arithmetic, cases, matmul, measure, peers, startup
 from experiments.bench import round as rounding
 from experiments.bench.measure import Job, Row, Settings, WrongResult, interleaved, one_core
-from experiments.cli import bench, main
+from experiments.cli import bench, main, record_file
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--size", "600", "--repeats", "1"]
@@ -199,7 +199,7 @@ def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
-        bench._write(tmp_path / "record.json", {})
+        record_file.write_file(tmp_path / "record.json", {})
     assert not list(tmp_path.iterdir())
 
 

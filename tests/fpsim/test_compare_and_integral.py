@@ -10,9 +10,10 @@ import gmpy2
 import numpy as np
 import pytest
 import torch
-from kernel_cases import KEY, bits, special
+from kernel_cases import KEY, bits
 from oracles import assert_same
 
+from experiments.selftest.cases import special
 from fpsim import exact, exact_operations, more_arrays
 from fpsim.cpu.format_table import fast
 from fpsim.formats import BINARY64

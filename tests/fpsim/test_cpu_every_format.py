@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from kernel_cases import BINARY, compare, exhaust, rare_formats, small_formats, special, values_of
+from kernel_cases import BINARY, compare, exhaust, rare_formats, small_formats, values_of
 
+from experiments.selftest.cases import special
 from fpsim.formats import format as named
 from fpsim.number_format import Format
 

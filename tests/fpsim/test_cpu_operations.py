@@ -8,8 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from kernel_cases import BINARY, KEY, MODES, bits, compare, exhaust, special, values_of
+from kernel_cases import BINARY, KEY, MODES, bits, compare, exhaust, values_of
 
+from experiments.selftest.cases import special
 from fpsim import arrays, exact
 from fpsim.cpu import codes
 from fpsim.cpu.lower import Formats

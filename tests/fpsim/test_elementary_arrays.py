@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from elementary_cases import KINDS, POWERS, UNARY, edges, hard, random_arguments, to_odd
+from elementary_cases import to_odd
 from kernel_cases import KEY, bits, rare_formats, small_formats
 from oracles import bits as patterns
 
+from experiments.selftest.arguments import KINDS, POWERS, UNARY, edges, hard, random_arguments
 from fpsim import elementary, elementary_arrays, exact
 from fpsim.codes import decode
 from fpsim.cpu import elementary_constants, elementary_table, jit

@@ -10,9 +10,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from elementary_cases import KINDS, POWERS, UNARY, edges, hard, random_arguments, to_odd, wide_sigmoid
+from elementary_cases import to_odd, wide_sigmoid
 from oracles import MODES, MPFR, assert_same, interesting, same
 
+from experiments.selftest.arguments import KINDS, POWERS, UNARY, edges, hard, random_arguments
 from fpsim import elementary, exact
 from fpsim.codes import decode
 from fpsim.formats import BINARY64

@@ -10,8 +10,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_cases import KEY, bits, compare, special, values_of
+from kernel_cases import KEY, bits, compare, values_of
 
+from experiments.selftest.cases import extremes, special
 from fpsim import arrays, exact
 from fpsim.cpu import codes, flat, threads
 from fpsim.cpu.flat_single import LINEAR, MAGIC, NEITHER, path
@@ -84,13 +85,6 @@ def test_rounding_in_every_mode(name: str) -> None:
     x = [*special(fmt), *(float(v) for v in np.random.default_rng(2).standard_normal(200))]
     modes = [mode for mode in ALL_MODES if fmt.precision + random_bits(mode) < 52 or mode in CODES]
     compare("round", [(v,) for v in x], fmt, modes)
-
-
-def extremes() -> list[float]:
-    """Binary64 numbers whose products, quotients and residuals leave the range of binary64."""
-    sizes = [2.0**-1074, 3 * 2.0**-1074, 1.5 * 2.0**-1022, 2.0**-970, 1.25 * 2.0**-901, 2.0**-899, 2.0**-600, 2.0**-538]
-    sizes += [1 + 2.0**-52, 1.75, 2.0**500, 1.1 * 2.0**512, 2.0**1000, 1.7e308, math.inf, 0.0]
-    return [*sizes, *(-x for x in sizes), math.nan]
 
 
 @pytest.mark.parametrize("kind", ["add", "sub", "mul", "div", "sqrt"])

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pytest
 import torch
 import z3
-from kernel_cases import KEY, bits, special, values_of
+from kernel_cases import KEY, bits, values_of
 from oracles import assert_same
 
+from experiments.selftest.cases import special
 from fpsim import exact, exact_operations, more_arrays
 from fpsim.cpu.format_table import fast
 from fpsim.cpu.prepared import PREPARED, preparation

@@ -1,0 +1,198 @@
+"""A batch of one array function: drawn operands, format, dtype, layout; some modes that share the exact results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import fpsim
+from experiments.selftest import arguments
+from experiments.selftest.cases import OPERANDS, Ties, extremes, special
+from experiments.selftest.formats import drawn_format, drawn_modes
+from experiments.selftest.outcome import Mismatch, Outcome, error_of, literal, shown
+from fpsim import exact
+from fpsim.formats import format as named_format
+from fpsim.number_format import Format
+from fpsim.random_bits import Key, array_draw
+from fpsim.rounding import Rounding, random_bits
+
+KINDS = tuple(OPERANDS)
+ELEMENTARY = arguments.KINDS
+FUNCTIONS = {"min": "minimum", "max": "maximum", "abs": "absolute", "neg": "negative"}
+MODES = 4  # of a batch
+BINARY32 = named_format("binary32")
+
+
+@dataclass(frozen=True)
+class Call:
+    """An array function, as it is called: ``size`` elements that repeat the rows of operands.
+
+    layout : "plain", "in place" (the result overwrites the first operand), "strided" (every second element of a longer
+        array), or "scalar" (the last operand is one number)
+    """
+
+    kind: str
+    rows: list[tuple[float, ...]]
+    fmt: Format
+    declared: Format | None
+    dtype: str
+    layout: str
+    size: int
+    key: Key
+
+    def run(self, mode: Rounding) -> npt.NDArray[Any]:
+        columns: list[Any] = []
+        for i, column in enumerate(zip(*self.rows, strict=True)):
+            x = np.resize(np.array(column, dtype=self.dtype), self.size)
+            if self.layout == "scalar" and i == len(self.rows[0]) - 1:
+                x = x[:1].reshape(())
+            elif self.layout == "strided":
+                x = np.repeat(x, 2)[::2]
+            columns.append(x)
+        out = columns[0] if self.layout == "in place" else None
+        result: npt.NDArray[Any] = getattr(fpsim, FUNCTIONS.get(self.kind, self.kind))(
+            *columns, self.fmt, mode, self.key if random_bits(mode) else None, out=out, **self._declared()
+        )
+        return result
+
+    def _declared(self) -> dict[str, Any]:
+        return {} if self.kind == "round" or self.declared is None else {"operands": self.declared}
+
+    def text(self, mode: Rounding, place: int) -> str:
+        """The call with one row of operands at all places. ``place`` names the random word."""
+        row = self.rows[place % len(self.rows)]
+        given = [f"np.full({self.size}, {literal(x)}, np.{self.dtype})" for x in row]
+        if self.layout == "scalar":
+            given[-1] = f"np.{self.dtype}({literal(row[-1])})"
+        given += [literal(self.fmt), literal(mode)]
+        given += [literal(self.key)] if random_bits(mode) else []
+        given += [f"{name}={literal(value)}" for name, value in self._declared().items()]
+        return f"fpsim.{FUNCTIONS.get(self.kind, self.kind)}({', '.join(given)})[{place}]"
+
+
+def check(
+    kind: str, generator: np.random.Generator, count: int, formats: Sequence[str], modes: Sequence[Rounding]
+) -> Outcome:
+    """``count`` rows of operands in ``MODES`` modes, or all of fewer."""
+    call = drawn_call(kind, generator, count, formats)
+    values = [exact.value(kind, row) for row in call.rows]
+    # Every row once, wherever it stands in the array.
+    turns = generator.integers(0, call.size // count, count)
+    places = np.arange(count) + turns * count
+    outcome = Outcome()
+    for mode in drawn_modes(generator, modes, MODES):
+        n = random_bits(mode)
+        words = [int(word) for word in array_draw(call.key, places, n)] if n else [None] * count
+        right = [exact.round_value(value, call.fmt, mode, word) for value, word in zip(values, words, strict=True)]
+        # Without random words every copy of a row gives the same: all places are compared, and count once.
+        seen = places if n else np.arange(call.size)
+        expected = np.array(right) if n else np.resize(right, call.size)
+
+        def describe(i: int, got: Any, call_of: Any = (mode, words, seen, expected)) -> Mismatch:
+            mode, words, seen, expected = call_of
+            place, told = int(seen[i]), got if isinstance(got, str) else float(got[i]).hex()
+            row = call.rows[place % count]
+            given = (kind, shown(row), call.fmt.name, str(mode), words[place % count])
+            return Mismatch(*given, told, float(expected[i]).hex(), call.text(mode, place))
+
+        try:
+            got = call.run(mode)[seen]
+        except Exception as error:  # a call that should work and does not is what this program looks for
+            outcome.failed(count, describe(0, error_of(error)))
+            continue
+        outcome.compare(got, expected, partial(describe, got=got), count)
+    return outcome
+
+
+def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: Sequence[str]) -> Call:
+    """What is called; the exact results of its rows are still to be computed."""
+    fmt = drawn_format(generator, formats)
+    single = bool(BINARY32.holds(fmt) and generator.integers(2))
+    declared = None
+    if kind != "round" and generator.integers(2):
+        declared = fmt if generator.integers(2) else drawn_format(generator, formats)
+        if single and not BINARY32.holds(declared):
+            declared = fmt
+    rows = drawn_rows(kind, generator, count, fmt, declared)
+    dtype = "float32" if single else "float64"
+    with np.errstate(over="ignore"):
+        rows = [tuple(float(x) for x in np.array(row, dtype=dtype)) for row in rows]
+    if declared is not None:
+        rows = [tuple(exact.operation("round", (x,), declared, "nearest_even") for x in row) for row in rows]
+    layouts = ["plain", "plain", "in place", "strided", "scalar"][: 5 if len(rows[0]) > 1 else 4]
+    layout = str(generator.choice(layouts))
+    if layout == "scalar":
+        rows = [(*row[:-1], rows[0][-1]) for row in rows]
+    longer = int(generator.choice([1, 1, 3, 9, 33]))
+    extra = int(generator.integers(0, count)) if longer > 1 else 0
+    key = Key(int(generator.integers(0, 1 << 63)))
+    return Call(kind, rows, fmt, declared, dtype, layout, count * longer + extra, key)
+
+
+def drawn_rows(
+    kind: str, generator: np.random.Generator, count: int, fmt: Format, declared: Format | None
+) -> list[tuple[float, ...]]:
+    """Operands of all sorts, mixed."""
+    width = OPERANDS.get(kind, 2 if kind == "pow" else 1)
+    sorts = [_patterns, _sizes, _near_one, _grid, _edges]
+    random = [sorts[i](generator, (count // 2, width), declared or fmt) for i in generator.integers(0, 5, 2)]
+    rows = [tuple(map(float, row)) for part in random for row in part[: count // 4]]
+    missing = count - len(rows)
+    if kind in ELEMENTARY:
+        return rows + _hard_elementary(kind, generator, missing, fmt)
+    ties = Ties(fmt, int(generator.choice([1, 1, 2, 8, 16])), generator)
+    return rows + [ties.of(kind) for _ in range(missing)]
+
+
+def _patterns(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
+    """Random bits of binary64, or of binary32: every exponent alike, and NaN among them."""
+    if generator.integers(2):
+        return generator.integers(0, 1 << 64, shape, dtype=np.uint64).view(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return generator.integers(0, 1 << 32, shape, dtype=np.uint64).astype(np.uint32).view(np.float32).astype(float)
+
+
+def _sizes(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
+    """All sizes that the format has, and a little beyond."""
+    low, high = fmt.emin - fmt.mantissa_bits - 4, fmt.emax + 4
+    exponents = generator.uniform(max(low, -1074), min(high, 1023), shape)
+    return np.exp2(exponents) * generator.choice([-1.0, 1.0], shape)
+
+
+def _near_one(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
+    return np.asarray(generator.standard_normal(shape) * np.exp2(generator.integers(-12, 12, shape)))
+
+
+def _grid(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
+    """Codes of the format, every one alike."""
+    return fpsim.decode(generator.integers(0, 1 << fmt.bits, shape, dtype=np.uint64), fmt)
+
+
+def _edges(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
+    """Zeros, infinities, NaN, the ends of the format and of binary64 with their neighbours."""
+    return generator.choice(np.array([*special(fmt), *special(fmt), *extremes()]), shape)
+
+
+def _hard_elementary(kind: str, generator: np.random.Generator, count: int, fmt: Format) -> list[tuple[float, ...]]:
+    """Published hard cases and edges; all sizes; arguments whose result is next to a tie."""
+    seed = int(generator.integers(1 << 32))
+    rows = list(zip(*(x.tolist() for x in arguments.random_arguments(kind, count, seed)), strict=True))
+    known: list[tuple[float, ...]] = list(arguments.POWERS)
+    if kind != "pow":
+        known = [(x,) for x in arguments.edges() + arguments.hard(kind)]
+    ties = Ties(fmt, 1, generator)
+    for i in range(count // 2):
+        found: tuple[float, ...] | None = known[generator.integers(len(known))]
+        if i % 2:
+            exponent = float(generator.choice([2.0, 3.0, 0.5, -1.0, 1.5, -0.25, ties.short()]))
+            found = arguments.with_result(kind, ties.turn(near_one=bool(generator.integers(2))), exponent)
+            found = found and (ties.beside(found[0]), *found[1:])
+        rows[i] = found or rows[i]
+    return [row if all(math.isfinite(x) for x in row) or i % 2 == 0 else (1.5,) * len(row)
+            for i, row in enumerate(rows)]  # fmt: skip
