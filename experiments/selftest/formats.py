@@ -10,7 +10,7 @@ import numpy as np
 from fpsim.formats import NAMED
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format, OddOverflow, Overflow, Parity, Specials, Tiny
-from fpsim.rounding import CODES, Rounding, Stochastic
+from fpsim.rounding import CODES, Rounding, Stochastic, asked_bits
 
 # Widths at the borders between what is exact in binary64, what rounding to odd decides, and what integers decide.
 SPREAD = (
@@ -24,7 +24,38 @@ DETERMINISTIC: tuple[Rounding, ...] = tuple(CODES)
 STOCHASTIC: tuple[Rounding, ...] = tuple(Stochastic(bits, variant) for bits in (1, 8, 16, 32) for variant in "ABC")
 MODES = (*DETERMINISTIC, *STOCHASTIC)
 
-_BORDERS = (0, 1, 7, 9, 10, 15, 16, 17, 22, 23, 24, 25, 34, 35, 36, 46, 47, 48, 49, 50, 51, 52)
+_BORDERS = (
+    0,
+    1,
+    7,
+    9,
+    10,
+    15,
+    16,
+    17,
+    18,
+    19,
+    20,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+    34,
+    35,
+    36,
+    42,
+    43,
+    44,
+    45,
+    48,
+    49,
+    50,
+    51,
+    52,
+)
 
 
 def mode_of(text: str) -> tuple[Rounding, ...]:
@@ -79,6 +110,41 @@ def random_format(generator: np.random.Generator) -> Format:
             )
         except ValueError:  # not every choice goes with every other
             continue
+
+
+def border_formats(
+    kind: str, generator: np.random.Generator, fmt: Format, mode: Rounding, count: int
+) -> tuple[Format, ...]:
+    """Formats of operands next to a border between the kernels of ``fpsim.cpu.tiers``: what they may be declared as."""
+    near = int(generator.integers(-2, 4))
+    asked = fmt.precision + asked_bits(mode)
+    e = int(generator.choice([4, 5, 6, 8, 8, 10, 11]))
+    widths = [int(generator.integers(2, 54)) for _ in range(count)]
+    narrow = int(generator.integers(3, 6))
+    if kind in ("mul", "fma") and generator.integers(2):
+        widths[0] = int(generator.integers(2, 52))
+        widths[1] = 53 + near - widths[0]
+    elif kind == "fma":  # sums of products that need about 53 places
+        e, widths = min(narrow, 4), [29 - (1 << min(narrow, 4)) + near // 2] * count
+    elif kind == "div":
+        widths = [int(generator.choice([53, widths[0]])), 52 - asked + near]
+    elif kind == "sqrt":
+        widths = [int(generator.choice([51 + near, 53, widths[0]]))]
+    elif kind in ("add", "sub"):
+        way = generator.integers(3)
+        if way == 0:  # sums that need about 53 places
+            e, widths = narrow, [55 - (1 << narrow) + near] * count
+        elif way == 1:
+            e, widths = fmt.exponent_bits, [fmt.precision + int(generator.integers(0, 2)) for _ in range(count)]
+    bias = (1 << max(e, 2) >> 1) - 1
+    if e == 10 and generator.integers(2):
+        bias += int(generator.integers(-60, 60))  # products and quotients just inside and outside binary64
+    made = []
+    for width in widths:
+        m = min(max(width, 2), 53) - 1
+        low = 1 - bias - m
+        made.append(Format(max(e, 2), m, bias=bias + min(0, low + 1074)))
+    return tuple(made)
 
 
 def drawn_modes(generator: np.random.Generator, modes: Sequence[Rounding], count: int) -> list[Rounding]:

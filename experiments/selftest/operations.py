@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 import fpsim
 from experiments.selftest import arguments
-from experiments.selftest.cases import OPERANDS, Ties, extremes, special
-from experiments.selftest.formats import drawn_format, drawn_modes
+from experiments.selftest.cases import extremes, special
+from experiments.selftest.formats import border_formats, drawn_format, drawn_modes
 from experiments.selftest.outcome import Mismatch, Outcome, error_of, literal, shown
+from experiments.selftest.ties import OPERANDS, Ties
 from fpsim import exact
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -26,13 +27,16 @@ KINDS = tuple(OPERANDS)
 ELEMENTARY = arguments.KINDS
 FUNCTIONS = {"min": "minimum", "max": "maximum", "abs": "absolute", "neg": "negative"}
 MODES = 4  # of a batch
-BINARY32 = named_format("binary32")
+RANGED = ("add", "sub", "mul", "div", "sqrt", "fma")  # whose kernels depend on what operands are declared as
+BINARY32, BINARY64 = named_format("binary32"), named_format("binary64")
 
 
 @dataclass(frozen=True)
 class Call:
     """An array function, as it is called: ``size`` elements that repeat the rows of operands.
 
+    declared : what the operands are declared as, one for each; or none
+    places : where each row's result is looked at, if it depends on the place
     layout : "plain", "in place" (the result overwrites the first operand), "strided" (every second element of a longer
         array), or "scalar" (the last operand is one number)
     """
@@ -40,11 +44,17 @@ class Call:
     kind: str
     rows: list[tuple[float, ...]]
     fmt: Format
-    declared: Format | None
+    declared: tuple[Format, ...]
     dtype: str
     layout: str
     size: int
+    places: npt.NDArray[np.int64]
     key: Key
+
+    def words(self, mode: Rounding) -> list[Any]:
+        """The random words of the rows, at their places."""
+        n = random_bits(mode)
+        return [int(word) for word in array_draw(self.key, self.places, n)] if n else [None] * len(self.places)
 
     def run(self, mode: Rounding) -> npt.NDArray[Any]:
         columns: list[Any] = []
@@ -62,7 +72,7 @@ class Call:
         return result
 
     def _declared(self) -> dict[str, Any]:
-        return {} if self.kind == "round" or self.declared is None else {"operands": self.declared}
+        return {"operands": self.declared} if self.declared else {}
 
     def text(self, mode: Rounding, place: int) -> str:
         """The call with one row of operands at all places. ``place`` names the random word."""
@@ -80,18 +90,16 @@ def check(
     kind: str, generator: np.random.Generator, count: int, formats: Sequence[str], modes: Sequence[Rounding]
 ) -> Outcome:
     """``count`` rows of operands in ``MODES`` modes, or all of fewer."""
-    call = drawn_call(kind, generator, count, formats)
+    chosen = drawn_modes(generator, modes, MODES)
+    call = drawn_call(kind, generator, count, formats, chosen[generator.integers(len(chosen))])
     values = [exact.value(kind, row) for row in call.rows]
-    # Every row once, wherever it stands in the array.
-    turns = generator.integers(0, call.size // count, count)
-    places = np.arange(count) + turns * count
     outcome = Outcome()
-    for mode in drawn_modes(generator, modes, MODES):
+    for mode in chosen:
         n = random_bits(mode)
-        words = [int(word) for word in array_draw(call.key, places, n)] if n else [None] * count
+        words = call.words(mode)
         right = [exact.round_value(value, call.fmt, mode, word) for value, word in zip(values, words, strict=True)]
         # Without random words every copy of a row gives the same: all places are compared, and count once.
-        seen = places if n else np.arange(call.size)
+        seen = call.places if n else np.arange(call.size)
         expected = np.array(right) if n else np.resize(right, call.size)
 
         def describe(i: int, got: Any, call_of: Any = (mode, words, seen, expected)) -> Mismatch:
@@ -110,44 +118,59 @@ def check(
     return outcome
 
 
-def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: Sequence[str]) -> Call:
-    """What is called; the exact results of its rows are still to be computed."""
+def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: Sequence[str], mode: Rounding) -> Call:
+    """What is called; the operands are the harder ones for ``mode``."""
+    width = OPERANDS.get(kind, 2 if kind == "pow" else 1)
     fmt = drawn_format(generator, formats)
-    single = bool(BINARY32.holds(fmt) and generator.integers(2))
-    declared = None
-    if kind != "round" and generator.integers(2):
-        declared = fmt if generator.integers(2) else drawn_format(generator, formats)
-        if single and not BINARY32.holds(declared):
-            declared = fmt
-    rows = drawn_rows(kind, generator, count, fmt, declared)
+    declared: tuple[Format, ...] = ()
+    way = 0 if kind == "round" else generator.integers(5)
+    if way == 1:
+        declared = (fmt,) * width
+    elif way == 2:
+        declared = (drawn_format(generator, formats),) * width
+    elif way >= 3 and kind in RANGED:
+        declared = border_formats(kind, generator, fmt, mode, width)
+    single = all(BINARY32.holds(one) for one in (fmt, *declared)) and bool(generator.integers(2))
     dtype = "float32" if single else "float64"
+    longer = int(generator.choice([1, 1, 3, 9, 33]))
+    size = count * longer + (int(generator.integers(0, count)) if longer > 1 else 0)
+    places = np.arange(count) + generator.integers(0, longer, count) * count
+    layouts = ["plain", "plain", "in place", "strided", "scalar"][: 5 if width > 1 else 4]
+    layout = str(generator.choice(layouts))
+    key = Key(int(generator.integers(0, 1 << 63)))
+    call = Call(kind, [], fmt, declared, dtype, layout, size, places, key)
+    rows = drawn_rows(kind, generator, call, mode)
     with np.errstate(over="ignore"):
         rows = [tuple(float(x) for x in np.array(row, dtype=dtype)) for row in rows]
-    if declared is not None:
-        rows = [tuple(exact.operation("round", (x,), declared, "nearest_even") for x in row) for row in rows]
-    layouts = ["plain", "plain", "in place", "strided", "scalar"][: 5 if len(rows[0]) > 1 else 4]
-    layout = str(generator.choice(layouts))
+    if declared:
+        rows = [
+            tuple(exact.operation("round", (x,), one, "nearest_even") for x, one in zip(row, declared, strict=True))
+            for row in rows
+        ]
     if layout == "scalar":
-        rows = [(*row[:-1], rows[0][-1]) for row in rows]
-    longer = int(generator.choice([1, 1, 3, 9, 33]))
-    extra = int(generator.integers(0, count)) if longer > 1 else 0
-    key = Key(int(generator.integers(0, 1 << 63)))
-    return Call(kind, rows, fmt, declared, dtype, layout, count * longer + extra, key)
+        rows = [(*row[:-1], rows[-1][-1]) for row in rows]
+    return replace(call, rows=rows)
 
 
-def drawn_rows(
-    kind: str, generator: np.random.Generator, count: int, fmt: Format, declared: Format | None
-) -> list[tuple[float, ...]]:
-    """Operands of all sorts, mixed."""
+def drawn_rows(kind: str, generator: np.random.Generator, call: Call, mode: Rounding) -> list[tuple[float, ...]]:
+    """Operands of all sorts, mixed; for each place."""
+    count, fmt = len(call.places), call.fmt
     width = OPERANDS.get(kind, 2 if kind == "pow" else 1)
-    sorts = [_patterns, _sizes, _near_one, _grid, _edges]
-    random = [sorts[i](generator, (count // 2, width), declared or fmt) for i in generator.integers(0, 5, 2)]
-    rows = [tuple(map(float, row)) for part in random for row in part[: count // 4]]
+    own = call.declared or (BINARY32 if call.dtype == "float32" else BINARY64,) * width
+    sorts = [_patterns, _sizes, _near_one, _grid, _edges, _ends]
+    rows: list[tuple[float, ...]] = []
+    for i in generator.integers(0, len(sorts), 2):
+        columns = [sorts[i](generator, (count // 4,), one if call.declared or i == 5 else fmt).tolist() for one in own]
+        rows += zip(*columns, strict=True)
     missing = count - len(rows)
+    ties = Ties(fmt, mode, [one.precision for one in own], generator)
     if kind in ELEMENTARY:
-        return rows + _hard_elementary(kind, generator, missing, fmt)
-    ties = Ties(fmt, int(generator.choice([1, 1, 2, 8, 16])), generator)
-    return rows + [ties.of(kind) for _ in range(missing)]
+        return rows + _hard_elementary(kind, generator, missing, ties)
+    words = call.words(mode)
+    for i in range(len(rows), count):
+        ties.word = words[i] or 0
+        rows.append(ties.of(kind))
+    return rows
 
 
 def _patterns(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
@@ -169,6 +192,16 @@ def _near_one(generator: np.random.Generator, shape: tuple[int, ...], fmt: Forma
     return np.asarray(generator.standard_normal(shape) * np.exp2(generator.integers(-12, 12, shape)))
 
 
+def _ends(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
+    """Close to the smallest, the smallest normal and the largest number of the operand's format."""
+    m = fmt.mantissa_bits
+    ends = [fmt.emin - m, fmt.emin - m + 1, fmt.emin - 1, fmt.emin, fmt.emin + 1, fmt.emax - 1, fmt.emax, fmt.emax]
+    middle = [(fmt.emin - m) // 2, fmt.emin // 2, fmt.emax // 2, fmt.emax // 2 + 1, 0, 0]
+    exponents = np.clip(generator.choice([*ends, *ends, *middle], shape), -1074, 1023)
+    size: npt.NDArray[np.float64] = np.ldexp(generator.uniform(1.0, 2.0, shape), exponents.astype(np.int64))
+    return size * generator.choice([-1.0, 1.0], shape)
+
+
 def _grid(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> npt.NDArray[np.float64]:
     """Codes of the format, every one alike."""
     return fpsim.decode(generator.integers(0, 1 << fmt.bits, shape, dtype=np.uint64), fmt)
@@ -179,18 +212,17 @@ def _edges(generator: np.random.Generator, shape: tuple[int, ...], fmt: Format) 
     return generator.choice(np.array([*special(fmt), *special(fmt), *extremes()]), shape)
 
 
-def _hard_elementary(kind: str, generator: np.random.Generator, count: int, fmt: Format) -> list[tuple[float, ...]]:
+def _hard_elementary(kind: str, generator: np.random.Generator, count: int, ties: Ties) -> list[tuple[float, ...]]:
     """Published hard cases and edges; all sizes; arguments whose result is next to a tie."""
     seed = int(generator.integers(1 << 32))
     rows = list(zip(*(x.tolist() for x in arguments.random_arguments(kind, count, seed)), strict=True))
     known: list[tuple[float, ...]] = list(arguments.POWERS)
     if kind != "pow":
         known = [(x,) for x in arguments.edges() + arguments.hard(kind)]
-    ties = Ties(fmt, 1, generator)
     for i in range(count // 2):
         found: tuple[float, ...] | None = known[generator.integers(len(known))]
         if i % 2:
-            exponent = float(generator.choice([2.0, 3.0, 0.5, -1.0, 1.5, -0.25, ties.short()]))
+            exponent = float(generator.choice([2.0, 3.0, 0.5, -1.0, 1.5, -0.25, ties.short(53)]))
             found = arguments.with_result(kind, ties.turn(near_one=bool(generator.integers(2))), exponent)
             found = found and (ties.beside(found[0]), *found[1:])
         rows[i] = found or rows[i]

@@ -16,9 +16,9 @@ from experiments.cli import main, selftest
 from experiments.selftest import batches, codes, contractions, operations, programs
 from experiments.selftest import run as runner
 from experiments.selftest.batches import Choice, planned, size_of
-from experiments.selftest.cases import Ties
 from experiments.selftest.formats import FORMATS, MODES, drawn_modes, mode_of, random_format
 from experiments.selftest.outcome import Outcome, bits
+from experiments.selftest.ties import Ties
 from fpsim import exact
 from fpsim.rounding import CODES, Stochastic
 
@@ -121,7 +121,8 @@ def test_a_batch_is_right_and_a_function_of_seed_and_number(operation):
     assert outcome.cases >= size_of(operation)
     if operation in operations.KINDS + operations.ELEMENTARY:
         calls = [
-            operations.drawn_call(operation, np.random.default_rng([5, number]), 16, ()) for number in (11, 11, 12)
+            operations.drawn_call(operation, np.random.default_rng([5, number]), 16, (), "down")
+            for number in (11, 11, 12)
         ]
         assert repr(calls[0]) == repr(calls[1]) != repr(calls[2])
 
@@ -151,7 +152,7 @@ def test_operations_take_turns_as_planned():
 def test_ties_are_turning_points_or_close_to_them():
     """At least a third of the products are within 2^-40 of a gap of a tie or a number, but not on it."""
     fmt = fpsim.format("bfloat16")
-    ties = Ties(fmt, 1, np.random.default_rng(0))
+    ties = Ties(fmt, "nearest_even", [53, 53], np.random.default_rng(0))
     close = 0
     for _ in range(300):
         value = exact.value("mul", ties.of("mul"))
