@@ -135,7 +135,8 @@ def border_formats(
         if way == 0:  # sums that need about 53 places
             e, widths = narrow, [55 - (1 << narrow) + near] * count
         elif way == 1:
-            e, widths = fmt.exponent_bits, [fmt.precision + int(generator.integers(0, 2)) for _ in range(count)]
+            e = int(generator.choice([fmt.exponent_bits, max(2, fmt.exponent_bits - 1), 5]))
+            widths = [fmt.precision + int(generator.integers(0, 2)) for _ in range(count)]
     bias = (1 << max(e, 2) >> 1) - 1
     if e == 10 and generator.integers(2):
         bias += int(generator.integers(-60, 60))  # products and quotients just inside and outside binary64

@@ -129,6 +129,9 @@ def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: S
     elif way == 2:
         declared = (drawn_format(generator, formats),) * width
     elif way >= 3 and kind in RANGED:
+        if kind in ("add", "sub") and not formats and generator.integers(4) == 0:
+            # Where the sum of two numbers of the result's format first has a nearest number that binary64 misses.
+            fmt, mode = Format(8, int(generator.integers(21, 31))), "nearest_even"
         declared = border_formats(kind, generator, fmt, mode, width)
     single = all(BINARY32.holds(one) for one in (fmt, *declared)) and bool(generator.integers(2))
     dtype = "float32" if single else "float64"
@@ -163,7 +166,7 @@ def drawn_rows(kind: str, generator: np.random.Generator, call: Call, mode: Roun
         columns = [sorts[i](generator, (count // 4,), one if call.declared or i == 5 else fmt).tolist() for one in own]
         rows += zip(*columns, strict=True)
     missing = count - len(rows)
-    ties = Ties(fmt, mode, [one.precision for one in own], generator)
+    ties = Ties(fmt, mode, own, generator)
     if kind in ELEMENTARY:
         return rows + _hard_elementary(kind, generator, missing, ties)
     words = call.words(mode)

@@ -20,12 +20,13 @@ from fpsim.rounding import Rounding, Stochastic, is_nearest
 class Ties:
     """Makes operands for one format and mode. ``word``: the random word of the next ones, if the mode has any.
 
-    widths : significand bits that the operands may have
+    own : the formats of the operands
     """
 
-    def __init__(self, fmt: Format, mode: Rounding, widths: Sequence[int], generator: np.random.Generator) -> None:
+    def __init__(self, fmt: Format, mode: Rounding, own: Sequence[Format], generator: np.random.Generator) -> None:
         self.fmt, self.mode, self.generator = fmt, mode, generator
-        self.widths = [*widths, *widths[-1:] * 3]
+        self.own = [*own, *own[-1:] * 3]
+        self.widths = [one.precision for one in self.own]
         self.word = 0
 
     def of(self, kind: str) -> tuple[float, ...]:
@@ -140,6 +141,18 @@ class Ties:
         half = math.ldexp(1.0, math.frexp(x)[1] - 2 - self.fmt.mantissa_bits)
         return self._signed(half * (1.0 + int(self.generator.integers(-1, 2)) * math.ldexp(1.0, 1 - width)))
 
+    def carried(self) -> tuple[float, float]:
+        """One of the largest numbers of the operands' format and a few of its smallest: their sum has as many bits as
+        any sum can have. It is next to a place where a rounding turns, or next to the power of two above."""
+        one = self.own[0]
+        least = math.ldexp(1.0, one.emin - one.mantissa_bits)
+        gap = math.ldexp(1.0, one.emax - one.mantissa_bits)
+        if self._below(2):
+            c, _ = self.turning()
+            return math.ldexp(c, one.emax + 1 - c.bit_length()), self._delta() * least
+        j = self._below(4)
+        return one.max - j * gap, (j + 1) * gap + self._delta() * least
+
     def _delta(self) -> int:
         return int(self.generator.choice([-3, -1, 1, 3]))
 
@@ -163,6 +176,8 @@ def _round(ties: Ties) -> tuple[float, ...]:
 
 
 def _add(ties: Ties) -> tuple[float, ...]:
+    if ties.own[0].exponent_bits <= 6 and ties.generator.integers(2):
+        return ties.carried()
     a = ties.turn()
     b = ties.tiny(a) if ties.generator.integers(2) else ties.half_gap(a, ties.widths[1])
     if ties.generator.integers(4) == 0:  # a sum that is exactly, or nearly, where a rounding turns
