@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from experiments.selftest.batches import Choice
     from experiments.selftest.run import Report
 
-MOST_CASES = 10**12
+MOST_CASES = 10**9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +158,7 @@ def _cases(text: str) -> int:
     except ValueError:
         number = math.nan
     if math.isnan(number) or (math.isfinite(number) and number != int(number)):
-        raise StudyError("cases", f"{text!r} is not a whole number; admissible: 1..1e12, such as 1e7")
+        raise StudyError("cases", f"{text!r} is not a whole number; admissible: 1..1e9, such as 1e7")
     if not 1 <= number <= MOST_CASES:
-        raise StudyError("cases", f"{text} is outside 1..1e12")
+        raise StudyError("cases", f"{text} is outside 1..1e9")
     return int(number)

@@ -9,7 +9,7 @@ from itertools import count
 
 import numpy as np
 
-from experiments.selftest.outcome import Outcome
+from experiments.selftest.outcome import Mismatch, Outcome, error_of
 
 # Operation -> (batches in a cycle, cases in a batch). Elementary functions have a slow specification.
 _PLAN = {
@@ -63,22 +63,30 @@ def _cycle(operations: Sequence[str]) -> list[str]:
 
 
 def check(choice: Choice, number: int, operation: str) -> Outcome:
-    """Compare the cases of one batch."""
+    """Compare the cases of one batch. An error that a kernel causes outside of what is compared is a mismatch, too."""
+    call = f"experiments.selftest.batches.compared({choice!r}, {number}, {operation!r})"
+    started = time.perf_counter()
+    try:
+        outcome = compared(choice, number, operation, call)
+    except Exception as error:
+        outcome = Outcome()
+        outcome.failed(size_of(operation), Mismatch(operation, (), "", "", None, error_of(error), "no error", call))
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def compared(choice: Choice, number: int, operation: str, call: str = "") -> Outcome:
+    """The same, raising what is raised. ``call`` says how to repeat it."""
     from experiments.selftest import codes, contractions, operations, programs
     from experiments.selftest.formats import MODES, mode_of
 
-    started = time.perf_counter()
     generator = np.random.default_rng([choice.seed, number])
     modes = tuple(mode for text in choice.modes for mode in mode_of(text)) or MODES
     if operation == "codes":
-        outcome = codes.check(generator, size_of(operation), choice.formats)
-    elif operation == "contractions":
-        outcome = contractions.check(generator, choice.formats, modes)
-    elif operation == "programs":
-        call = f"experiments.selftest.batches.check({choice!r}, {number}, {operation!r})"
-        outcome = programs.check(generator, choice.formats, modes, call)
-    else:
-        each = min(operations.MODES, len(modes))
-        outcome = operations.check(operation, generator, -(-size_of(operation) // each), choice.formats, modes)
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+        return codes.check(generator, size_of(operation), choice.formats)
+    if operation == "contractions":
+        return contractions.check(generator, choice.formats, modes)
+    if operation == "programs":
+        return programs.check(generator, choice.formats, modes, call)
+    each = min(operations.MODES, len(modes))
+    return operations.check(operation, generator, -(-size_of(operation) // each), choice.formats, modes)

@@ -122,7 +122,8 @@ def border_formats(
     widths = [int(generator.integers(2, 54)) for _ in range(count)]
     narrow = int(generator.integers(3, 6))
     if kind in ("mul", "fma") and generator.integers(2):
-        widths[0] = int(generator.integers(2, 52))
+        # Short first factors leave the second one the bits that place a product beside a tie.
+        widths[0] = int(generator.integers(2, min(max(fmt.precision, 2), 51) + 1))
         widths[1] = 53 + near - widths[0]
     elif kind == "fma":  # sums of products that need about 53 places
         e, widths = min(narrow, 4), [29 - (1 << min(narrow, 4)) + near // 2] * count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -56,7 +57,8 @@ def execute(choice: Choice, plan: Plan, processes: int, report: Report, finished
     with _pool(processes) as pool:
         waiting: dict[Future[list[Outcome]], Plan] = {}
         for group in groups:
-            waiting[pool.submit(_check_all, choice, group)] = group
+            with _without_interrupts():  # the first one starts the processes
+                waiting[pool.submit(_check_all, choice, group)] = group
             if len(waiting) < 2 * processes:
                 continue
             _collect(waiting, report, finished)
@@ -89,11 +91,23 @@ def _pool(processes: int) -> Iterator[Any]:
     pool.shutdown()
 
 
-def _enter() -> None:
-    import signal
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits, and processes started meanwhile never see it: the terminal sends it to all, and one that is still
+    being set up would print a traceback. The driver ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
+
+def _enter() -> None:
     os.environ["NUMBA_NUM_THREADS"] = os.environ["FPSIM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the driver ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check_all(choice: Choice, group: Plan) -> list[Outcome]:
