@@ -225,10 +225,11 @@ def _enter_worker(done: Any, told: Any) -> None:
     _shared = (done, told)
     os.environ["NUMBA_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the driver passes it on
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+    threading.Thread(target=die_with_driver, daemon=True).start()
 
 
-def _die_with_driver() -> None:
+def die_with_driver() -> None:
+    """Wait for the end of the driver, however it ends, and end this process. For a thread of a worker."""
     import multiprocessing
 
     driver = multiprocessing.parent_process()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from experiments.backends import die_with_driver
 from experiments.selftest.batches import Choice, check
 from experiments.selftest.outcome import Outcome
 
@@ -108,6 +110,7 @@ def _without_interrupts() -> Iterator[None]:
 def _enter() -> None:
     os.environ["NUMBA_NUM_THREADS"] = os.environ["FPSIM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=die_with_driver, daemon=True).start()
 
 
 def _check_all(choice: Choice, group: Plan) -> list[Outcome]:

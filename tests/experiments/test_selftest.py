@@ -259,6 +259,34 @@ def test_ctrl_c_ends_all_processes(wait):
     assert "interrupted" in said and said.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_workers_of_a_driver_that_was_killed_end_too():
+    command = [sys.executable, "-m", "experiments.cli", "selftest", "--cases", "1e7", "--processes", "2"]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def children():
+        listed = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        return [int(one) for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+    try:
+        for _ in range(300):
+            if len(workers := children()) == 2:
+                break
+            time.sleep(0.05)
+        time.sleep(1.0)  # they have begun
+    finally:
+        child.kill()
+        child.wait()
+    assert len(workers) == 2
+    for _ in range(200):
+        if not any(Path(f"/proc/{worker}").exists() for worker in workers):
+            return
+        time.sleep(0.05)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    raise AssertionError("workers outlived the driver")
+
+
 def test_what_breaks_is_one_line(capsys, monkeypatch):
     def broken(choice, number, operation):
         raise RuntimeError("two\nlines")
