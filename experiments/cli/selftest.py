@@ -95,7 +95,7 @@ def _print(report: Report) -> None:
     print(f"{'all':<14}{report.cases:>12}{seconds:>10.1f}{report.wrong:>8}")
     if report.wrong:
         print("results are wrong, which is a bug: please report it with the lines above")
-    print("seconds: of processor time, the specification and compilation included")
+    print("seconds: added up over processes, the specification and compilation included")
 
 
 def _first(report: Report) -> list[Any]:
