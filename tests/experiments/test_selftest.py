@@ -21,7 +21,7 @@ from experiments.selftest.outcome import Outcome, bits
 from experiments.selftest.ties import Ties
 from fpsim import exact
 from fpsim.cpu import codes as tier_codes
-from fpsim.cpu import flat, tiers
+from fpsim.cpu import flat, flat_again, tiers
 from fpsim.rounding import CODES, Stochastic, asked_bits
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def trust(monkeypatch):
 
     def forget():
         flat.plan.cache_clear()
-        flat._again.clear()
+        flat_again._again.clear()
 
     def install(wrongly):
         def choose(kind, ranges, fmt, mode):
