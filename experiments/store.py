@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from experiments.study import Cell, Study, code_version, package_version
+from experiments.cell import CELL_COLUMNS, Cell, code_version, package_version
+from experiments.study import Study
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ _OF_TYPE = {"str": pl.String(), "int": pl.Int64(), "float": pl.Float64()}
 
 # Every column with its type, so that a column of nulls keeps it and all cell files fit together.
 SCHEMA: dict[str, pl.DataType] = {
-    **{field.name: _OF_TYPE[field.type.__name__] for field in msgspec.structs.fields(Cell)},
+    **{name: _OF_TYPE[kind.__name__] for name, kind in CELL_COLUMNS.items()},
     "key": pl.String(),
     "outcome": pl.String(),
     "stationary": pl.Boolean(),
@@ -55,6 +56,9 @@ SCHEMA: dict[str, pl.DataType] = {
     "seed_rms_gradient": pl.List(pl.Float64()),
     "seed_loss_gap": pl.List(pl.Float64()),
     "seed_frozen": pl.List(pl.Float64()),
+    "trace_step": pl.List(pl.Int64()),
+    "trace_rms_gradient": pl.List(pl.Float64()),
+    "trace_loss_gap": pl.List(pl.Float64()),
     "diverged_at": pl.Int64(),
     "seconds": pl.Float64(),
 }
@@ -110,7 +114,7 @@ def write_cell(out: Path, cell: Cell, row: Mapping[str, Any], traceback: str = "
 
 def failed_row(cell: Cell, reason: str) -> Row:
     """The row of a cell that raised: its settings, the reason, and nulls."""
-    return dict.fromkeys(SCHEMA) | msgspec.structs.asdict(cell) | {"key": cell.key, "outcome": FAILED, "reason": reason}
+    return dict.fromkeys(SCHEMA) | cell.columns() | {"key": cell.key, "outcome": FAILED, "reason": reason}
 
 
 def keep_cell(out: Path, cell: Cell, row: Row, traceback: str = "") -> Row:

@@ -139,25 +139,44 @@ def scalar_values(program: Program, precision: Precision, steps: range) -> dict[
     for scalar in program.scalars:
         fmt, mode = slots[scalar.name]
         mode = "nearest_even" if isinstance(mode, Stochastic) else mode
-        when = steps if scalar.per_step else range(1)
+        when = steps if program.varies(scalar) else range(1)
+        stored = {
+            name: slots.get(f"scalar.{name}", precision.default)[0]
+            for name in scalar.expression.symbols() - {STEP}
+            if precision.scalars == "stored"
+        }
         columns = []
-        for given in _per_run(program, scalar):
-            if precision.scalars == "stored":
-                given = {
-                    name: _round(Fraction(x), slots.get(f"scalar.{name}", precision.default)[0], mode)
-                    for name, x in given.items()
-                }
-            items = tuple(sorted(given.items()))
-            if precision.scalars == "python":
-                column = _python_column(scalar.expression, items, when)
-            elif not all(map(math.isfinite, given.values())):  # a stored hyperparameter that its format cannot hold
-                wide = _python_column(scalar.expression, items, when)
-                column = np.array([exact.operation("round", (float(x),), fmt, mode) for x in wide])
+        for given, schedules in _per_run(program, scalar):
+            if stored and schedules:  # each step's value is stored before it is used
+                parts = []
+                for k in when:
+                    now = given | {name: evaluate(x, {STEP: k + 1}) for name, x in schedules.items()}
+                    parts.append(_column(scalar.expression, now, stored, range(k, k + 1), fmt, mode))
+                column = np.concatenate(parts)
+            elif precision.scalars == "python":
+                column = _python_column(scalar.expression.substitute(schedules), tuple(sorted(given.items())), when)
             else:
-                column = _rounded_column(scalar.expression, items, when, fmt, mode)
+                column = _column(scalar.expression.substitute(schedules), given, stored, when, fmt, mode)
             columns.append(column)
         values[scalar.name] = columns[0].copy() if len(columns) == 1 else np.stack(columns, axis=1)
     return values
+
+
+def _column(
+    expression: ScalarExpression,
+    given: Mapping[str, Any],
+    stored: Mapping[str, Format],
+    when: range,
+    fmt: Format,
+    mode: Rounding,
+) -> npt.NDArray[np.float64]:
+    """Values rounded once, of hyperparameters that were themselves rounded to their format in ``stored``, if any."""
+    given = {name: _round(Fraction(x), stored[name], mode) if name in stored else x for name, x in given.items()}
+    items = tuple(sorted(given.items()))
+    if all(map(math.isfinite, given.values())):
+        return _rounded_column(expression, items, when, fmt, mode)
+    wide = _python_column(expression, items, when)  # a stored hyperparameter that its format cannot hold
+    return np.array([exact.operation("round", (float(x),), fmt, mode) for x in wide])
 
 
 @dataclass(frozen=True)
@@ -187,16 +206,18 @@ def scalar_report(program: Program, precision: Precision, first_step: int = 0) -
     return reports
 
 
-def _per_run(program: Program, scalar: Scalar) -> list[dict[str, Any]]:
-    """The declared values a scalar depends on, one dictionary per run (a single one if none varies)."""
+def _per_run(program: Program, scalar: Scalar) -> list[tuple[dict[str, Any], dict[str, ScalarExpression]]]:
+    """The declared numbers and schedules a scalar depends on, one pair per run (a single one if none varies)."""
     names = sorted(scalar.expression.symbols() - {STEP})
-    given = {name: program.hyperparameters[name] for name in names}
+    schedules = {name: x for name, x in program.schedules.items() if name in names}
+    given = {name: program.hyperparameters[name] for name in names if name not in schedules}
     lengths = {len(x) for x in given.values() if np.ndim(x) == 1}
     if not lengths:
-        return [given]
+        return [(given, schedules)]
     if len(lengths) > 1:
         raise ValueError(f"{scalar.name}: per-run hyperparameters of different lengths {sorted(lengths)}")
-    return [{k: float(x[i]) if np.ndim(x) == 1 else x for k, x in given.items()} for i in range(lengths.pop())]
+    runs = range(lengths.pop())
+    return [({k: float(x[i]) if np.ndim(x) == 1 else x for k, x in given.items()}, schedules) for i in runs]
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fpsim.scalars import STEP, ScalarExpression
+from fpsim.scalars import STEP, ScalarExpression, evaluate
+from fpsim.schedule_text import parse_schedule
 
 # kind -> (number of operands, result is rounded). Readers say which kinds they take.
 KINDS: dict[str, tuple[int, bool]] = {
@@ -42,6 +43,7 @@ class Scalar:
 
     @property
     def per_step(self) -> bool:
+        """Whether the step number itself occurs; ``Program.varies`` knows of schedules too."""
         return STEP in self.expression.symbols()
 
 
@@ -69,7 +71,8 @@ class Program:
     inputs : names of the arrays read, each ``[d]`` per run
     outputs : pairs (array name, name of the value stored there at the end of the step)
     scalars, operations : in order of first use
-    hyperparameters : declared values by name; a sequence or 1-D array (kept as a tuple) holds one value per run
+    hyperparameters : declared values by name; a sequence or 1-D array (kept as a tuple) holds one value per run, an
+        expression in the step number ``t`` (or its text, ``"0.1/sqrt(t)"``) is a schedule
     variant : which published algorithm this is, and where others differ
     """
 
@@ -125,6 +128,15 @@ class Program:
         rounded = tuple(operation.slot for operation in self.operations if operation.rounded)
         return rounded + self.inputs + tuple(scalar.name for scalar in self.scalars)
 
+    @property
+    def schedules(self) -> dict[str, ScalarExpression]:
+        """The hyperparameters that change from step to step."""
+        return {name: value for name, value in self.hyperparameters.items() if isinstance(value, ScalarExpression)}
+
+    def varies(self, scalar: Scalar) -> bool:
+        """Whether a scalar changes from step to step: by its own expression or by the schedule of a hyperparameter."""
+        return scalar.per_step or not self.schedules.keys().isdisjoint(scalar.expression.symbols())
+
     def operation(self, slot: str) -> Operation:
         for operation in self.operations:
             if operation.slot == slot:
@@ -132,7 +144,14 @@ class Program:
         raise KeyError(slot)
 
     def bind(self, **values: Any) -> Program:
-        """The same program with other declared values; unknown names raise ``ValueError``."""
+        """The same program with other declared values; unknown names raise ``ValueError``.
+
+        Examples
+        --------
+        >>> from fpsim.optim.sgd import sgd
+        >>> print(sgd.bind(lr="0.5/sqrt(t)").hyperparameters["lr"])
+        (0.5 / sqrt(t))
+        """
         for name in values:
             if name not in self.hyperparameters:
                 raise ValueError(f"hyperparameter {name!r} is unknown{hint(name, self.hyperparameters)}")
@@ -195,7 +214,15 @@ class Program:
 
 
 def _declared(name: str, value: Any) -> Any:
-    """A declared value with an exact meaning: int, float or Fraction, or a tuple of floats with one per run."""
+    """A declared value with an exact meaning: a number, a tuple of floats with one per run, or a schedule in ``t``."""
+    if isinstance(value, str):
+        schedule = parse_schedule(value)
+        value = schedule if schedule.symbols() else value
+    if isinstance(value, ScalarExpression):
+        unknown = value.symbols() - {STEP}
+        if unknown:
+            raise ValueError(f"hyperparameter {name}={value}: {', '.join(sorted(unknown))}; admissible: {STEP}")
+        return value if value.symbols() else evaluate(value, {})
     if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1 and len(value) > 0:
         return tuple(float(_declared(name, x)) for x in value)
     number = value.item() if isinstance(value, np.generic) else value

@@ -108,6 +108,17 @@ def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hy
     )
 
 
+def stored_scalar(window: Window, name: str) -> str:
+    """What is known of a stored scalar, for the detail of a hypothesis about its constant value."""
+    known = window.scalars.get(f"scalar.{name}")
+    if known is not None:
+        return f"stored {name} = {known:g}"
+    schedule = window.program.schedules.get(name)
+    if schedule is not None:
+        return f"{name} = {schedule} changes from step to step"
+    return f"the step has no constant scalar.{name}"
+
+
 def not_flushed(window: Window, slots: Iterable[str]) -> Hypothesis:
     """No tiny result of the named slots was flushed to zero: that can be off by more than the gap that holds it."""
     flushed = {s: n for s in slots if window.slots[s][0].tiny == "flush" and (n := window.underflow.get(s, 0))}

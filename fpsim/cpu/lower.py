@@ -77,7 +77,7 @@ def decisions(
     ranges = {name: Range.of_format(slots[name][0]) for name in program.inputs}
     for scalar in program.scalars:
         fmt = slots[scalar.name][0]
-        ranges[scalar.name] = Range.of_format(fmt) if scalar.per_step else Range.of_values(scalars[scalar.name])
+        ranges[scalar.name] = Range.of_format(fmt) if program.varies(scalar) else Range.of_values(scalars[scalar.name])
     result: dict[str, Decision] = {}
     for operation in program.operations:
         operands = [ranges[name] for name in operation.operands]

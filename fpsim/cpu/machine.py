@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ class Machine:
     ----------
     program : Program
     precisions : one for each block; rounding modes must agree over blocks
+    programs : one for each block, where blocks differ in their hyperparameters' values; default: ``program`` for all
     lanes_per_block : int >= 1; lane l belongs to block ``l // lanes_per_block``
     dimension : int >= 1, elements d of one run's arrays
     key : Key or None (where nothing rounds stochastically)
@@ -58,6 +60,7 @@ class Machine:
         *,
         track: Sequence[str] = (),
         events: bool | Sequence[str] = False,
+        programs: Sequence[Program] | None = None,
     ) -> None:
         check_runnable(program)
         if isinstance(events, str):
@@ -68,6 +71,7 @@ class Machine:
                 raise ValueError(f"events: {name!r}; admissible: True, False, or some of {', '.join(NAMES)}")
         self.program, self.precisions, self.key = program, tuple(precisions), key
         self.blocks, self.lanes_per_block, self.dimension = len(self.precisions), lanes_per_block, dimension
+        self.programs = tuple(programs or (program,) * self.blocks)
         self.lanes = self.blocks * lanes_per_block
         self.first_step = 0
         for name, number in (
@@ -77,6 +81,11 @@ class Machine:
         ):
             if number < 1:
                 raise ValueError(f"{name}={number}: at least 1 is needed")
+        for other in self.programs:
+            if replace(other, hyperparameters=program.hyperparameters) != program:
+                raise ValueError(f"programs: {other.name!r} is not {program.name!r} with other hyperparameters")
+        if len(self.programs) != self.blocks:
+            raise ValueError(f"programs: {len(self.programs)} for {self.blocks} blocks; one for each is needed")
         self.runs = _run_numbers(runs, self.lanes)
         self.track = tuple(track)
         self._slots = [precision.resolve(program) for precision in self.precisions]
@@ -239,9 +248,9 @@ class Machine:
         formats = Formats()
         self._decisions = []
         set_up = []
-        for precision, slots in zip(self.precisions, self._slots, strict=True):
-            constants = scalar_values(self.program, precision, range(1))
-            self._decisions.append(decisions(self.program, slots, constants, formats))
+        for program, precision, slots in zip(self.programs, self.precisions, self._slots, strict=True):
+            constants = scalar_values(program, precision, range(1))
+            self._decisions.append(decisions(program, slots, constants, formats))
             nearest = {n: (f, "nearest_even" if isinstance(m, Stochastic) else m) for n, (f, m) in slots.items()}
             set_up.append({n: formats.decide("round", (), *nearest[n]) for n in self.program.inputs})
         self._set_up_decisions = set_up
@@ -303,10 +312,12 @@ class Machine:
             return when, table
         start = step // _SCALAR_STEPS * _SCALAR_STEPS
         when = range(start, start + _SCALAR_STEPS)
-        unique = {
-            precision: scalar_values(self.program, precision, when) for precision in dict.fromkeys(self.precisions)
-        }
-        columns = [[unique[p][scalar.name] for scalar in self.program.scalars] for p in self.precisions]
+        unique: dict[tuple[int, Precision], dict[str, Array]] = {}
+        for program, precision in zip(self.programs, self.precisions, strict=True):
+            if (id(program), precision) not in unique:
+                unique[id(program), precision] = scalar_values(program, precision, when)
+        blocks = [unique[id(program), p] for program, p in zip(self.programs, self.precisions, strict=True)]
+        columns = [[values[scalar.name] for scalar in self.program.scalars] for values in blocks]
         per_run = any(column.ndim == 2 for block in columns for column in block)
         width = self.lanes_per_block if per_run else 1
         table = np.empty((self.blocks, len(self.program.scalars), len(when), width))
