@@ -19,10 +19,8 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
-import msgspec
-
 from experiments.backends import Backend, Runner, open_backend
-from experiments.study import Cell
+from experiments.cell import Cell, kin
 
 Row = dict[str, Any]
 # What the driver does with a finished batch: its cells, their rows (None if it failed) and the failure.
@@ -34,7 +32,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Batch:
-    """Cells that run in one launch: equal in everything but their format's widths."""
+    """Cells that run in one launch: of one kin (``experiments.cell.kin``)."""
 
     cells: tuple[Cell, ...]
     suspect: bool = False  # was in flight when a worker process died: runs alone, so that the culprit is known
@@ -50,17 +48,12 @@ def batches(cells: Sequence[Cell], workers: int) -> list[Batch]:
         return []
     largest = max(sum(cell.cost for cell in cells) / (BATCHES_PER_WORKER * workers), 1.0)
     found = []
-    for _, group in groupby(sorted(cells, key=_kin), key=_kin):
+    for _, group in groupby(sorted(cells, key=kin), key=kin):
         members = list(group)
         pieces = min(len(members), math.ceil(sum(cell.cost for cell in members) / largest))
         cuts = [round(i * len(members) / pieces) for i in range(pieces + 1)]
         found += [Batch(tuple(members[a:b])) for a, b in pairwise(cuts)]
     return sorted(found, key=lambda batch: -batch.cost)
-
-
-def _kin(cell: Cell) -> bytes:
-    """What the cells of one batch share."""
-    return msgspec.json.encode(msgspec.structs.replace(cell, exponent_bits=0, mantissa_bits=0))
 
 
 @dataclass

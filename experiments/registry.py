@@ -198,7 +198,9 @@ def own_from(given: Any, kind: str, known: Mapping[str, Any]) -> tuple[list[str]
 def program_digest(name: str, own: Own = NOTHING) -> str:
     """ "" for fpsim's own, whose code is in ``code_version``; else a hash of the program."""
     program, package = step_of(name, own)
-    return _hash(replace(program, hyperparameters={}), package) if package else ""
+    if not package:
+        return ""
+    return _hash(replace(program, hyperparameters=dict.fromkeys(program.hyperparameters, 0.0)), package)
 
 
 def problem_digest(cell: Cell, own: Own = NOTHING) -> str:

@@ -106,7 +106,7 @@ def prepare(out: Path) -> None:
 
 def write_cell(out: Path, cell: Cell, row: Mapping[str, Any], traceback: str = "") -> Path:
     """Keep the result of one cell. Whole or absent: a reader never sees half of it."""
-    frame = _frame([row])
+    frame = frame_of([row])
     config = msgspec.to_builtins(cell)
     facts = {"cell": config, "seed": cell.seed, "versions": versions(), "traceback": traceback}
     return _write(frame, out / "cells" / f"{cell.key}.parquet", facts)
@@ -159,7 +159,7 @@ def write_scan(out: Path, study: Study, rows: Sequence[Mapping[str, Any]], cells
         "cells": cells,
         "finished": sum(row["outcome"] != FAILED for row in rows),
     }
-    return _write(_frame(rows), out / "scan.parquet", facts)
+    return _write(frame_of(rows), out / "scan.parquet", facts)
 
 
 def read_rows(path: Path | str) -> list[Row]:
@@ -189,7 +189,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a table with every column's own type."""
     for row in rows:
         if set(row) != set(SCHEMA):
             raise ValueError(

@@ -16,23 +16,24 @@ from experiments.cli import UsageError
 FLAGS = {
     "optimizer": ("NAMES", "optimizers, comma-separated (default: sgd,rmsprop,adam)"),
     "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic)"),
-    "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7 or 1..4,8; a..b is inclusive (default: 1..23)"),
+    "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7, 1..4,8 or 'ceil(4+log2(T))' (default: 1..23)"),
     "exponent": ("WIDTHS", "exponent bits, written likewise (default: 8)"),
     "rounding": ("NAMES", "rounding modes, comma-separated (default: nearest_even,stochastic)"),
     "random_bits": ("N", "random bits of one stochastic rounding (default: 16)"),
     "seeds": ("N", "runs of each cell; a seed sets start point, noise and random bits (default: 8)"),
     "seed": ("N", "the root of all random bits (default: 0)"),
 }
-# These have one default for each optimizer and problem; the header of a run prints them.
+# These have one default for each optimizer and problem; the header of a run prints them. Each may be a list.
 CONSTANTS = {
-    "steps": ("N", "optimizer steps"),
-    "lr": ("X", "learning rate"),
+    "steps": ("N", "optimizer steps, T"),
+    "lr": ("X", "learning rate: a number, or a schedule in the step t and T: '0.1/sqrt(t)'"),
     "beta1": ("X", "decay of the first moment"),
-    "beta2": ("X", "decay of the second moment"),
+    "beta2": ("X", "decay of the second moment: '1 - 1/T'"),
     "eps": ("X", "added to the denominator"),
     "noise": ("KIND", "gradient noise: none, gaussian or minibatch"),
     "sigma": ("X", "standard deviation of gaussian noise, each coordinate"),
     "batch": ("N", "samples of a minibatch"),
+    "gradient": ("KIND", "rounded (computed in the machine) or exact (in binary64, then stored)"),
     "dimension": ("N", "number of weights, where the problem leaves it open"),
     "window": ("SHARE", "share of the steps, at the end, that is measured"),
 }
@@ -43,12 +44,17 @@ _HOW = ("engine", "workers", "scheduler", "out", "dry_run")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid = parser.add_argument_group("what to run")
-    grid.add_argument("--study", metavar="FILE", type=Path, help="a TOML file whose keys are these flags; flags win")
+    grid.add_argument(
+        "--study", metavar="FILE", type=Path, help="a TOML file whose keys are these flags, and more; flags win"
+    )
     for key, (metavar, text) in FLAGS.items():
         grid.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
     constants = parser.add_argument_group("constants (default: one for each optimizer and problem, see --dry-run)")
     for key, (metavar, text) in CONSTANTS.items():
         constants.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
+    constants.add_argument(
+        "--set", dest="hyperparameters", metavar="NAME=X", action="append", help="any hyperparameter of an optimizer"
+    )
     how = parser.add_argument_group("how and where")
     how.add_argument(
         "--engine", metavar="ENGINE", default="threads", help="serial, threads, processes or dask (default: threads)"
@@ -168,7 +174,9 @@ def _end(out: Path, rows: Sequence[dict[str, Any]], cells: int, signal: int | No
 
 def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], workers: int) -> int:
     from experiments import engine, store
+    from experiments.cli.progress import clock
     from experiments.cli.scan_header import spans
+    from experiments.estimate import estimate
 
     rows, _ = store.read_finished(args.out, cells)
     missing = [cell for cell in cells if cell.key not in rows]
@@ -177,14 +185,41 @@ def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], 
     print(f"to run: {len(missing)} of {len(cells)} cells ({len(rows)} are finished in {args.out})")
     cost = sum(batch.cost for batch in work)
     print(f"batches: {len(work)} on {workers} {args.engine} workers; {cost:.3g} element-steps")
-    for batch in work:
-        first = batch.cells[0]
-        widths: dict[int, list[int]] = {}
-        for cell in batch.cells:
-            widths.setdefault(cell.exponent_bits, []).append(cell.mantissa_bits)
-        formats = " ".join(f"e{exponent}m{spans(mantissas)}" for exponent, mantissas in widths.items())
-        print(f"  {first.optimizer} {first.problem} {first.rounding}: {formats} ({batch.cost:.3g})")
+    for line in _listed([_batch_line(batch, spans) for batch in work]):
+        print(f"  {line}")
+    if work:
+        expected = estimate([batch.cells for batch in work], workers)
+        print(
+            f"expected: {expected.seconds:.3g} CPU-seconds ({clock(expected.wall)} on {workers} workers), from "
+            f"{expected.measured:.2g} s of the same batches timed here; {_size(expected.bytes)} of arrays at a time"
+        )
     return 0
+
+
+MOST_BATCHES = 40  # lines of a dry run
+
+
+def _batch_line(batch: Any, spans: Any) -> str:
+    first = batch.cells[0]
+    widths: dict[int, list[int]] = {}
+    for cell in batch.cells:
+        widths.setdefault(cell.exponent_bits, []).append(cell.mantissa_bits)
+    formats = " ".join(f"e{exponent}m{spans(mantissas)}" for exponent, mantissas in widths.items())
+    return f"{first.optimizer} {first.problem} {first.rounding}: {formats} ({batch.cost:.3g})"
+
+
+def _listed(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= MOST_BATCHES else [*lines[:MOST_BATCHES], f".. {len(lines) - MOST_BATCHES} more"]
+
+
+def _size(count: int) -> str:
+    """Such as ``12.3 MiB``."""
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.3g} {unit}"
 
 
 def _header(study: Any, cells: Sequence[Any]) -> list[str]:
@@ -199,6 +234,13 @@ def _study(args: argparse.Namespace) -> Any:
 
     given = {key: value for key in (*FLAGS, *CONSTANTS) if (value := getattr(args, key)) is not None}
     from_file = load(args.study) if args.study is not None else {}
+    if args.hyperparameters is not None:
+        for pair in args.hyperparameters:
+            if "=" not in pair:
+                raise StudyError("set", f"{pair!r} is not NAME=X")
+        table = from_file.get("hyperparameters", {})
+        pairs = dict(pair.split("=", 1) for pair in args.hyperparameters)
+        given["hyperparameters"] = (table if isinstance(table, dict) else {}) | pairs
     for key in _HOW:
         if key in from_file:
             raise StudyError("study", f"{args.study}: {key!r} is no part of a study; give the flag {_flag(key)}")
@@ -207,8 +249,11 @@ def _study(args: argparse.Namespace) -> Any:
 
 def _origin(args: argparse.Namespace, error: Any) -> str:
     """The error with the place its value came from: a flag, or a key of the study file."""
-    if args.study is not None and error.key not in ("study", *_HOW) and getattr(args, error.key, None) is None:
+    key, _, name = error.key.partition(".")
+    if args.study is not None and key not in ("study", "set", *_HOW) and getattr(args, key, None) is None:
         return f"{args.study}: {error.key}: {error.message}"
+    if key == "hyperparameters" and name:
+        return f"--set {name}: {error.message}"
     return f"{_flag(error.key)}: {error.message}"
 
 

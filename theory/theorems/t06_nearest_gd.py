@@ -116,7 +116,9 @@ def evaluate_bound(window: Window) -> Bound:
             "T6", QUANTITY, (*checks, Hypothesis("the step is an exact value times a factor", False, str(none)))
         )
     if sp.cancel(factor.exact / named("scalar.lr") - gradient.exact) != 0:
-        return Bound("T6", QUANTITY, (*checks, Hypothesis("the step is lr times the gradient", False, str(factor.exact))))
+        return Bound(
+            "T6", QUANTITY, (*checks, Hypothesis("the step is lr times the gradient", False, str(factor.exact)))
+        )
     low = evaluate(factor.low, model_values(window.slots, tuple(factor.exponents)))
     scale = 1 / (low * ball(window.scalars["scalar.lr"]))
     absolute = _absolute(window, factor)
