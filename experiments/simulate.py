@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fpsim
-from experiments.cell import Cell
+from experiments.cell import Cell, kin
 from experiments.floors import DIVERGED, Floor, measure
 from experiments.problems.linear import column_sums
 from experiments.registry import NOTHING, Own, problem_of
@@ -78,6 +78,8 @@ def run_batch(
     """
     began = time.perf_counter()
     cell = cells[0]
+    if len({kin(x) for x in cells}) > 1:
+        raise ValueError(f"{len(cells)} cells of different kin: they cannot share a call")
     problem = problem_of(cell, own)
     trajectory = Trajectory(cells, problem, own)
     trace = Trace(trajectory, cells)

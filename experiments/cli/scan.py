@@ -38,6 +38,8 @@ CONSTANTS = {
     "window": ("SHARE", "share of the steps, at the end, that is measured"),
 }
 
+MOST_FIGURES = 8  # of a grid over more than formats and roundings
+
 # How and where, which a study file does not say: results do not depend on it.
 _HOW = ("engine", "workers", "scheduler", "out", "dry_run")
 
@@ -141,16 +143,24 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
 def _publish(out: Path, study: Any, rows: list[dict[str, Any]], cells: int) -> None:
     """Write the merged file, print the table, draw the figure: of all that is there."""
     from experiments import store
-    from experiments.cli.scan_table import print_table
+    from experiments.cli.scan_table import print_table, variants
 
     merged = store.write_scan(out, study, rows, cells)
     print_table(rows)
     from paper_figures import floors
 
-    figures = floors.build(rows, out)
+    labels = variants(rows)
+    several = list(dict.fromkeys(labels))
+    figures: list[Path] = []
+    for number, variant in enumerate(several[:MOST_FIGURES], start=1):
+        chosen = [row for row, label in zip(rows, labels, strict=True) if label == variant]
+        named = {"name": f"floors_{number}", "note": variant} if len(several) > 1 else {}
+        figures += floors.build(chosen, out, **named)
     print(f"\ntable: {merged} ({len(rows)} of {cells} cells, one row each)")
     if figures:
         print(f"figure: {', '.join(str(path) for path in figures)}")
+    if len(several) > MOST_FIGURES:
+        print(f"figure: of the first {MOST_FIGURES} of {len(several)} variants; the table has them all")
 
 
 def _end(out: Path, rows: Sequence[dict[str, Any]], cells: int, signal: int | None) -> int:

@@ -39,12 +39,20 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
         lines.append(f"options: {'; '.join(f'{name} = {_values(x)}' for name, x in study.options.items())}")
     if study.overrides != ((),):
         lines.append(f"overrides: {'; '.join(label(x) or 'none' for x in study.overrides)}")
-    lines += ["", *_constants(cells, study.own)]
+    lines += [*_gradients(cells), "", *_constants(cells, study.own)]
     changed = scalar_changes(cells, study.own)
     if changed:
         lines += ["", "scalars that a format turns into something else (declared, and effective):"]
         lines += [f"  {line}" for line in changed]
     return [*lines, ""]
+
+
+def _gradients(cells: Sequence[Cell]) -> list[str]:
+    """Where gradients are computed, in the order of the problems."""
+    kinds = {"rounded": "rounded, operation by operation", "exact": "in binary64, then stored"}
+    where = {kind: dict.fromkeys(cell.problem for cell in cells if cell.gradient == kind) for kind in kinds}
+    parts = [f"{kinds[kind]} ({', '.join(problems)})" for kind, problems in where.items() if problems]
+    return [f"gradients: {'; '.join(parts)}"]
 
 
 def _constants(cells: Sequence[Cell], own: Own) -> list[str]:
@@ -53,7 +61,7 @@ def _constants(cells: Sequence[Cell], own: Own) -> list[str]:
         pairs[cell.optimizer, cell.problem].append(cell)
     every = dict.fromkeys((*COMMON_HYPERPARAMETERS, *(name for cell in cells for name in cell.hyperparameters)))
     names = [name for name in every if name != "lr"]
-    head = ("optimizer", "problem", "weights", "steps", "measured", "noise", "gradient", "lr", "lr*L", *names)
+    head = ("optimizer", "problem", "weights", "steps", "measured", "noise", "lr", "lr*L", *names)
     rows = []
     for pair, group in pairs.items():
         smoothness = problem_of(group[0], own).smoothness
@@ -64,7 +72,6 @@ def _constants(cells: Sequence[Cell], own: Own) -> list[str]:
             _values(cell.steps for cell in group),
             _values(f"{100 * cell.window:g} %" for cell in group),
             _values(map(_noise, group)),
-            _values(cell.gradient for cell in group),
             _values(rates),
             _values(f"{x:.3g}" for x in products),
             *(_values(cell.hyperparameters.get(name) for cell in group) for name in names),

@@ -44,7 +44,7 @@ def fake_command(*words):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--mantissa", "60"], "--mantissa: 60 is outside 1..52"),
+        (["--mantissa", "60"], "--mantissa: 60 is outside 0..52"),
         (["--mantissa", "5..2"], "--mantissa: the range 5..2 is empty"),
         (["--exponent", "1"], "--exponent: 1 is outside 2..11"),
         (["--lr", "-1"], "--lr: -1 is outside (0, inf)"),
@@ -96,7 +96,7 @@ def test_study_file_and_flags(tmp_path, capsys, fakes):
     study = tmp_path / "study.toml"
     study.write_text('optimizer = "sgd"\nmantissa = "2,60"\n')
     assert main(["scan", "--study", str(study), "--dry-run"]) == 2
-    assert f"{study}: mantissa: 60 is outside 1..52" in capsys.readouterr().err
+    assert f"{study}: mantissa: 60 is outside 0..52" in capsys.readouterr().err
     assert main(["scan", "--study", str(study), "--mantissa", "2", "--dry-run"]) == 0  # flags win
     assert "6 cells" in capsys.readouterr().out
 
