@@ -184,6 +184,7 @@ def _schedule(key: str, text: str, symbols: tuple[str, ...]) -> str:
     from fpsim.schedule_text import parse_schedule
 
     try:
-        return str(parse_schedule(text, symbols))
+        expression = parse_schedule(text, symbols)
     except ValueError as error:
         raise StudyError(key, str(error)) from None
+    return expression.bare(expression)

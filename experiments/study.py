@@ -150,7 +150,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     (1, 2, 3, 4, 8)
     >>> [c.hyperparameters for c in Study(optimizer="sgd", problem="quadratic", rounding="up", mantissa=7,
     ...                                   lr=[0.5, "1/t"]).cells()]
-    [{'lr': 0.5}, {'lr': '(1 / t)'}]
+    [{'lr': 0.5}, {'lr': '1 / t'}]
     """
 
     optimizer: Any = ("sgd", "rmsprop", "adam")

@@ -96,10 +96,17 @@ class ScalarExpression:
             assert self.number is not None
             return str(self.number) if self.number.denominator == 1 else repr(float(self.number))
         if self.kind in FUNCTIONS:
-            return f"{self.kind}({self.left})"
+            return f"{self.kind}({self.bare(self.left)})"
         if self.kind in EXTREMES:
-            return f"{self.kind}({self.left}, {self.right})"
+            return f"{self.kind}({self.bare(self.left)}, {self.bare(self.right)})"
         return f"({self.left}**{self.right})" if self.kind == "**" else f"({self.left} {self.kind} {self.right})"
+
+    @staticmethod
+    def bare(expression: ScalarExpression | None) -> str:
+        """The text without the parentheses around all of it."""
+        text = str(expression)
+        joined = expression is not None and expression.kind in OPERATORS
+        return text[1:-1] if joined else text
 
     @property
     def parts(self) -> tuple[ScalarExpression, ...]:

@@ -115,7 +115,7 @@ def stored_scalar(window: Window, name: str) -> str:
         return f"stored {name} = {known:g}"
     schedule = window.program.schedules.get(name)
     if schedule is not None:
-        return f"{name} = {schedule} changes from step to step"
+        return f"{name} = {schedule.bare(schedule)} changes from step to step"
     return f"the step has no constant scalar.{name}"
 
 

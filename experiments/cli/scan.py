@@ -215,7 +215,8 @@ def _batch_line(batch: Any, spans: Any) -> str:
     for cell in batch.cells:
         widths.setdefault(cell.exponent_bits, []).append(cell.mantissa_bits)
     formats = " ".join(f"e{exponent}m{spans(mantissas)}" for exponent, mantissas in widths.items())
-    return f"{first.optimizer} {first.problem} {first.rounding}: {formats} ({batch.cost:.3g})"
+    cells = f"{len(batch.cells)} cell{'s' * (len(batch.cells) > 1)}"
+    return f"{first.optimizer} {first.problem} {first.rounding}: {formats} ({cells}, {batch.cost:.3g})"
 
 
 def _listed(lines: list[str]) -> list[str]:

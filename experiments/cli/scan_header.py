@@ -105,13 +105,9 @@ def _without_empty_columns(rows: list[tuple[str, ...]]) -> list[str]:
 def scalar_changes(cells: Iterable[Cell], own: Own) -> list[str]:
     """Such as ``rmsprop, adam e8m1..8: beta2 = 0.999 becomes 1``: a line for each change, over all its formats."""
     where: dict[tuple[str, int, str], set[int]] = defaultdict(set)
-    known: dict[bytes, list[str]] = {}
+    known: dict[bytes, str] = {}
     for cell in cells:
-        parts = [cell.optimizer, cell.hyperparameters, cell.steps, cell.rounding, cell.overrides]
-        content = msgspec.json.encode([*parts, cell.exponent_bits, cell.mantissa_bits])
-        if content not in known:
-            known[content] = warnings_of(cell, own)
-        for text in known[content]:
+        for text in warnings_of(cell, own, known):
             where[cell.optimizer, cell.exponent_bits, text].add(cell.mantissa_bits)
     who: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (optimizer, exponent, text), widths in where.items():
@@ -119,16 +115,27 @@ def scalar_changes(cells: Iterable[Cell], own: Own) -> list[str]:
     return [f"{', '.join(optimizers)} {formats}: {text}" for (formats, text), optimizers in who.items()]
 
 
-def warnings_of(cell: Cell, own: Own) -> list[str]:
-    """What the cell's format does to the scalars of its step."""
+def warnings_of(cell: Cell, own: Own, known: dict[bytes, str]) -> list[str]:
+    """What the cell's format does to the scalars of its step.
+
+    ``known`` collects the answers: a scalar's depends on few of the hyperparameters, and grids have many cells.
+    """
     from experiments.trajectory import precision_of
     from fpsim.precision import scalar_report
 
-    step = bound(step_of(cell.optimizer, own)[0], cell)
-    # the slots of the gradient have no scalars
-    overrides = tuple(x for x in cell.overrides if fnmatch.filter(step.slots, x[0]))
-    reports = scalar_report(step, precision_of(msgspec.structs.replace(cell, overrides=overrides), step))
-    return [report.warning for report in reports if report.warning]
+    step = step_of(cell.optimizer, own)[0]
+    shared = [cell.optimizer, cell.steps, cell.rounding, cell.overrides, cell.exponent_bits, cell.mantissa_bits]
+    keys = {}
+    for scalar in step.scalars:
+        values = [cell.hyperparameters.get(name) for name in sorted(scalar.expression.symbols())]
+        keys[scalar.name] = msgspec.json.encode([*shared, scalar.name, values])
+    if not known.keys() >= set(keys.values()):
+        # the slots of the gradient have no scalars
+        overrides = tuple(x for x in cell.overrides if fnmatch.filter(step.slots, x[0]))
+        bare = msgspec.structs.replace(cell, overrides=overrides)
+        for report in scalar_report(bound(step, cell), precision_of(bare, step)):
+            known[keys[report.name]] = report.warning
+    return [known[key] for key in keys.values() if known[key]]
 
 
 def spans(widths: Iterable[int]) -> str:

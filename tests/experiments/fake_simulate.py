@@ -51,11 +51,13 @@ def check_cell(cell, own):
 
 def scalar_report(step, cell):
     warning = "scalar.beta2 = 0.999 becomes 1" if "beta2" in cell.hyperparameters and cell.mantissa_bits <= 8 else ""
-    return [types.SimpleNamespace(warning=warning)]
+    return [types.SimpleNamespace(name="scalar.beta2", warning=warning)]
 
 
 class Step:
     slots = ("w.sub", "w", "g")
+    expression = types.SimpleNamespace(symbols=lambda: {"beta2"})
+    scalars = (types.SimpleNamespace(name="scalar.beta2", expression=expression),)
 
     def __init__(self, optimizer):
         self.hyperparameters = setting(optimizer, "")["hyperparameters"]
