@@ -101,9 +101,16 @@ def make_problem(name: str, dimension: int, options: tuple[tuple[str, Any], ...]
     if isinstance(source, Problem):
         return source
     made = source(dimension=dimension, **dict(options))
+    check_made(name, made, package)
+    return made
+
+
+def check_made(name: str, made: Any, package: str) -> None:
+    """Refuse what a factory of somebody else made, unless it is a problem."""
+    from experiments.problems.base import Problem
+
     if package and not isinstance(made, Problem):
         raise StudyError("problem", f"{name!r} of {package} makes a {type(made).__name__}; a Problem is needed")
-    return made
 
 
 def bound(step: Program, cell: Cell) -> Program:

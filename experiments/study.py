@@ -37,7 +37,7 @@ from experiments.fields import (
     widths,
 )
 from experiments.overrides import read_overrides, uses_study_bits
-from experiments.registry import Own, own_from, problem_digest, problem_source, program_digest, step_of
+from experiments.registry import Own, check_made, own_from, problem_digest, problem_source, program_digest, step_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -294,6 +294,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         else:
             options = options_of(source)
             made = source() if self.dimension is None else source(dimension=self.dimension[0])
+            check_made(name, made, package)
         gradient = "exact" if made.program is None else "rounded"
         return {"options": options, "dimension": made.dimension, "gradient": gradient}
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 WORKING_BITS = 256
 LARGEST_POWER = 1 << 64  # of an exponent: beyond it a power is a mistake, and takes for ever
+LARGEST_EXPONENT = 1 << 24  # of two, of a value
 
 Number: TypeAlias = int | float | Fraction
 Arithmetic: TypeAlias = Mapping[str, Callable[..., Any]]
@@ -173,9 +174,9 @@ def _evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> tup
         value = _context().mpf(expression.fold(_wide(), given))
     except (ArithmeticError, TypeError) as error:  # a quotient by 0; what is complex is no mpf
         raise _undefined(expression, values) from error
-    if not _context().isfinite(value):
-        raise _undefined(expression, values)
     sign, mantissa, exponent, _ = value._mpf_
+    if not _context().isfinite(value) or exponent > LARGEST_EXPONENT:
+        raise _undefined(expression, values)
     return int(sign), int(mantissa), int(exponent)
 
 

@@ -16,6 +16,7 @@ from experiments.registry import Own, bound, problem_of, step_of
 from experiments.study import Study
 
 MOST_VALUES = 4  # of one constant that are printed
+MOST_CHANGES = 20  # lines
 
 
 def header(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -43,7 +44,8 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
     changed = scalar_changes(cells, study.own)
     if changed:
         lines += ["", "scalars that a format turns into something else (declared, and effective):"]
-        lines += [f"  {line}" for line in changed]
+        lines += [f"  {line}" for line in changed[:MOST_CHANGES]]
+        lines += [f"  .. and {len(changed) - MOST_CHANGES} more"] * (len(changed) > MOST_CHANGES)
     return [*lines, ""]
 
 
