@@ -4,59 +4,73 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from experiments.cell import Cell, kin
 from experiments.registry import NOTHING, Own, problem_of
 
-SECONDS = 0.2  # for all kinds of batches together
+SECONDS = 0.2  # of timed steps, for all kinds of batches together
 MOST_KINDS = 24  # that are timed each; the rest is taken to be like them
+STEPS = 16  # timed at a time
+SHORT = 128  # steps of the run that shows what samples and bounds cost
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected CPU-seconds and wall-clock seconds, bytes of arrays at a time, and the seconds that were timed."""
+    """Expected CPU-seconds and wall-clock seconds, and bytes of arrays at a time."""
 
     seconds: float
     wall: float
     bytes: int
-    measured: float
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Batches whose element-steps cost the same."""
+
+    batches: list[Sequence[Cell]]
+
+    @property
+    def cost(self) -> int:
+        return sum(cell.cost for batch in self.batches for cell in batch)
+
+    @property
+    def middle(self) -> Sequence[Cell]:
+        """Stands for all: what a step costs hardly depends on the number of lanes."""
+        return sorted(self.batches, key=_lanes)[len(self.batches) // 2]
 
 
 def estimate(batches: Sequence[Sequence[Cell]], workers: int, own: Own = NOTHING) -> Estimate:
-    """Time some steps of one batch of each kind, and scale.
+    """Time some steps of one batch of each kind, and one short run for each optimizer, and scale.
 
-    The samples of the window and the bounds, some tenths of a second a batch, are not in it; nor is compilation, which
-    happens once and is done before the clock starts.
+    Compilation, which happens once, is done before the clock starts. Two workers may slow each other down; that they do
+    not is assumed.
 
     Parameters
     ----------
-    batches : cells that share a call
+    batches : at least one; cells that share a call
     workers : batches at a time
     """
-    kinds: dict[bytes, list[Sequence[Cell]]] = defaultdict(list)
+    found: dict[bytes, list[Sequence[Cell]]] = defaultdict(list)
     for batch in batches:
-        kinds[_kind(batch[0])].append(batch)
-    chosen = sorted(kinds.values(), key=lambda group: -sum(map(_cost, group)))
-    rates, sizes, timed = [], [], 0.0
-    for group in chosen[:MOST_KINDS]:
-        # the batch in the middle stands for its group: what a step costs hardly depends on the number of lanes
-        rate, size, spent = _time(
-            sorted(group, key=_cost)[len(group) // 2], SECONDS / min(len(chosen), MOST_KINDS), own
-        )
-        rates.append(rate)
-        sizes.append(max(size * _lanes(batch) / _lanes(sorted(group, key=_cost)[len(group) // 2]) for batch in group))
-        timed += spent
-    known = sum(rate * sum(map(_cost, group)) for rate, group in zip(rates, chosen, strict=False))
-    cost = sum(sum(map(_cost, group)) for group in chosen[:MOST_KINDS])
-    seconds = known * sum(sum(map(_cost, group)) for group in chosen) / cost
+        found[_kind(batch[0])].append(batch)
+    kinds = sorted((_Kind(group) for group in found.values()), key=lambda kind: -kind.cost)
+    timed = kinds[:MOST_KINDS]
+    seconds, largest = 0.0, 0.0
+    for kind in timed:
+        rate, size = _time_steps(kind.middle, SECONDS / len(timed), own)
+        seconds += rate * kind.cost
+        largest = max(largest, *(size * _lanes(batch) / _lanes(kind.middle) for batch in kind.batches))
+    seconds *= sum(kind.cost for kind in kinds) / sum(kind.cost for kind in timed)
+    cells = [cell for batch in batches for cell in batch]
+    for optimizer in dict.fromkeys(cell.optimizer for cell in cells):
+        same = [cell for cell in cells if cell.optimizer == optimizer]
+        seconds += len(same) * _time_rest(same[len(same) // 2], own)
     at_a_time = min(workers, len(batches))
-    return Estimate(seconds, seconds / at_a_time, int(max(sizes) * at_a_time), timed)
-
-
-def _cost(batch: Sequence[Cell]) -> int:
-    return sum(cell.cost for cell in batch)
+    return Estimate(seconds, seconds / at_a_time, int(largest * at_a_time))
 
 
 def _lanes(batch: Sequence[Cell]) -> int:
@@ -65,21 +79,34 @@ def _lanes(batch: Sequence[Cell]) -> int:
 
 def _kind(cell: Cell) -> bytes:
     """What makes an element-step cheap or expensive."""
-    import msgspec
-
-    same = {"seed": 0, "steps": 1, "sigma": 0.0, "window": 1.0, "options": {}, "batch": cell.batch}
-    return kin(msgspec.structs.replace(cell, **same))
+    return kin(msgspec.structs.replace(cell, seed=0, steps=1, sigma=0.0, window=1.0, options={}))
 
 
-def _time(cells: Sequence[Cell], seconds: float, own: Own) -> tuple[float, int, float]:
-    """(seconds an element-step, bytes of arrays, seconds spent) of one batch."""
+def _time_steps(cells: Sequence[Cell], seconds: float, own: Own) -> tuple[float, int]:
+    """(seconds an element-step, bytes of arrays) of one batch."""
     from experiments.trajectory import Trajectory
 
     trajectory = Trajectory(cells, problem_of(cells[0], own), own)
-    trajectory.advance(2)  # compiles, and fills caches
-    steps, began, spent = 0, time.perf_counter(), 0.0
-    while spent < seconds or steps == 0:
-        trajectory.advance(16)
-        steps += 16
-        spent = time.perf_counter() - began
-    return spent / (steps * _lanes(cells)), trajectory.bytes, spent
+    trajectory.advance(STEPS)  # compiles, and fills caches
+    best, began = float("inf"), time.perf_counter()
+    while best == float("inf") or time.perf_counter() - began < seconds:
+        best = min(best, _seconds(lambda: trajectory.advance(STEPS)))
+    return best / (STEPS * _lanes(cells)), trajectory.bytes
+
+
+def _time_rest(cell: Cell, own: Own) -> float:
+    """Seconds of a cell besides its steps, roughly: those of a run that has hardly any."""
+    from experiments.simulate import run_batch
+
+    def run(steps: int) -> None:
+        run_batch([msgspec.structs.replace(cell, steps=min(cell.steps, steps))], own=own)
+
+    run(1)  # imports, derivations
+    return _seconds(lambda: run(SHORT))
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    """CPU-seconds: what others do on the machine is not counted."""
+    began = time.process_time()
+    action()
+    return time.process_time() - began

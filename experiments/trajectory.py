@@ -65,7 +65,8 @@ def check_cell(cell: Cell, own: Own = NOTHING) -> Problem:
     if cell.noise == "minibatch" and type(problem).minibatch_gradient is Problem.minibatch_gradient:
         reason = f"'minibatch' needs a problem with data, which {cell.problem} has not; admissible: none, gaussian"
         raise StudyError("noise", reason)
-    samples = len(getattr(problem, "rows", ()))
+    data = getattr(problem, "rows", None)
+    samples = len(data) if isinstance(data, (np.ndarray, Sequence)) else cell.batch
     if cell.noise == "minibatch" and cell.batch > samples:
         raise StudyError("batch", f"{cell.batch} is outside 1..{samples}, the samples of {cell.problem}")
     if gradient_inside(cell) and (problem.program is None or cell.noise == "minibatch"):

@@ -30,7 +30,7 @@ def parse_schedule(text: str, symbols: Sequence[str] = (STEP,)) -> ScalarExpress
     Examples
     --------
     >>> print(parse_schedule("min(1, t/100) * 0.25/sqrt(t)"))
-    ((min(1, (t / 100)) * 0.25) / sqrt(t))
+    ((min(1, t / 100) * 0.25) / sqrt(t))
     """
     if len(text) > LONGEST:
         raise ValueError(f"a schedule of {len(text)} characters; admissible: at most {LONGEST}")
@@ -46,7 +46,7 @@ def parse_schedule(text: str, symbols: Sequence[str] = (STEP,)) -> ScalarExpress
 
 def _read(node: ast.expr, source: str, symbols: Sequence[str]) -> ScalarExpression:
     place = node.col_offset + 1
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
         try:
             return ScalarExpression.of(node.value)
         except OverflowError:  # 1e999

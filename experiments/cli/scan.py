@@ -198,10 +198,11 @@ def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], 
     for line in _listed([_batch_line(batch, spans) for batch in work]):
         print(f"  {line}")
     if work:
-        expected = estimate([batch.cells for batch in work], workers)
+        at_a_time = 1 if args.engine == "serial" else workers
+        expected = estimate([batch.cells for batch in work], at_a_time)
         print(
-            f"expected: {expected.seconds:.3g} CPU-seconds ({clock(expected.wall)} on {workers} workers), from "
-            f"{expected.measured:.2g} s of the same batches timed here; {_size(expected.bytes)} of arrays at a time"
+            f"expected: {expected.seconds:.3g} CPU-seconds, {clock(expected.wall)} with {at_a_time} at a time "
+            f"(from some steps and a short cell of each optimizer, run here); {_size(expected.bytes)} of arrays at a time"
         )
     return 0
 

@@ -1,7 +1,11 @@
 """Grids of a study: what becomes of each key, schedules and overrides in cells, and what shares a call."""
 
+import re
+import time
+import tomllib
 import tracemalloc
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import pytest
 import fpsim
 from experiments import schedules, simulate, trace, trajectory
 from experiments.cell import CELL_COLUMNS, kin
+from experiments.estimate import estimate
 from experiments.problems import PROBLEMS
 from experiments.problems.quadratic import quadratic
 from experiments.registry import format_of
@@ -73,6 +78,19 @@ def test_toml_and_python_say_the_same(tmp_path):
     assert {cell.sigma for cell in cells if cell.noise == "none"} == {0.0}
     assert len({cell.key for cell in cells}) == len(cells)
     assert set(cells[0].columns()) == set(CELL_COLUMNS)
+
+
+def test_the_study_of_the_readme_is_one():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = [tomllib.loads(block) for block in re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)]
+    (raw,) = (block for block in blocks if "optimizer" in block)
+    study = Study.build(raw)
+    cells = study.cells()
+    study.check(cells)
+    assert len(cells) == 2 * 2 * 7 * 2 * 2 * 2 * 3
+    assert any(
+        block["project"]["entry-points"].keys() == {"fpsim.optimizers", "fpsim.problems"} for block in blocks[1:]
+    )
 
 
 def test_a_width_that_is_both_given_and_computed_is_one_cell():
@@ -274,3 +292,25 @@ def test_noise_is_made_in_pieces_of_bounded_size(monkeypatch):
     monkeypatch.setattr(trajectory, "NOISE_ELEMENTS", 3 * 4 * cell.dimension)
     pieces.advance(100)
     np.testing.assert_array_equal(whole.state("w"), pieces.state("w"))
+
+
+def test_an_estimate_is_of_the_right_size():
+    """Within a factor of four of what the same cells take: their costs are small, and others use the machine."""
+    cells = Study(**SMALL | {"optimizer": "sgd,rmsprop", "steps": 4000, "mantissa": "5,9"}).cells()
+    batches = [list(group) for _, group in groupby(sorted(cells, key=kin), key=kin)]
+    expected = estimate(batches, workers=2)
+    began = time.process_time()
+    for batch in batches:
+        simulate.run_batch(batch)
+    spent = time.process_time() - began
+    assert spent / 4 < expected.seconds < 4 * spent
+    assert expected.wall == expected.seconds / 2
+    assert 0 < expected.bytes < 100 << 20
+
+
+def test_memory_is_that_of_the_lanes():
+    sizes = [
+        estimate([Study(**SMALL | {"optimizer": "sgd", "dimension": 512, "seeds": seeds}).cells()], 1).bytes
+        for seeds in (4, 16)
+    ]
+    assert 2 < sizes[1] / sizes[0] < 6
