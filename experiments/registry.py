@@ -215,6 +215,23 @@ def problem_digest(cell: Cell, own: Own = NOTHING) -> str:
     return _problem_digest(cell.problem, cell.dimension, tuple(sorted(cell.options.items())), own)
 
 
+def check_same(cell: Cell, own: Own = NOTHING) -> None:
+    """Refuse a cell whose names stand for something else here than where it was made: a package of another version.
+
+    Raises
+    ------
+    RuntimeError
+        Names the package that is here.
+    """
+    pairs = (
+        (cell.optimizer, step_of(cell.optimizer, own)[1], program_digest(cell.optimizer, own), cell.program_digest),
+        (cell.problem, problem_source(cell.problem, own)[1], problem_digest(cell, own), cell.problem_digest),
+    )
+    for name, package, here, meant in pairs:
+        if package not in ("", "own") and here != meant:
+            raise RuntimeError(f"{name!r} of {package} is not that of the driver: install the same package on both")
+
+
 def _problem_digest(name: str, dimension: int, options: tuple[tuple[str, Any], ...], own: Own) -> str:
     _, package = problem_source(name, own)
     return _hash(make_problem(name, dimension, options, own), package) if package else ""

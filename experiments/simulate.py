@@ -14,7 +14,7 @@ import fpsim
 from experiments.cell import Cell, kin
 from experiments.floors import DIVERGED, Floor, measure
 from experiments.problems.linear import column_sums
-from experiments.registry import NOTHING, Own, problem_of
+from experiments.registry import NOTHING, Own, check_same, problem_of
 from experiments.schedules import at_step
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
@@ -80,6 +80,7 @@ def run_batch(
     cell = cells[0]
     if len({kin(x) for x in cells}) > 1:
         raise ValueError(f"{len(cells)} cells of different kin: they cannot share a call")
+    check_same(cell, own)
     problem = problem_of(cell, own)
     trajectory = Trajectory(cells, problem, own)
     trace = Trace(trajectory, cells)

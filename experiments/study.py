@@ -187,13 +187,19 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             if named or not listed:
                 READERS[kind](kind, named)
             msgspec.structs.force_setattr(self, kind, tuple(dict.fromkeys(listed)))
-        self.__dict__["own"] = Own(brought["optimizer"], brought["problem"])
+        self.__dict__["brought"] = Own(brought["optimizer"], brought["problem"])
         for key, read in READERS.items():
             if key not in brought:
                 msgspec.structs.force_setattr(self, key, read(key, getattr(self, key)))
         for name in INTERVALS:
             if getattr(self, name) is not None and name in self.hyperparameters:
                 raise StudyError(f"hyperparameters.{name}", f"it is given as {name} too; give it once")
+
+    @property
+    def own(self) -> Own:
+        """The Programs and problems that were given as objects; the fields hold their names."""
+        own: Own = self.__dict__["brought"]
+        return own
 
     @classmethod
     def build(cls, raw: Mapping[str, Any]) -> Study:
@@ -212,7 +218,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         StudyError
             A value that no cell uses, or a schedule that leaves its interval.
         """
-        found: dict[str, Cell] = {}  # by content: a width may be both given and computed
+        found: dict[bytes, Cell] = {}  # by content: a width may be both given and computed
         used: dict[str, set[Any]] = {}
         for optimizer in self.optimizer:
             digest = program_digest(optimizer, self.own)

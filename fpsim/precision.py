@@ -223,7 +223,24 @@ def _per_run(program: Program, scalar: Scalar) -> list[tuple[dict[str, Any], dic
 @functools.lru_cache(maxsize=64)
 def _exact_column(expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range) -> list[Fraction]:
     values = dict(given)
+    if _saturated(expression, values, steps):
+        return [Fraction(1)] * len(steps)
     return [evaluate(expression, {**values, STEP: step + 1}) for step in steps]
+
+
+def _saturated(expression: ScalarExpression, values: Mapping[str, Any], steps: range) -> bool:
+    """Whether the expression is a bias correction, 1 - x^t, whose power is below 2^-300 from the first step on.
+
+    In 256 bits it is then 1. Long runs spend nearly all of their steps there.
+    """
+    power = expression.right
+    if expression.kind != "-" or power is None or power.kind != "**" or expression.left != ScalarExpression.of(1):
+        return False
+    assert power.left is not None
+    x = values.get(power.left.name, -1.0)
+    if power.right != ScalarExpression.symbol(STEP) or not 0 <= x < 1:
+        return False
+    return x == 0 or (steps.start + 1) * math.log2(x) < -300
 
 
 @functools.lru_cache(maxsize=1024)
@@ -231,6 +248,8 @@ def _odd_column(
     expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range
 ) -> npt.NDArray[np.float64]:
     values = dict(given)
+    if _saturated(expression, values, steps):
+        return np.ones(len(steps))
     return np.array([evaluate_odd(expression, {**values, STEP: step + 1}) for step in steps])
 
 

@@ -202,7 +202,7 @@ def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], 
         expected = estimate([batch.cells for batch in work], at_a_time)
         print(
             f"expected: {expected.seconds:.3g} CPU-seconds, {clock(expected.wall)} with {at_a_time} at a time "
-            f"(from some steps and a short cell of each optimizer, run here); {_size(expected.bytes)} of arrays at a time"
+            f"(some steps and a short cell of each optimizer were run); {_size(expected.bytes)} of arrays at a time"
         )
     return 0
 

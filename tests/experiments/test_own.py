@@ -6,17 +6,18 @@ import sys
 import textwrap
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 import fpsim
-from experiments import Study, StudyError, registry, store
+from experiments import Study, StudyError, registry, simulate, store
 from experiments.problems import PROBLEMS
 from experiments.problems.base import Problem, gamma, outward
 from experiments.problems.linear import column_sums
 from experiments.registry import Own
-from fpsim import optim
+from fpsim import optim, plugins
 from fpsim.tracing import maximum, slot, sqrt, step
 
 SMALL = {"problem": "quadratic", "rounding": "nearest_even", "mantissa": "6,12", "steps": 300, "seeds": 3}
@@ -220,8 +221,9 @@ def test_installed_packages_add_optimizers_and_problems(package):
     given = Study(optimizer="sgd", **SMALL | {"problem": "steep"}, options={"condition": [2.0, 4.0]}).cells()
     assert {cell.options["condition"] for cell in given} == {2.0, 4.0}
     assert len({cell.problem_digest for cell in given}) == 2
-    from fpsim import plugins
-
+    stale = msgspec.structs.replace(given[0], problem_digest="0" * 32)
+    with pytest.raises(RuntimeError, match=r"'steep' of fpsim-more 1\.5 is not that of the driver"):
+        simulate.run_batch([stale])
     assert plugins.claims(optim.GROUP, optim.STEPS) == ["fpsim-more 1.5 registers 'sgd' too, which stays fpsim's own"]
 
 

@@ -178,3 +178,23 @@ def test_blocks_with_hyperparameters_of_their_own() -> None:
         Machine(adam, precisions[:1], 2, 3, Key(1), np.arange(2), programs=[sgd])
     with pytest.raises(ValueError, match="2 for 1 blocks"):
         Machine(adam, precisions[:1], 2, 3, Key(1), np.arange(2), programs=programs[:2])
+
+
+def test_corrections_that_are_1_in_256_bits_are_not_evaluated() -> None:
+    from fpsim import precision as module
+
+    correction = parse_schedule("1 - x**t", ("x", "t"))
+    for x in (0.9, 0.999, 0.0, 2.0**-30, 1 - 2.0**-20):
+        edge = 1 if x == 0 else math.ceil(-300 / math.log2(x)) + 1
+        for start in {max(0, edge - 3), edge, edge + 1000}:
+            steps = range(start, start + 3)
+            saturated = module._saturated(correction, {"x": x}, steps)
+            assert saturated == (x == 0 or (start + 1) * math.log2(x) < -300)
+            if saturated:
+                assert [evaluate(correction, {"x": x, STEP: k + 1}) for k in steps] == [1, 1, 1]
+                for mode in ("nearest_even", "down"):
+                    column = module._rounded_column(correction, (("x", x),), steps, named("binary32"), mode)
+                    assert column.tolist() == [1.0, 1.0, 1.0]
+    for other in ("2 - x**t", "1 - x**(t + 1)", "1 + x**t", "1 - t**x", "1 - x"):
+        assert not module._saturated(parse_schedule(other, ("x", "t")), {"x": 0.5}, range(10**6, 10**6 + 1))
+    assert not module._saturated(correction, {"x": 1.0}, range(10**6, 10**6 + 1))
