@@ -47,7 +47,7 @@ from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
@@ -245,7 +245,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     return (
         Hypothesis("the operations are those of RMSprop", True),
         Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
-        Hypothesis("w is stored in the format of w.sub", slots["w"][0].holds(slots["w.sub"][0])),
+        one_format_of_weights(window),
         Hypothesis("0 < stored beta2 <= 1", 0 < kept <= 1, stored_scalar(window, "beta2")),
         Hypothesis("stored 1 - beta2 > 0", injection > 0, stored_scalar(window, "one_minus_beta2")),
         Hypothesis(
