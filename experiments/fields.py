@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -149,8 +150,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        return operator.index(value)
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     return None
@@ -159,7 +160,7 @@ def _whole(value: Any) -> int | None:
 def _parts(value: Any) -> list[Any]:
     """The members of a list, or the parts of a text between commas that stand outside of parentheses."""
     if not isinstance(value, str):
-        return list(value) if isinstance(value, (list, tuple)) else [value]
+        return list(value) if isinstance(value, Iterable) and not isinstance(value, (Mapping, bytes)) else [value]
     parts, depth = [""], 0
     for character in value:
         depth += (character == "(") - (character == ")")
