@@ -14,8 +14,9 @@ from experiments.registry import NOTHING, Own, problem_of
 
 SECONDS = 0.2  # of timed steps, for all kinds of batches together
 MOST_KINDS = 24  # that are timed each; the rest is taken to be like them
-STEPS = 16  # timed at a time
-SHORT = 128  # steps of the run that shows what samples and bounds cost
+STEPS = 16  # timed at a time, if they are that quick
+SHORT = 128  # steps of the run that shows what samples and bounds cost, and its element-steps at most
+SHORT_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ def _time_steps(cells: Sequence[Cell], seconds: float, own: Own) -> tuple[float,
     from experiments.trajectory import Trajectory
 
     trajectory = Trajectory(cells, problem_of(cells[0], own), own)
-    trajectory.advance(STEPS)  # compiles, and fills caches
+    trajectory.advance(1)  # compiles, and fills caches
+    one = _seconds(lambda: trajectory.advance(1))
+    steps = max(1, min(STEPS, int(seconds / max(one, 1e-9))))
     best, began = float("inf"), time.perf_counter()
     while best == float("inf") or time.perf_counter() - began < seconds:
-        best = min(best, _seconds(lambda: trajectory.advance(STEPS)))
-    return best / (STEPS * _lanes(cells)), trajectory.bytes
+        best = min(best, _seconds(lambda: trajectory.advance(steps)))
+    return best / (steps * _lanes(cells)), trajectory.bytes
 
 
 def _time_rest(cell: Cell, own: Own) -> float:
@@ -102,7 +105,7 @@ def _time_rest(cell: Cell, own: Own) -> float:
         run_batch([msgspec.structs.replace(cell, steps=min(cell.steps, steps))], own=own)
 
     run(1)  # imports, derivations
-    return _seconds(lambda: run(SHORT))
+    return _seconds(lambda: run(max(1, min(SHORT, SHORT_ELEMENTS // _lanes([cell])))))
 
 
 def _seconds(action: Callable[[], None]) -> float:

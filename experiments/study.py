@@ -38,6 +38,7 @@ from experiments.fields import (
 )
 from experiments.overrides import read_overrides, uses_study_bits
 from experiments.registry import Own, check_made, own_from, problem_digest, problem_source, program_digest, step_of
+from fpsim.scalars import ScalarExpression
 
 if TYPE_CHECKING:
     import polars as pl
@@ -367,7 +368,9 @@ def _plain(name: str, value: Any) -> float | str:
     """A declared value of a step as a cell holds it."""
     if isinstance(value, tuple):
         raise StudyError("optimizer", f"hyperparameter {name} has one value per run; a study gives a grid instead")
-    return str(value) if not isinstance(value, (int, float)) else float(value)
+    if isinstance(value, ScalarExpression):
+        return value.bare(value)
+    return float(value) if isinstance(value, (int, float)) else str(value)  # a fraction is a text, "1/3"
 
 
 def _product(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

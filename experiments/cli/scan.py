@@ -66,7 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--out", metavar="DIR", type=_folder, default=Path("fpsim-results/scan"), help="default: %(default)s"
     )
-    how.add_argument("--dry-run", action="store_true", help="print constants, cells and batches, and do nothing")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print constants, cells, batches, expected time and memory; write nothing",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import pickle
 import sys
 import textwrap
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import msgspec
 import numpy as np
@@ -101,6 +102,16 @@ def test_no_theorem_is_applied_to_a_step_that_it_does_not_know(program, rounding
             "halved": "the step is lr times the gradient",
         }
         assert row["reason"].startswith(reasons.get(program.name, "one subtraction updates the only state w"))
+
+
+def test_what_its_author_declared_holds_unless_the_study_says_otherwise():
+    declared = plain_adam.bind(lr="0.01/sqrt(t)", beta1=Fraction(1, 3), eps=0)
+    (cell,) = Study(optimizer=[declared], **SMALL | {"mantissa": 6}).cells()
+    assert cell.hyperparameters == {"lr": "0.01 / sqrt(t)", "beta1": "1/3", "beta2": 0.99, "eps": 0.0}
+    bound = registry.bound(declared, cell).hyperparameters["beta1"]
+    assert abs(bound - Fraction(1, 3)) < Fraction(1, 2**250)
+    (cell,) = Study(optimizer=[declared], lr=0.5, **SMALL | {"mantissa": 6}).cells()
+    assert cell.hyperparameters["lr"] == 0.5
 
 
 def test_rmsprop_that_stores_something_else_is_not_rmsprop():
