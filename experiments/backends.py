@@ -5,10 +5,14 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
+import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from experiments.fields import StudyError
@@ -16,24 +20,71 @@ from experiments.study import Cell, code_version
 
 Row = dict[str, Any]
 Runner = Callable[[Sequence[Cell], Callable[[int], None], Callable[[], bool]], list[Row]]
+# Called with the number of a batch and the element-steps that it has done since the last call.
+Advance = Callable[[int, int], None]
 
 ENGINES = ("serial", "threads", "processes", "dask")
+# Batch systems that workers can be started with, and their classes in dask_jobqueue.
+CLUSTERS = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "sge": "SGECluster",
+    "lsf": "LSFCluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+    "htcondor": "HTCondorCluster",
+}
 CONNECT_SECONDS = 10
+LOOK_SECONDS = 2.0  # how often a cluster is asked how many workers it has
+# A worker has one core: whatever would start threads of its own in it is told so.
+ONE_CORE = dict.fromkeys(
+    ("FPSIM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True)
+class Where:
+    """The engine and what belongs to it."""
+
+    engine: str = "threads"
+    workers: int = 1
+    scheduler: str | None = None
+    cluster: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know beside its cells."""
+
+    runner: Runner | None
+    out: Path | None  # the folder that it keeps rows in; None: rows go back
+    code: str
+    proof: str = ""  # a file of the folder: a worker on another machine that does not find it does not see the folder
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a worker says of a batch: a row for each cell, of those that it has kept only key, outcome and reason."""
+
+    rows: list[Row]
+    kept: bool
+    seconds: float | None  # of work; None if part of it was found done
 
 
 class Backend(abc.ABC):
-    """Takes batches, at most ``slots`` at a time, and returns a future of their rows."""
+    """Takes batches, at most ``slots`` at a time, of which ``workers`` run, and returns a future of their result."""
 
     slots: int
     abandons = False  # whether running batches cannot be told to stop, so that a stop leaves them behind
 
-    def __init__(self, runner: Runner | None, advance: Callable[[int], None], stop: threading.Event) -> None:
-        self.runner, self.advance, self.stop = runner, advance, stop
+    def __init__(self, task: Task, workers: int, advance: Advance, stop: threading.Event) -> None:
+        self.task, self.advance, self.stop = task, advance, stop
+        self.workers = self.slots = workers
 
     @abc.abstractmethod
-    def submit(self, cells: Sequence[Cell]) -> Future[list[Row]]: ...
+    def submit(self, number: int, cells: Sequence[Cell]) -> Future[Result]: ...
 
-    def poll(self) -> None:  # noqa: B027  (only processes have something to do here)
+    def poll(self) -> None:  # noqa: B027  (threads have nothing to do here)
         """Called every tenth of a second: pass progress out of the workers, and a stop into them."""
 
     def restart(self) -> None:  # noqa: B027
@@ -46,63 +97,80 @@ class Backend(abc.ABC):
 class Serial(Backend):
     """In the calling thread, for debuggers and profilers."""
 
-    slots = 1
+    def __init__(self, task: Task, advance: Advance, stop: threading.Event) -> None:
+        super().__init__(task, 1, advance, stop)
 
-    def submit(self, cells: Sequence[Cell]) -> Future[list[Row]]:
-        future: Future[list[Row]] = Future()
+    def submit(self, number: int, cells: Sequence[Cell]) -> Future[Result]:
+        future: Future[Result] = Future()
         try:
-            future.set_result(run_cells(self.runner, cells, self.advance, self.stop.is_set))
+            report = _numbered(self.advance, number)
+            future.set_result(run_cells(self.task, cells, report, self.stop.is_set))
         except Exception as error:
             future.set_exception(error)
         return future
 
 
 class Threads(Backend):
-    """Threads of this process: the machine's kernels release the interpreter lock."""
+    """Threads of this process: the machine's kernels release the interpreter lock. Each uses one core."""
 
-    def __init__(
-        self, workers: int, runner: Runner | None, advance: Callable[[int], None], stop: threading.Event
-    ) -> None:
-        super().__init__(runner, advance, stop)
-        self.slots = workers
+    def __init__(self, task: Task, workers: int, advance: Advance, stop: threading.Event) -> None:
+        from fpsim.cpu.threads import set_threads, threads
+
+        super().__init__(task, workers, advance, stop)
+        self.before = threads()
+        set_threads(1)
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="batch")
 
-    def submit(self, cells: Sequence[Cell]) -> Future[list[Row]]:
-        return self.pool.submit(run_cells, self.runner, cells, self.advance, self.stop.is_set)
+    def submit(self, number: int, cells: Sequence[Cell]) -> Future[Result]:
+        return self.pool.submit(run_cells, self.task, cells, _numbered(self.advance, number), self.stop.is_set)
 
     def close(self) -> None:
+        from fpsim.cpu.threads import set_threads
+
         self.pool.shutdown()
+        set_threads(self.before)
+
+
+@dataclass
+class _Flight:
+    number: int
+    future: Future[Result]
+    seen: int = 0  # element-steps that were passed on
 
 
 class Processes(Backend):
-    """Processes of their own, one Numba thread each. They outlive neither the driver nor a stop."""
+    """Processes of their own, one core each. They outlive neither the driver nor a stop."""
 
-    def __init__(
-        self, workers: int, runner: Runner | None, advance: Callable[[int], None], stop: threading.Event
-    ) -> None:
+    def __init__(self, task: Task, workers: int, advance: Advance, stop: threading.Event) -> None:
         import multiprocessing
 
-        super().__init__(runner, advance, stop)
-        self.slots = workers
+        super().__init__(task, workers, advance, stop)
         self.context = multiprocessing.get_context("spawn")  # fork copies locks that threads of the driver hold
-        self.done = self.context.Value("q", 0)
+        # Each batch in flight has a slot, in which its worker counts element-steps.
+        self.done = self.context.Array("q", workers, lock=False)
         self.told = self.context.Event()
-        self.seen = 0
+        self.flights: list[_Flight | None] = [None] * workers
         self.pool = self._open()
 
     def _open(self) -> Executor:
         shared = (self.done, self.told)
         return ProcessPoolExecutor(self.slots, mp_context=self.context, initializer=_enter_worker, initargs=shared)
 
-    def submit(self, cells: Sequence[Cell]) -> Future[list[Row]]:
-        return self.pool.submit(_run_in_worker, self.runner, cells, code_version())
+    def submit(self, number: int, cells: Sequence[Cell]) -> Future[Result]:
+        self.poll()
+        slot = next(i for i, flight in enumerate(self.flights) if flight is None or flight.future.done())
+        self.done[slot] = 0
+        future = self.pool.submit(_run_in_worker, self.task, cells, slot)
+        self.flights[slot] = _Flight(number, future)
+        return future
 
     def poll(self) -> None:
         if self.stop.is_set():
             self.told.set()
-        done = self.done.value
-        self.advance(done - self.seen)
-        self.seen = done
+        for flight, done in zip(self.flights, self.done, strict=True):
+            if flight is not None and done > flight.seen:
+                self.advance(flight.number, done - flight.seen)
+                flight.seen = done
 
     def restart(self) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
@@ -118,75 +186,99 @@ class Dask(Backend):
 
     abandons = True
 
-    def __init__(
-        self,
-        workers: int,
-        scheduler: str | None,
-        runner: Runner | None,
-        advance: Callable[[int], None],
-        stop: threading.Event,
-    ) -> None:
-        super().__init__(runner, advance, stop)
-        distributed = _import_distributed()
-        try:
-            if scheduler is None:
-                self.client = distributed.Client(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
-                )
-            else:
-                self.client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
-        except (OSError, ValueError) as error:
-            raise StudyError("scheduler", f"{scheduler} does not answer ({' '.join(str(error).split())})") from error
-        # Twice as many batches as threads, so that no worker waits for the driver.
-        self.slots = 2 * max(1, sum(self.client.nthreads().values()))
+    def __init__(self, task: Task, where: Where, advance: Advance, stop: threading.Event) -> None:
+        super().__init__(task, where.workers, advance, stop)
+        self.cluster: Any = None
+        self.client = self._connect(where)
+        self.looked = -LOOK_SECONDS
+        self.poll()
+        self.proof: Path | None = None
+        if task.out is not None:  # swept up like any temporary file, should this process be killed
+            self.proof = task.out / f".probe-{secrets.token_hex(8)}.tmp"
+            self.proof.write_bytes(b"")
+            self.task = replace(task, proof=self.proof.name)
         self.pool = self.client.get_executor(pure=False)
 
-    def submit(self, cells: Sequence[Cell]) -> Future[list[Row]]:
-        future: Future[list[Row]] = self.pool.submit(_run_remotely, self.runner, cells, code_version())
+    def _connect(self, where: Where) -> Any:
+        distributed = _import_distributed()
+        if where.cluster is not None:
+            self.cluster = getattr(_import_jobqueue(), CLUSTERS[where.cluster])()
+            self.cluster.scale(where.workers)
+            return distributed.Client(self.cluster)
+        try:
+            if where.scheduler is not None:
+                return distributed.Client(where.scheduler, timeout=CONNECT_SECONDS)
+            return distributed.Client(
+                n_workers=where.workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs="CRITICAL",
+                env=ONE_CORE,
+            )
+        except (OSError, ValueError) as error:
+            reason = f"{where.scheduler} does not answer ({' '.join(str(error).split())})"
+            raise StudyError("scheduler", reason) from error
+
+    def submit(self, number: int, cells: Sequence[Cell]) -> Future[Result]:
+        future: Future[Result] = self.pool.submit(_run_remotely, self.task, cells)
         cost = sum(cell.cost for cell in cells)
-        future.add_done_callback(lambda _: self.advance(cost))
+        future.add_done_callback(lambda _: self.advance(number, cost))
         return future
+
+    def poll(self) -> None:
+        if time.monotonic() - self.looked < LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        self.workers = max(1, sum(self.client.nthreads().values()))
+        self.slots = 2 * self.workers  # so that no worker waits for the driver
 
     def close(self) -> None:
         self.pool.shutdown(wait=False)
         self.client.close()
+        if self.cluster is not None:
+            self.cluster.close()
+        if self.proof is not None:
+            self.proof.unlink(missing_ok=True)
 
 
-def check_engine(engine: str, scheduler: str | None) -> None:
+def check_engine(engine: str, scheduler: str | None = None, cluster: str | None = None) -> None:
     """Refuse an engine that cannot work, before any work.
 
     Raises
     ------
     StudyError
-        An unknown engine, a scheduler for an engine that has none, or Dask that is not installed.
+        An unknown engine or cluster, a scheduler or cluster for an engine that has none, or a package that is missing.
     """
     if engine not in ENGINES:
         raise StudyError("engine", f"{engine!r} is unknown; admissible: {', '.join(ENGINES)}")
-    if scheduler is not None and engine != "dask":
-        raise StudyError("scheduler", f"{scheduler!r} needs --engine dask (the engine is {engine})")
+    for name, value in (("scheduler", scheduler), ("cluster", cluster)):
+        if value is not None and engine != "dask":
+            raise StudyError(name, f"{value!r} needs --engine dask (the engine is {engine})")
     if engine == "dask":
         _import_distributed()
+    if cluster is not None:
+        if cluster not in CLUSTERS:
+            raise StudyError("cluster", f"{cluster!r} is unknown; admissible: {', '.join(CLUSTERS)}")
+        if scheduler is not None:
+            raise StudyError("cluster", f"{cluster!r} starts a scheduler of its own; leave out --scheduler")
+        _import_jobqueue()
 
 
 @contextlib.contextmanager
 def open_backend(
-    engine: str,
-    workers: int,
-    scheduler: str | None,
-    runner: Runner | None,
-    advance: Callable[[int], None],
-    stop: threading.Event,
+    where: Where, runner: Runner | None, out: Path | None, advance: Advance, stop: threading.Event
 ) -> Iterator[Backend]:
-    check_engine(engine, scheduler)
+    check_engine(where.engine, where.scheduler, where.cluster)
+    task = Task(runner, out, code_version())
     backend: Backend
-    if engine == "serial":
-        backend = Serial(runner, advance, stop)
-    elif engine == "threads":
-        backend = Threads(workers, runner, advance, stop)
-    elif engine == "processes":
-        backend = Processes(workers, runner, advance, stop)
+    if where.engine == "serial":
+        backend = Serial(task, advance, stop)
+    elif where.engine == "threads":
+        backend = Threads(task, where.workers, advance, stop)
+    elif where.engine == "processes":
+        backend = Processes(task, where.workers, advance, stop)
     else:
-        backend = Dask(workers, scheduler, runner, advance, stop)
+        backend = Dask(task, where, advance, stop)
     try:
         yield backend
     finally:
@@ -194,17 +286,41 @@ def open_backend(
 
 
 def run_cells(
-    runner: Runner | None, cells: Sequence[Cell], report: Callable[[int], None], cancelled: Callable[[], bool]
-) -> list[Row]:
-    """Run one batch where it was sent, and check that every cell came back."""
+    task: Task, cells: Sequence[Cell], report: Callable[[int], None], cancelled: Callable[[], bool]
+) -> Result:
+    """Run one batch where it was sent, check that every cell came back, and keep the rows."""
+    runner = task.runner
     if runner is None:
         from experiments.simulate import run_batch
 
         runner = run_batch
+    began = time.perf_counter()
+    if task.out is None:
+        return Result(_run(runner, cells, report, cancelled), False, time.perf_counter() - began)
+
+    from experiments import store
+
+    there = store.look(task.out, [cell.key for cell in cells]).finished  # another driver was quicker
+    missing = [cell for cell in cells if cell.key not in there]
+    report(sum(cell.cost for cell in cells) - sum(cell.cost for cell in missing))
+    rows = store.keep_cells(task.out, missing, _run(runner, missing, report, cancelled)) if missing else []
+    said = {row["key"]: {name: row[name] for name in ("key", "outcome", "reason")} for row in rows}
+    elsewhere = {"outcome": None, "reason": "another process made it"}
+    seconds = None if there else time.perf_counter() - began
+    return Result([said.get(cell.key, {"key": cell.key, **elsewhere}) for cell in cells], True, seconds)
+
+
+def _run(
+    runner: Runner, cells: Sequence[Cell], report: Callable[[int], None], cancelled: Callable[[], bool]
+) -> list[Row]:
     rows = runner(cells, report, cancelled)
     if [row["key"] for row in rows] != [cell.key for cell in cells]:
         raise RuntimeError(f"{len(cells)} cells were run, and other rows came back")
     return rows
+
+
+def _numbered(advance: Advance, number: int) -> Callable[[int], None]:
+    return lambda amount: advance(number, amount)
 
 
 def _import_distributed() -> Any:
@@ -216,14 +332,23 @@ def _import_distributed() -> Any:
     return distributed
 
 
-# What a worker process shares with the driver: element-steps done, and the wish to stop.
+def _import_jobqueue() -> Any:
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        reason = "needs dask-jobqueue, which is not installed; install the extra: pip install 'fpsim[jobqueue]'"
+        raise StudyError("cluster", reason) from error
+    return dask_jobqueue
+
+
+# What a worker process shares with the driver: element-steps done by each slot, and the wish to stop.
 _shared: tuple[Any, Any] | None = None
 
 
 def _enter_worker(done: Any, told: Any) -> None:
     global _shared
     _shared = (done, told)
-    os.environ["NUMBA_NUM_THREADS"] = "1"
+    os.environ.update(ONE_CORE)  # before NumPy, Numba and polars are imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the driver passes it on
     threading.Thread(target=_die_with_driver, daemon=True).start()
 
@@ -237,21 +362,26 @@ def _die_with_driver() -> None:
         os._exit(1)
 
 
-def _run_in_worker(runner: Runner | None, cells: Sequence[Cell], code: str) -> list[Row]:
-    _check_code(code)
+def _run_in_worker(task: Task, cells: Sequence[Cell], slot: int) -> Result:
+    _check_code(task.code)
     assert _shared is not None
     done, told = _shared
 
     def report(amount: int) -> None:
-        with done.get_lock():
-            done.value += amount
+        done[slot] += amount  # nobody else writes here
 
-    return run_cells(runner, cells, report, told.is_set)
+    return run_cells(task, cells, report, told.is_set)
 
 
-def _run_remotely(runner: Runner | None, cells: Sequence[Cell], code: str) -> list[Row]:
-    _check_code(code)
-    return run_cells(runner, cells, lambda _: None, lambda: False)
+def _run_remotely(task: Task, cells: Sequence[Cell]) -> Result:
+    from fpsim.cpu.threads import set_threads, threads
+
+    _check_code(task.code)
+    if threads() != 1:  # Dask gives each batch one of the worker's threads
+        set_threads(1)
+    if task.out is not None and not (task.out / task.proof).exists():
+        task = replace(task, out=None)
+    return run_cells(task, cells, lambda _: None, lambda: False)
 
 
 def _check_code(code: str) -> None:

@@ -1,7 +1,8 @@
 """Runs cells: groups them into batches and hands those to threads, processes, a Dask cluster or nobody (serial).
 
-Results come back to the driver, which alone writes them: no shared file system is needed, and a result depends neither
-on the engine nor on how cells were grouped.
+A worker keeps the rows of its batch in the store and says so; the driver learns keys. A worker that does not see the
+folder, on another machine, sends the rows and the driver keeps them. A result depends neither on the engine nor on how
+cells were grouped.
 """
 
 from __future__ import annotations
@@ -17,18 +18,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from experiments.backends import Backend, Runner, open_backend
+from experiments.backends import Backend, Result, Runner, Where, open_backend
+from experiments.meter import Meter, in_order
 from experiments.study import Cell
+from experiments.whole_files import StoreError
 
 Row = dict[str, Any]
-# What the driver does with a finished batch: its cells, their rows (None if it failed) and the failure.
+# What the driver does with a finished batch: its cells, their rows (None if it failed) and the failure. Of rows that a
+# worker has kept it gets key, outcome and reason only.
 Finished = Callable[[Sequence[Cell], list[Row] | None, BaseException | None], None]
 
 BATCHES_PER_WORKER = 6  # enough that workers end together, few enough that every batch stays wide
+WIDE = 128  # lanes: a call as wide as this is carried out at full speed
+WIDEST = 1024  # lanes: above, a call only takes longer to be finished and kept
+ELEMENTS = 1 << 24  # of one array of a call: 128 MiB
 POLL_SECONDS = 0.1
 
 
@@ -45,20 +53,35 @@ class Batch:
 
 
 def batches(cells: Sequence[Cell], workers: int) -> list[Batch]:
-    """Cells grouped into batches of similar cost, the most expensive first so that workers finish together."""
+    """Cells grouped into batches, those first that tell how long the others take, then the most expensive.
+
+    A batch has at least ``WIDE`` lanes if its kin are as many and no worker is left without work for that.
+    """
     if not cells:
         return []
+    kinds = [list(group) for _, group in groupby(sorted(cells, key=kin), key=kin)]
     largest = max(sum(cell.cost for cell in cells) / (BATCHES_PER_WORKER * workers), 1.0)
-    found = []
-    for _, group in groupby(sorted(cells, key=_kin), key=_kin):
-        members = list(group)
-        pieces = min(len(members), math.ceil(sum(cell.cost for cell in members) / largest))
-        cuts = [round(i * len(members) / pieces) for i in range(pieces + 1)]
-        found += [Batch(tuple(members[a:b])) for a, b in pairwise(cuts)]
-    return sorted(found, key=lambda batch: -batch.cost)
+    wide = WIDE
+    while True:
+        found = [Batch(tuple(part)) for members in kinds for part in _parts(members, wide, largest)]
+        if len(found) >= workers or wide <= 1:
+            return in_order(found)
+        wide //= 2
 
 
-def _kin(cell: Cell) -> bytes:
+def _parts(members: Sequence[Cell], wide: int, largest: float) -> list[Sequence[Cell]]:
+    """Kin cut into parts of at most ``largest`` cost, but at least ``wide`` lanes, and no wider than memory allows."""
+    cell = members[0]
+    narrowest = math.ceil(wide / cell.seeds)
+    widest = max(1, min(max(WIDEST // cell.seeds, narrowest), ELEMENTS // (cell.seeds * cell.dimension)))
+    pieces = math.ceil(sum(cell.cost for cell in members) / largest)
+    pieces = min(pieces, max(len(members) // narrowest, 1))
+    pieces = max(pieces, math.ceil(len(members) / widest))
+    cuts = [round(i * len(members) / pieces) for i in range(pieces + 1)]
+    return [members[a:b] for a, b in pairwise(cuts)]
+
+
+def kin(cell: Cell) -> bytes:
     """What the cells of one batch share."""
     return msgspec.json.encode(msgspec.structs.replace(cell, exponent_bits=0, mantissa_bits=0))
 
@@ -99,8 +122,11 @@ def execute(
     engine: str = "threads",
     workers: int = 1,
     scheduler: str | None = None,
+    cluster: str | None = None,
+    out: Path | None = None,
     runner: Runner | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    meter: Meter | None = None,
     stop: Stop | None = None,
 ) -> None:
     """Run every batch; returns when all are finished, or when ``stop`` is set and the running ones have noticed.
@@ -112,86 +138,134 @@ def execute(
     engine : "serial", "threads", "processes" or "dask"
     workers : int, batches at a time (a cluster named by ``scheduler`` has its own number)
     scheduler : address of a running Dask scheduler, for "dask" only
+    cluster : kind of a batch system to start Dask workers with, such as "slurm", for "dask" only
+    out : the prepared folder that rows are kept in; ``None``: ``finished`` gets them whole
     runner : what runs a batch, ``experiments.simulate.run_batch`` unless given
     advance : called with element-steps as they are done
+    meter : told what is to be done, what runs and what is done
     stop : asks to stop from outside
+
+    Raises
+    ------
+    StoreError
+        A row could not be kept: the disk is full, say. What was kept before stays.
 
     Notes
     -----
     A batch that raises is split, so that one bad cell does not take its neighbours with it; a single cell that raises
-    is handed to ``finished`` with the exception. Likewise when a worker process dies.
+    is kept as a failed one and handed to ``finished`` with the exception. Likewise when a worker process dies.
     """
-    stop = stop or Stop()
-    queue = deque(work)
-    with open_backend(engine, workers, scheduler, runner, advance, stop.event) as backend:
+    stop, meter = stop or Stop(), meter or Meter(workers)
+    meter.add(work)
+    folder = None if out is None else out.resolve()  # workers may have another working directory
+
+    def note(number: int, amount: int) -> None:
+        meter.advance(number, amount)
+        advance(amount)
+
+    where = Where(engine, workers, scheduler, cluster)
+    with open_backend(where, runner, folder, note, stop.event) as backend:
+        drive = _Drive(backend, deque(work), finished, stop, meter, folder)
         try:
-            _drive(backend, queue, finished, stop)
+            drive.run()
         except BaseException:
             stop.event.set()  # or closing the backend would wait for batches that nobody wants any more
             backend.poll()
             raise
 
 
-def _drive(backend: Backend, queue: deque[Batch], finished: Finished, stop: Stop) -> None:
-    pending: dict[Future[list[Row]], Batch] = {}
-    noticed = False
-    while pending or (queue and not stop.event.is_set()):
-        _fill(backend, queue, pending, stop.event)
-        done, _ = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-        backend.poll()
-        if stop.event.is_set() and not noticed:
-            noticed = True
-            stop.noticed()
-        for future in done:
-            _settle(future, pending.pop(future), queue, finished, backend, stop.event)
-        if stop.event.is_set() and backend.abandons:
-            for future in pending:
-                future.cancel()
-            return
+@dataclass
+class _Drive:
+    """The driver's loop, the same for every backend."""
 
+    backend: Backend
+    queue: deque[Batch]
+    finished: Finished
+    stop: Stop
+    meter: Meter
+    out: Path | None
+    pending: dict[Future[Result], tuple[int, Batch]] = field(default_factory=dict)
+    count: int = 0  # batches handed over so far, which numbers them
 
-def _fill(
-    backend: Backend, queue: deque[Batch], pending: dict[Future[list[Row]], Batch], stop: threading.Event
-) -> None:
-    """Keep as many batches in flight as the backend takes; a suspect flies alone."""
-    while queue and not stop.is_set() and len(pending) < backend.slots:
-        if any(batch.suspect for batch in pending.values()) or (queue[0].suspect and pending):
-            return
-        batch = queue.popleft()
-        try:
-            pending[backend.submit(batch.cells)] = batch
-        except BrokenExecutor:  # a worker died since the last look
-            queue.appendleft(batch)
-            if not pending:
-                backend.restart()
-            return
+    def run(self) -> None:
+        stop, noticed = self.stop.event, False
+        while self.pending or (self.queue and not stop.is_set()):
+            self._fill()
+            done, _ = wait(self.pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            self.backend.poll()
+            self.meter.workers = self.backend.workers
+            if stop.is_set() and not noticed:
+                noticed = True
+                self.stop.noticed()
+            for future in done:
+                self._settle(future, *self.pending.pop(future))
+            if stop.is_set() and self.backend.abandons:
+                for future in self.pending:
+                    future.cancel()
+                return
 
+    def _fill(self) -> None:
+        """Keep as many batches in flight as the backend takes; a suspect flies alone."""
+        queue, pending = self.queue, self.pending
+        while queue and not self.stop.event.is_set() and len(pending) < self.backend.slots:
+            if any(batch.suspect for _, batch in pending.values()) or (queue[0].suspect and pending):
+                return
+            batch, number = queue.popleft(), self.count
+            self.meter.begin(number, batch)
+            try:
+                future = self.backend.submit(number, batch.cells)
+            except BrokenExecutor:  # a worker died since the last look
+                self._again(number, [batch])
+                if not pending:
+                    self.backend.restart()
+                return
+            pending[future] = (number, batch)
+            self.count += 1
 
-def _settle(
-    future: Future[list[Row]],
-    batch: Batch,
-    queue: deque[Batch],
-    finished: Finished,
-    backend: Backend,
-    stop: threading.Event,
-) -> None:
-    """Hand over what a batch gave, or decide what becomes of a batch that failed."""
-    # Only a scheduler that goes away cancels a batch that nobody gave up.
-    error = ConnectionError("the scheduler dropped the batch") if future.cancelled() else future.exception()
-    if error is None:
-        finished(batch.cells, future.result(), None)
-        return
-    if stop.is_set():
-        return  # cancelled: its cells are simply not finished
-    if isinstance(error, BrokenExecutor):
-        backend.restart()
-        if not batch.suspect:
-            queue.appendleft(Batch(batch.cells, suspect=True))
-            return
-    if len(batch.cells) == 1:
-        finished(batch.cells, None, error)
-    else:
-        queue.extendleft(Batch((cell,), batch.suspect) for cell in reversed(batch.cells))
+    def _settle(self, future: Future[Result], number: int, batch: Batch) -> None:
+        """Keep what a batch gave, or decide what becomes of a batch that failed."""
+        # Only a scheduler that goes away cancels a batch that nobody gave up.
+        error = ConnectionError("the scheduler dropped the batch") if future.cancelled() else future.exception()
+        if isinstance(error, StoreError):
+            raise error
+        if error is None:
+            self._keep(future.result(), number, batch)
+        elif self.stop.event.is_set():
+            self.meter.end(number, None)  # cancelled: its cells are simply not finished
+        elif isinstance(error, BrokenExecutor) and not batch.suspect:
+            self.backend.restart()
+            self._again(number, [Batch(batch.cells, suspect=True)])
+        else:
+            if isinstance(error, BrokenExecutor):
+                self.backend.restart()
+            if len(batch.cells) == 1:
+                self._fail(error, number, batch)
+            else:
+                self._again(number, [Batch((cell,), batch.suspect) for cell in batch.cells])
+
+    def _again(self, number: int, parts: Sequence[Batch]) -> None:
+        self.meter.end(number, None)
+        self.meter.add(parts, count=False)
+        self.queue.extendleft(reversed(parts))
+
+    def _keep(self, result: Result, number: int, batch: Batch) -> None:
+        from experiments import schema, store
+
+        rows = result.rows
+        if self.out is not None and not result.kept:  # the worker does not see the folder
+            rows = store.keep_cells(self.out, batch.cells, rows)
+        failed = sum(row["outcome"] == schema.FAILED for row in rows)
+        self.meter.end(number, result.seconds, len(batch.cells), failed)
+        self.finished(batch.cells, rows, None)
+
+    def _fail(self, error: BaseException, number: int, batch: Batch) -> None:
+        from experiments import schema, store
+
+        if self.out is not None:
+            reason, trace = describe(error)
+            store.keep_cells(self.out, batch.cells, [schema.failed_row(batch.cells[0], reason)], trace)
+        self.meter.end(number, None, 1, 1)
+        self.finished(batch.cells, None, error)
 
 
 def available_workers() -> int:

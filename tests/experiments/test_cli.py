@@ -162,11 +162,13 @@ def test_a_violated_bound_is_an_error(tmp_path, capsys, fakes, no_figure, monkey
 
 def test_a_full_disk_ends_with_one_line(tmp_path, capsys, fakes, no_figure, monkeypatch):
     def full(*_):
-        raise store.StoreError("scan.parquet cannot be written (No space left on device)")
+        raise store.StoreError("KEY.parquet cannot be written (No space left on device)")
 
-    monkeypatch.setattr(store, "write_cell", full)
+    monkeypatch.setattr(store, "write_whole", full)
     assert main([*SMALL, "--out", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "stopped: KEY.parquet cannot be written (No space left on device); finished cells are kept" in printed
 
 
 def test_dry_run_does_nothing(tmp_path, capsys, fakes):
