@@ -176,7 +176,7 @@ def test_dry_run_does_nothing(tmp_path, capsys, fakes):
     assert main([*SMALL, "--out", str(out), "--workers", "1", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "to run: 12 of 12 cells" in printed
-    assert "sgd quadratic stochastic: e8m2..3" in printed
+    assert "sgd quadratic stochastic: e8m2..4" in printed
     assert not out.exists()
 
 
