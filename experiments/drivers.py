@@ -13,7 +13,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -141,20 +141,6 @@ class Heartbeat:
         self.thread.join()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-
-
-def shares(queue: Sequence[Any], others: int) -> list[Any]:
-    """Where a driver begins that finds ``others`` at work on the same list: in the middle, then at quarters, and so on.
-
-    Each goes round the whole list and passes over what it finds finished; so they share the work, and what one of them
-    leaves undone when it is killed the others still do.
-    """
-    fraction, step, k = 0.0, 0.5, others
-    while k:
-        fraction += step * (k & 1)
-        k, step = k >> 1, step / 2
-    start = int(fraction * len(queue))
-    return [*queue[start:], *queue[:start]]
 
 
 def _born(pid: Any) -> int | None:

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 import msgspec
 
 from experiments.backends import Backend, Result, Runner, Where, open_backend
-from experiments.meter import Meter, in_order
+from experiments.meter import Meter, telling, words
 from experiments.study import Cell
 from experiments.whole_files import StoreError
 
@@ -37,6 +38,8 @@ BATCHES_PER_WORKER = 6  # enough that workers end together, few enough that ever
 WIDE = 128  # lanes: a call as wide as this is carried out at full speed
 WIDEST = 1024  # lanes: above, a call only takes longer to be finished and kept
 ELEMENTS = 1 << 24  # of one array of a call: 128 MiB
+ORDER_SECONDS = 1.0  # how often the batches that wait are put in order of the time that they will take
+PROBE = 0.05  # of the work: what is run first to learn how long the rest takes
 POLL_SECONDS = 0.1
 
 
@@ -53,20 +56,37 @@ class Batch:
 
 
 def batches(cells: Sequence[Cell], workers: int) -> list[Batch]:
-    """Cells grouped into batches, those first that tell how long the others take, then the most expensive.
+    """Cells grouped into batches, the most expensive first so that workers end together.
 
-    A batch has at least ``WIDE`` lanes if its kin are as many and no worker is left without work for that.
+    A batch has at least ``WIDE`` lanes if its kin are as many and no worker is left without work for that. Before all
+    others run a few small ones, from which follows how long the others take.
     """
     if not cells:
         return []
     kinds = [list(group) for _, group in groupby(sorted(cells, key=kin), key=kin)]
-    largest = max(sum(cell.cost for cell in cells) / (BATCHES_PER_WORKER * workers), 1.0)
+    total = sum(cell.cost for cell in cells)
+    first = [Batch(tuple(members)) for members in _probes(kinds, total)]
+    largest = max(total / (BATCHES_PER_WORKER * workers), 1.0)
     wide = WIDE
     while True:
-        found = [Batch(tuple(part)) for members in kinds for part in _parts(members, wide, largest)]
+        found = [Batch(tuple(part)) for members in kinds if members for part in _parts(members, wide, largest)]
         if len(found) >= workers or wide <= 1:
-            return in_order(found)
+            return first + sorted(found, key=lambda batch: -batch.cost)
         wide //= 2
+
+
+def _probes(kinds: Sequence[list[Cell]], total: int) -> list[list[Cell]]:
+    """Take from each telling kin what is worth its share of ``PROBE`` of all, where that leaves a wide batch."""
+    chosen = {words(cell) for cell in telling([members[0] for members in kinds])}
+    share = PROBE * total / len(chosen)
+    found = []
+    for members in kinds if len(chosen) > 1 else []:
+        count = int(share / members[0].cost)
+        if words(members[0]) in chosen and 0 < count <= len(members) - math.ceil(WIDE / members[0].seeds):
+            chosen.remove(words(members[0]))
+            found.append(members[:count])
+            del members[:count]
+    return found
 
 
 def _parts(members: Sequence[Cell], wide: int, largest: float) -> list[Sequence[Cell]]:
@@ -84,6 +104,20 @@ def _parts(members: Sequence[Cell], wide: int, largest: float) -> list[Sequence[
 def kin(cell: Cell) -> bytes:
     """What the cells of one batch share."""
     return msgspec.json.encode(msgspec.structs.replace(cell, exponent_bits=0, mantissa_bits=0))
+
+
+def shares(queue: Sequence[Batch], others: int) -> list[Batch]:
+    """Where a driver begins that finds ``others`` at work on the same list: in the middle, then at quarters, and so on.
+
+    Each goes round the whole list and passes over what it finds finished; so they share the work, and what one of them
+    leaves undone when it is killed the others still do.
+    """
+    fraction, step = 0.0, 0.5
+    while others:
+        fraction += step * (others & 1)
+        others, step = others >> 1, step / 2
+    start = int(fraction * len(queue))
+    return [*queue[start:], *queue[:start]]
 
 
 @dataclass
@@ -128,6 +162,7 @@ def execute(
     advance: Callable[[int], None] = lambda _: None,
     meter: Meter | None = None,
     stop: Stop | None = None,
+    others: int = 0,
 ) -> None:
     """Run every batch; returns when all are finished, or when ``stop`` is set and the running ones have noticed.
 
@@ -144,6 +179,7 @@ def execute(
     advance : called with element-steps as they are done
     meter : told what is to be done, what runs and what is done
     stop : asks to stop from outside
+    others : drivers that are at work on the same list already: this one begins elsewhere in it
 
     Raises
     ------
@@ -165,7 +201,7 @@ def execute(
 
     where = Where(engine, workers, scheduler, cluster)
     with open_backend(where, runner, folder, note, stop.event) as backend:
-        drive = _Drive(backend, deque(work), finished, stop, meter, folder)
+        drive = _Drive(backend, deque(shares(work, others)), finished, stop, meter, folder, others > 0)
         try:
             drive.run()
         except BaseException:
@@ -184,8 +220,10 @@ class _Drive:
     stop: Stop
     meter: Meter
     out: Path | None
+    shared: bool
     pending: dict[Future[Result], tuple[int, Batch]] = field(default_factory=dict)
     count: int = 0  # batches handed over so far, which numbers them
+    ordered: float = -math.inf
 
     def run(self) -> None:
         stop, noticed = self.stop.event, False
@@ -199,10 +237,18 @@ class _Drive:
                 self.stop.noticed()
             for future in done:
                 self._settle(future, *self.pending.pop(future))
+            self._order()
             if stop.is_set() and self.backend.abandons:
                 for future in self.pending:
                     future.cancel()
                 return
+
+    def _order(self) -> None:
+        """Put the batches that wait in order of the time that they take, the longest first, once that can be told."""
+        if time.monotonic() - self.ordered >= ORDER_SECONDS and len(self.queue) > 1 and not self.shared:
+            order = self.meter.order(self.queue)
+            self.queue = self.queue if order is None else deque(order)
+            self.ordered = time.monotonic()
 
     def _fill(self) -> None:
         """Keep as many batches in flight as the backend takes; a suspect flies alone."""

@@ -3,7 +3,7 @@
 Cells cost what they cost: an element-step of one optimizer, problem or rounding takes ten times that of another. So
 seconds for each element-step are fitted, in logarithms, as a sum of one term for every word in a cell (its optimizer,
 its problem, ...) and one for all its words together, drawn towards 0: what was not seen yet is estimated from what it
-shares with what was. ``in_order`` lets the first batches show every word once.
+shares with what was. The engine begins with cells that show every word (``telling``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import numpy as np
 
 from experiments.study import Cell
 
-PULL = 0.05  # of a term towards 0: the variance of a measured log speed over that of a term
+# How strongly terms are drawn towards 0: the variance of a measured logarithm over that of a term. What a word does
+# alone is trusted to be larger than what it does only together with others.
+PULL, PULL_TOGETHER = 0.02, 0.2
 REFIT_SECONDS = 0.5
 
 
@@ -43,28 +45,42 @@ def words(cell: Cell) -> Words:
     return tuple(value for value in msgspec.structs.astuple(cell) if isinstance(value, str))
 
 
-def in_order(work: Iterable[Any]) -> list[Any]:
-    """The most expensive first, so that workers end together; but before them, one batch for words not seen yet."""
-    left = sorted(work, key=lambda batch: -batch.cost)
-    chosen: list[int] = []
+def telling(cells: Sequence[Cell]) -> list[Cell]:
+    """A few cells that have, together, every word that any cell has: the speeds of all others follow from theirs."""
+    kinds: dict[Words, Cell] = {}
+    for cell in cells:
+        kinds.setdefault(words(cell), cell)
+    chosen: list[Cell] = []
     seen: set[tuple[int, str]] = set()
-    first = {kind: i for i, kind in reversed([(i, words(batch.cells[0])) for i, batch in enumerate(left)])}
-    while first:
-        best = max(first, key=lambda kind: (len(set(enumerate(kind)) - seen), -first[kind]))
+    while kinds:
+        best = max(kinds, key=lambda kind: len(set(enumerate(kind)) - seen))  # the first, of equals
         if set(enumerate(best)) <= seen:
             break
         seen |= set(enumerate(best))
-        chosen.append(first[best])
-    early = set(chosen)
-    return [left[i] for i in chosen] + [batch for i, batch in enumerate(left) if i not in early]
+        chosen.append(kinds.pop(best))
+    return chosen
 
 
 @dataclass
 class _Running:
     cost: int
-    began: float  # when it was handed over, or, once it reports, of its first report
+    began: float  # when it was handed over, or, once it reports, when it first did
     first: int = 0  # element-steps of that first report
     done: int = 0
+    last: float = 0.0  # when it last reported
+
+    @property
+    def speed(self) -> float | None:
+        """Seconds an element-step between its first report and its last."""
+        steps, seconds = self.done - self.first, self.last - self.began
+        return seconds / steps if steps > 0 and seconds > 0 else None
+
+    def rest(self, speed: float, now: float) -> float:
+        """Seconds that it still needs: at its own speed if it shows one, at that of its kind before."""
+        if self.speed is not None:
+            return max((self.cost - self.done) * self.speed - (now - self.last), 0.0)
+        elapsed = now - self.began
+        return max(self.cost * speed - elapsed, elapsed / 4)  # one that should have ended is not over for that
 
 
 class Meter:
@@ -113,6 +129,7 @@ class Meter:
                 if not running.done:  # what came before, a worker's start and compilation, says nothing about speed
                     running.began, running.first = self.clock(), amount
                 running.done = min(running.done + amount, running.cost)
+                running.last = self.clock()
 
     def end(self, number: int, seconds: float | None, cells: int = 0, failed: int = 0) -> None:
         """A batch came back: after ``seconds`` of work, or ``None`` if it was not done and teaches nothing."""
@@ -140,10 +157,20 @@ class Meter:
             in_hand = sorted(self.running.values(), key=lambda pair: pair[1].began)
             for place, (kind, running) in enumerate(in_hand):
                 waits = place >= self.workers and not running.done
-                rest = running.cost * speeds[kind] if waits else _rest(running, speeds[kind], now)
+                rest = running.cost * speeds[kind] if waits else running.rest(speeds[kind], now)
                 seconds += rest
                 longest = max(longest, rest)
             return max(seconds / self.workers, longest)
+
+    def order(self, queue: Iterable[Any]) -> list[Any] | None:
+        """Batches that wait, those first that take longest; ``None`` while words are among them that were not seen."""
+        with self.lock:
+            speeds = self._speeds(self.clock())
+            known = {pair for kind in self.seen for pair in enumerate(kind)}
+            batches = [(words(batch.cells[0]), batch) for batch in queue]
+            if not all(known.issuperset(enumerate(kind)) for kind in {kind for kind, _ in batches}):
+                return None
+        return [batch for _, batch in sorted(batches, key=lambda pair: -speeds[pair[0]] * pair[1].cost)]
 
     def state(self) -> dict[str, Any]:
         """For ``fpsim status``."""
@@ -160,9 +187,9 @@ class Meter:
             return speeds
         seen = {kind: tuple(sums) for kind, sums in self.seen.items()}
         for kind, running in self.running.values():
-            if running.done > running.first and now > running.began:
+            if running.speed is not None:
                 cost, seconds = seen.get(kind, (0.0, 0.0))
-                seen[kind] = (cost + running.done - running.first, seconds + now - running.began)
+                seen[kind] = (cost + running.done - running.first, seconds + running.last - running.began)
         logs = {kind: math.log(seconds / cost) for kind, (cost, seconds) in seen.items() if seconds > 0 and cost > 0}
         speeds = fit(logs, [*self.waiting, *(kind for kind, _ in self.running.values())]) if logs else {}
         self.fitted = (now, speeds)
@@ -180,7 +207,8 @@ def fit(logs: dict[Words, float], wanted: Iterable[Words]) -> dict[Words, float]
     for i, kind in enumerate(logs):
         design[i, [terms[term] for term in _terms(kind)]] = 1.0
     target = np.array(list(logs.values())) - mean
-    found = np.linalg.solve(design.T @ design + PULL * np.eye(len(terms)), design.T @ target)
+    pull = np.diag([PULL_TOGETHER if term in logs else PULL for term in terms])
+    found = np.linalg.solve(design.T @ design + pull, design.T @ target)
     return {
         kind: math.exp(mean + sum(float(found[terms[term]]) for term in _terms(kind) if term in terms))
         for kind in wanted
@@ -189,10 +217,3 @@ def fit(logs: dict[Words, float], wanted: Iterable[Words]) -> dict[Words, float]
 
 def _terms(kind: Words) -> list[Any]:
     return [*enumerate(kind), kind]
-
-
-def _rest(running: _Running, speed: float, now: float) -> float:
-    """Seconds that a running batch still needs: at its own speed where it tells, at that of its kind before."""
-    if running.done > running.first:
-        return (now - running.began) / (running.done - running.first) * (running.cost - running.done)
-    return max(running.cost * speed - (now - running.began), 0.0)

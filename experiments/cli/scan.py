@@ -137,8 +137,8 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
         stop.noticed = lambda: progress.say("fpsim scan: stopping; finished cells are kept (once more: at once)")
         if work:
             where = how | {"scheduler": args.scheduler, "cluster": args.cluster, "out": args.out}
-            work = drivers.shares(work, heart.others)
-            engine.execute(work, finished, **where, advance=progress.advance, meter=meter, stop=stop)
+            told = {"advance": progress.advance, "meter": meter, "stop": stop, "others": heart.others}
+            engine.execute(work, finished, **where, **told)
     kept = store.look(args.out, keys)
     there = kept.finished | kept.failed
     rows = store.read_cells(args.out, [key for key in keys if key in there])
