@@ -83,7 +83,8 @@ def test_a_folder_that_turns_read_only(tmp_path):
     import os
     assert mount("-o", "size=30m") == 0
     environment = os.environ | {"FAKE_SECONDS_PER_CELL": "0.1"}
-    process = subprocess.Popen([*command, "--rounding", "up,down,to_odd,toward_zero"], env=environment, text=True, stdout=-1, stderr=-1)
+    words = [*command, "--rounding", "up,down,to_odd,toward_zero"]
+    process = subprocess.Popen(words, env=environment, text=True, stdout=-1, stderr=-1)
     while not kept() or mount("-o", "remount,ro"):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -98,7 +99,8 @@ def test_a_folder_that_turns_read_only(tmp_path):
     assert "cannot be written (Read-only file system); name a folder that can" in done.stderr
     assert done.stderr.count("\\n") == 1
     assert kept() == before
-    status = subprocess.run([sys.executable, "-m", "experiments.cli", "status", str(out)], text=True, capture_output=True)
+    words = [sys.executable, "-m", "experiments.cli", "status", str(out)]
+    status = subprocess.run(words, text=True, capture_output=True)
     assert status.returncode == 1 and f"{len(before)} of 92 cells" in status.stdout, status
     """
     run_in_namespace(body, tmp_path)
@@ -135,7 +137,7 @@ class FullDisk:
 
     def open(self, path, mode="r", **how):
         self.hit("open")
-        file = builtins.open(path, mode, **how)
+        file = builtins.open(path, mode, **how)  # noqa: SIM115
         if mode != "xb":
             return file
         disk = self
