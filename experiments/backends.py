@@ -6,6 +6,7 @@ import abc
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
@@ -24,15 +25,15 @@ Runner = Callable[[Sequence[Cell], Callable[[int], None], Callable[[], bool]], l
 Advance = Callable[[int, int], None]
 
 ENGINES = ("serial", "threads", "processes", "dask")
-# Batch systems that workers can be started with, and their classes in dask_jobqueue.
+# Batch systems that workers can be started with: their classes in dask_jobqueue, and the command that submits a job.
 CLUSTERS = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "sge": "SGECluster",
-    "lsf": "LSFCluster",
-    "oar": "OARCluster",
-    "moab": "MoabCluster",
-    "htcondor": "HTCondorCluster",
+    "slurm": ("SLURMCluster", "sbatch"),
+    "pbs": ("PBSCluster", "qsub"),
+    "sge": ("SGECluster", "qsub"),
+    "lsf": ("LSFCluster", "bsub"),
+    "oar": ("OARCluster", "oarsub"),
+    "moab": ("MoabCluster", "msub"),
+    "htcondor": ("HTCondorCluster", "condor_submit"),
 }
 CONNECT_SECONDS = 10
 LOOK_SECONDS = 2.0  # how often a cluster is asked how many workers it has
@@ -201,23 +202,25 @@ class Dask(Backend):
 
     def _connect(self, where: Where) -> Any:
         distributed = _import_distributed()
-        if where.cluster is not None:
-            self.cluster = getattr(_import_jobqueue(), CLUSTERS[where.cluster])()
-            self.cluster.scale(where.workers)
-            return distributed.Client(self.cluster)
         try:
+            if where.cluster is not None:  # whose options are in Dask's own configuration
+                self.cluster = getattr(_import_jobqueue(), CLUSTERS[where.cluster][0])()
+                self.cluster.scale(where.workers)
+                return distributed.Client(self.cluster)
             if where.scheduler is not None:
                 return distributed.Client(where.scheduler, timeout=CONNECT_SECONDS)
             return distributed.Client(
                 n_workers=where.workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address=":0",  # any free port: the usual one may be taken
                 silence_logs="CRITICAL",
                 env=ONE_CORE,
             )
-        except (OSError, ValueError) as error:
-            reason = f"{where.scheduler} does not answer ({' '.join(str(error).split())})"
-            raise StudyError("scheduler", reason) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            detail = " ".join(str(error).split())
+            if where.cluster is not None:
+                raise StudyError("cluster", f"{where.cluster!r} cannot be started ({detail})") from error
+            raise StudyError("scheduler", f"{where.scheduler} does not answer ({detail})") from error
 
     def submit(self, number: int, cells: Sequence[Cell]) -> Future[Result]:
         future: Future[Result] = self.pool.submit(_run_remotely, self.task, cells)
@@ -262,6 +265,9 @@ def check_engine(engine: str, scheduler: str | None = None, cluster: str | None 
         if scheduler is not None:
             raise StudyError("cluster", f"{cluster!r} starts a scheduler of its own; leave out --scheduler")
         _import_jobqueue()
+        command = CLUSTERS[cluster][1]
+        if shutil.which(command) is None:
+            raise StudyError("cluster", f"{cluster!r} needs the command {command}, which is not here")
 
 
 @contextlib.contextmanager
