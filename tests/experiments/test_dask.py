@@ -125,8 +125,8 @@ def test_workers_that_slurm_starts(tmp_path, alone, monkeypatch):
         "sbatch": f"""
             #!/bin/sh
             echo "$1" >> {tmp_path}/submitted
-            setsid sh "$1" > {tmp_path}/job.log 2>&1 &
-            echo $! >> {tmp_path}/pids
+            cp "$1" {tmp_path}/job-$$
+            setsid sh {tmp_path}/job-$$ >> {tmp_path}/job.log 2>&1 &
             echo "Submitted batch job $!"
             """,
         "scancel": "#!/bin/sh\nkill -- -$1\n",
