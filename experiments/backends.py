@@ -69,7 +69,7 @@ class Result:
 
     rows: list[Row]
     kept: bool
-    seconds: float | None  # of work; None if part of it was found done
+    seconds: float | None  # of work, without loading and compiling; None if part of it was found done
 
 
 class Backend(abc.ABC):
@@ -300,20 +300,42 @@ def run_cells(
         from experiments.simulate import run_batch
 
         runner = run_batch
-    began = time.perf_counter()
+    watch = _Stopwatch(report)
     if task.out is None:
-        return Result(_run(runner, cells, report, cancelled), False, time.perf_counter() - began)
+        return Result(_run(runner, cells, watch.report, cancelled), False, watch.seconds())
 
     from experiments import store
 
     there = store.look(task.out, [cell.key for cell in cells]).finished  # another driver was quicker
     missing = [cell for cell in cells if cell.key not in there]
     report(sum(cell.cost for cell in cells) - sum(cell.cost for cell in missing))
-    rows = store.keep_cells(task.out, missing, _run(runner, missing, report, cancelled)) if missing else []
+    rows = store.keep_cells(task.out, missing, _run(runner, missing, watch.report, cancelled)) if missing else []
     said = {row["key"]: {name: row[name] for name in ("key", "outcome", "reason")} for row in rows}
     elsewhere = {"outcome": None, "reason": "another process made it"}
-    seconds = None if there else time.perf_counter() - began
+    seconds = None if there else watch.seconds()
     return Result([said.get(cell.key, {"key": cell.key, **elsewhere}) for cell in cells], True, seconds)
+
+
+class _Stopwatch:
+    """What a batch takes, without what comes before its first report: loading code, and compiling it the first time."""
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self.pass_on = report
+        self.began = self.first_at = self.last_at = time.perf_counter()
+        self.first = self.done = 0
+
+    def report(self, amount: int) -> None:
+        self.last_at = time.perf_counter()
+        if not self.done:
+            self.first, self.first_at = amount, self.last_at
+        self.done += amount
+        self.pass_on(amount)
+
+    def seconds(self) -> float:
+        now, later = time.perf_counter(), self.done - self.first
+        if not later:
+            return now - self.began
+        return now - self.first_at + self.first * (self.last_at - self.first_at) / later
 
 
 def _run(

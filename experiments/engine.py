@@ -59,7 +59,7 @@ def batches(cells: Sequence[Cell], workers: int) -> list[Batch]:
     """Cells grouped into batches, the most expensive first so that workers end together.
 
     A batch has at least ``WIDE`` lanes if its kin are as many and no worker is left without work for that. Before all
-    others run a few small ones, from which follows how long the others take.
+    others run a few that may be narrower, from which follows how long the others take.
     """
     if not cells:
         return []
@@ -76,14 +76,18 @@ def batches(cells: Sequence[Cell], workers: int) -> list[Batch]:
 
 
 def _probes(kinds: Sequence[list[Cell]], total: int) -> list[list[Cell]]:
-    """Take from each telling kin what is worth its share of ``PROBE`` of all, where that leaves a wide batch."""
+    """Take from each telling kin what is worth its share of ``PROBE`` of all, so that a wide batch is left, or all."""
     chosen = {words(cell) for cell in telling([members[0] for members in kinds])}
     share = PROBE * total / len(chosen)
     found = []
     for members in kinds if len(chosen) > 1 else []:
-        count = int(share / members[0].cost)
-        if words(members[0]) in chosen and 0 < count <= len(members) - math.ceil(WIDE / members[0].seeds):
+        if words(members[0]) in chosen:
             chosen.remove(words(members[0]))
+            wide = math.ceil(WIDE / members[0].seeds)
+            worth = max(int(share / members[0].cost), wide if len(members) >= 2 * wide else 1)
+            left = len(members) - wide
+            count = len(members) if worth >= len(members) or left <= 0 else min(worth, left)
+            count = min(count, _widest(members[0]))
             found.append(members[:count])
             del members[:count]
     return found
@@ -91,14 +95,17 @@ def _probes(kinds: Sequence[list[Cell]], total: int) -> list[list[Cell]]:
 
 def _parts(members: Sequence[Cell], wide: int, largest: float) -> list[Sequence[Cell]]:
     """Kin cut into parts of at most ``largest`` cost, but at least ``wide`` lanes, and no wider than memory allows."""
-    cell = members[0]
-    narrowest = math.ceil(wide / cell.seeds)
-    widest = max(1, min(max(WIDEST // cell.seeds, narrowest), ELEMENTS // (cell.seeds * cell.dimension)))
+    narrowest = math.ceil(wide / members[0].seeds)
     pieces = math.ceil(sum(cell.cost for cell in members) / largest)
     pieces = min(pieces, max(len(members) // narrowest, 1))
-    pieces = max(pieces, math.ceil(len(members) / widest))
+    pieces = max(pieces, math.ceil(len(members) / _widest(members[0])))
     cuts = [round(i * len(members) / pieces) for i in range(pieces + 1)]
     return [members[a:b] for a, b in pairwise(cuts)]
+
+
+def _widest(cell: Cell) -> int:
+    """The number of cells like this one that a batch may have."""
+    return max(1, min(WIDEST // cell.seeds, ELEMENTS // (cell.seeds * cell.dimension)))
 
 
 def kin(cell: Cell) -> bytes:
