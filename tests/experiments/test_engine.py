@@ -53,10 +53,8 @@ def test_batches_are_wide_where_there_are_enough_cells_and_work_for_all(fakes):
     assert sorted(lanes(one_kin, 2)) == [88, 96]  # rather two narrow ones than a worker without work
     many = Study(optimizer="sgd", problem="quadratic", rounding="up", exponent="2..11", mantissa="1..52", steps=1)
     assert max(lanes(many.cells(), 1)) <= 1024
-    assert (
-        lanes(Study(optimizer="sgd", problem="quadratic", rounding="up", dimension=10**6).cells(), 1)
-        == [8] * 11 + [16] * 6
-    )
+    large = Study(optimizer="sgd", problem="quadratic", rounding="up", dimension=10**6)
+    assert max(lanes(large.cells(), 1)) <= 16  # or an array of a call would take more than 128 MiB
 
 
 def test_the_first_batches_show_every_optimizer_problem_and_rounding(fakes):
