@@ -24,10 +24,11 @@ from typing import Any
 
 import msgspec
 
-from experiments.backends import Backend, Result, Runner, Where, open_backend
+from experiments.backends import Backend, Where, open_backend
 from experiments.meter import Meter, telling, words
 from experiments.study import Cell
 from experiments.whole_files import StoreError
+from experiments.worker import Result, Runner
 
 Row = dict[str, Any]
 # What the driver does with a finished batch: its cells, their rows (None if it failed) and the failure. Of rows that a

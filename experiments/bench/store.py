@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from experiments.cli.scan_table import lists, summarize
 from experiments.meter import Meter
 from experiments.schema import SCHEMA
 from experiments.study import Cell, Study
+from experiments.worker import Runner
 
 SIZES = (2000,)  # --size 100000 is the study that the target is about
 TARGET = 5.0  # ms a cell, for everything a study does with it but computing it
@@ -28,7 +30,11 @@ WORKERS = 2
 
 
 def jobs(settings: Settings) -> list[Job]:
-    return [Job(f"store of {size} cells", lambda s, size=size: measure(size)) for size in settings.sizes or SIZES]
+    return [Job(f"store of {size} cells", partial(_job, size)) for size in settings.sizes or SIZES]
+
+
+def _job(size: int, settings: Settings) -> list[Row]:
+    return measure(size)
 
 
 def measure(size: int) -> list[Row]:
@@ -67,7 +73,8 @@ def _measure(out: Path, cells: Sequence[Cell]) -> list[Row]:
 
 def many_cells(size: int) -> list[Cell]:
     """Cells of one weight and one step, of all formats and as many root seeds as it takes."""
-    study = Study(optimizer="sgd", problem="quadratic", rounding="up", exponent="2..11", mantissa="1..52", steps=1)
+    formats = {"exponent": "2..11", "mantissa": "1..52"}
+    study = Study.build({"optimizer": "sgd", "problem": "quadratic", "rounding": "up", "steps": 1} | formats)
     kinds = [replace(cell, dimension=1, seeds=2) for cell in study.cells()]
     found = (replace(cell, seed=seed) for seed in itertools.count() for cell in kinds)
     return list(itertools.islice(found, size))
@@ -89,7 +96,7 @@ def run_nothing(
     return rows
 
 
-def run_all(out: Path, cells: Sequence[Cell], marks: list[float], runner: engine.Runner = run_nothing) -> None:
+def run_all(out: Path, cells: Sequence[Cell], marks: list[float], runner: Runner = run_nothing) -> None:
     """What ``fpsim scan`` does between header and table; ``marks`` gets the time at the start and of every cell."""
     marks.append(time.perf_counter())
     finished = store.look(out, (cell.key for cell in cells)).finished

@@ -140,8 +140,7 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
             told = {"advance": progress.advance, "meter": meter, "stop": stop, "others": heart.others}
             engine.execute(work, finished, **where, **told)
     kept = store.look(args.out, keys)
-    there = kept.finished | kept.failed
-    rows = store.read_cells(args.out, [key for key in keys if key in there])
+    rows = store.read_cells(args.out, [key for key in keys if key in kept.finished or key in kept.failed])
     if len(rows):
         _publish(args.out, study, rows, len(cells))
     print(f"time: {clock(time.monotonic() - started)}")

@@ -82,4 +82,5 @@ def lines(found: dict[str, Any]) -> list[str]:
         told.append(f"at work{other}: {who} ({how}): {done}{left}")
     if found["finished"] < found["cells"] and not at_work(found):
         told.append("nobody is at work on it; the same fpsim scan command resumes")
-    return told + found["damage"][:10]
+    told += found["damage"][:10]
+    return told

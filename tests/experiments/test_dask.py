@@ -11,7 +11,7 @@ from pathlib import Path
 import fake_simulate
 import pytest
 
-from experiments import backends, engine, store
+from experiments import backends, engine, store, worker
 from experiments.cli import main
 from experiments.fields import StudyError
 
@@ -26,7 +26,7 @@ def no_figure(monkeypatch):
 
 def test_a_worker_that_does_not_see_the_folder_sends_its_rows(small, tmp_path, monkeypatch):
     def submit(self, number, cells):
-        result = backends._run_remotely(replace(self.task, proof=".probe-absent.tmp"), cells)
+        result = worker.run_remotely(replace(self.task, proof=".probe-absent.tmp"), cells)
         assert not result.kept and "rms_gradient" in result.rows[0]
         future = engine.Future()
         future.set_result(result)
@@ -99,8 +99,8 @@ def test_a_scheduler_with_two_workers(tmp_path, alone):
     quiet = {"env": environment, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     processes = [subprocess.Popen([*command, "--host=127.0.0.1", "--port=0"], **quiet)]
     try:
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"--scheduler-file={file}", "--nthreads=1"]
-        processes += [subprocess.Popen([*worker, "--no-dashboard"], **quiet) for _ in range(2)]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", f"--scheduler-file={file}", "--nthreads=1"]
+        processes += [subprocess.Popen([*command, "--no-dashboard"], **quiet) for _ in range(2)]
         deadline = time.monotonic() + 60
         while not file.exists():
             assert time.monotonic() < deadline

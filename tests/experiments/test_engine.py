@@ -10,7 +10,7 @@ import fake_simulate
 import pytest
 
 import fpsim.cpu.threads as fpsim_threads
-from experiments import backends, engine, store
+from experiments import backends, engine, store, worker
 from experiments.study import Study, StudyError
 
 needs_dask = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs fpsim[cluster]")
@@ -106,15 +106,46 @@ def test_cells_that_another_driver_has_finished_are_passed_over(small, tmp_path)
     assert len(store.look(tmp_path, rows).finished) == len(cells)
 
 
-def test_a_store_that_cannot_be_written_ends_the_study(small, tmp_path):
-    with pytest.raises(store.StoreError, match="cannot be written"):  # the folder was never made
-        run(engine.batches(small.cells(), 2), workers=2, out=tmp_path)
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_store_that_cannot_be_written_ends_the_study(small, tmp_path, name):
+    with pytest.raises(store.StoreError, match="cannot be written"):  # the folder of the cells was never made
+        run(engine.batches(small.cells(), 2), engine=name, workers=2, out=tmp_path)
+
+
+def test_two_drivers_share_the_work(fakes, tmp_path):
+    cells = Study(optimizer="sgd,adam", problem="quadratic", mantissa="1..10", seeds=2, steps=10).cells()
+    store.prepare(tmp_path)
+    made = {0: [], 1: []}
+
+    def drive(others):
+        def runner(cells, report, cancelled):
+            time.sleep(0.02)
+            made[others].extend(cell.key for cell in cells)
+            return fake_simulate.run_batch(cells, report, cancelled)
+
+        work = [engine.Batch((cell,)) for cell in cells]
+        run(work, runner, engine="threads", workers=1, out=tmp_path, others=others)
+
+    threads = [threading.Thread(target=drive, args=(others,)) for others in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(made[0]) | set(made[1]) == {cell.key for cell in cells}
+    assert min(len(made[0]), len(made[1])) >= 8
+    assert len(made[0]) + len(made[1]) <= len(cells) + 4  # a few were begun by both
+    assert len(store.look(tmp_path, made[0] + made[1]).finished) == len(cells)
+
+
+def test_where_drivers_begin():
+    assert [engine.shares("abcdefgh", others)[0] for others in range(5)] == ["a", "e", "c", "g", "b"]
+    assert "".join(engine.shares("abcdefgh", 2)) == "cdefghab"
 
 
 def threads_of_a_batch(cells, report, cancelled):
     from fpsim.cpu.threads import threads
 
-    limits = {name: os.environ.get(name) for name in backends.ONE_CORE}
+    limits = {name: os.environ.get(name) for name in worker.ONE_CORE}
     return [fake_simulate.row(cell) | {"warnings": f"{threads()} {limits['NUMBA_NUM_THREADS']}"} for cell in cells]
 
 
@@ -189,7 +220,7 @@ def test_rows_of_other_cells_are_refused(small):
 
 def test_a_worker_with_other_code_is_refused():
     with pytest.raises(RuntimeError, match="install the same code"):
-        backends._run_remotely(backends.Task(fake_simulate.run_batch, None, "another version"), [])
+        worker.run_remotely(worker.Task(fake_simulate.run_batch, None, "another version"), [])
 
 
 def test_dask_that_is_not_installed_names_the_extra(monkeypatch):

@@ -2,11 +2,16 @@
 
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from experiments import store
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -152,3 +157,29 @@ def test_the_files_of_a_folder_are_one_table(out, cells, fakes):
     assert frame.sort("key").equals(store.read_cells(out, sorted(keys(cells))))
     pandas = pytest.importorskip("pandas", reason="pandas reads the same files; it is not needed otherwise")
     assert sorted(pandas.read_parquet(out / "cells")["key"]) == sorted(keys(cells))
+
+
+def test_reading_results_executes_nothing(out, cells, fakes, small):
+    """No byte of a result is unpickled or compiled, whatever it says."""
+    rows = [fakes.row(cell) | {"reason": "__import__('os').system('false')"} for cell in cells]
+    store.keep_cells(out, cells, rows)
+    store.write_scan(out, small, rows, len(cells))
+    code = f"""
+import sys, json
+from experiments import store
+from experiments.drivers import Plan, read_plan, write_plan
+from pathlib import Path
+out, keys = Path({str(out)!r}), {keys(cells)!r}
+store.read_rows(out)  # imports what it needs
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event))
+write_plan(out, Plan({{}}, keys))
+assert read_plan(out).keys == keys
+assert len(store.look(out, keys).finished) == len(keys)
+assert store.read_rows(out) == store.read_cells(out, keys).to_dicts()
+store.read_facts(out / "scan.parquet")
+forbidden = {{"pickle.find_class", "exec", "compile", "marshal.loads", "os.system", "subprocess.Popen"}}
+assert not forbidden & set(seen), seen
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
