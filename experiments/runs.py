@@ -11,10 +11,12 @@ import polars as pl
 
 from experiments import engine as engines
 from experiments import store
-from experiments.backends import Runner, check_engine
+from experiments.backends import check_engine
 from experiments.cell import Cell
 from experiments.fields import integer
 from experiments.registry import Own
+from experiments.schema import frame_of
+from experiments.worker import Runner
 
 if TYPE_CHECKING:
     from experiments.study import Study
@@ -53,24 +55,27 @@ def run_study(
     number = engines.available_workers() if workers is None else integer(1, 4096)("workers", workers)
     cells = study.cells()
     study.check(cells)
+    keys = [cell.key for cell in cells]
     rows: dict[str, store.Row] = {}
+    missing = cells
     if out is not None:
         out = Path(out)
         store.prepare(out)
-        rows, _ = store.read_finished(out, cells)
+        kept = store.look(out, keys)
+        missing = [cell for cell in cells if cell.key not in kept.finished]
 
     def finished(done: Sequence[Cell], made: list[store.Row] | None, error: BaseException | None) -> None:
-        reason, trace = engines.describe(error) if error is not None else ("", "")
-        for cell, row in zip(done, made or [store.failed_row(c, reason) for c in done], strict=True):
-            rows[cell.key] = row if out is None else store.keep_cell(Path(out), cell, row, trace)
+        reason = engines.describe(error)[0] if error is not None else ""
+        rows.update((row["key"], row) for row in made or [store.failed_row(cell, reason) for cell in done])
 
-    work = engines.batches([cell for cell in cells if cell.key not in rows], number)
-    where: dict[str, Any] = {"engine": engine, "workers": number, "scheduler": scheduler}
-    engines.execute(work, finished, **where, runner=runner_of(study.own))
-    found = [rows[cell.key] for cell in cells if cell.key in rows]
-    if out is not None:
-        store.write_scan(out, study, found, len(cells))
-    return store.frame_of(found)
+    where: dict[str, Any] = {"engine": engine, "workers": number, "scheduler": scheduler, "out": out}
+    engines.execute(engines.batches(missing, number), finished, **where, runner=runner_of(study.own))
+    if out is None:
+        return frame_of([rows[key] for key in keys if key in rows])
+    kept = store.look(out, keys)
+    table = store.read_cells(out, [key for key in keys if key in kept.finished or key in kept.failed])
+    store.write_scan(out, study, table, len(cells))
+    return table
 
 
 def runner_of(own: Own) -> Runner | None:

@@ -19,7 +19,7 @@ from experiments.cli import INTERRUPTED, UsageError
 if TYPE_CHECKING:
     from experiments.bench.measure import Row
 
-BENCHES = ("round", "arithmetic", "matmul", "peers", "startup")
+BENCHES = ("round", "arithmetic", "matmul", "peers", "startup", "store")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

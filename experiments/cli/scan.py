@@ -41,7 +41,7 @@ CONSTANTS = {
 MOST_FIGURES = 8  # of a grid over more than formats and roundings
 
 # How and where, which a study file does not say: results do not depend on it.
-_HOW = ("engine", "workers", "scheduler", "out", "dry_run")
+_HOW = ("engine", "workers", "scheduler", "cluster", "out", "dry_run")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--workers", metavar="N", help="batches at a time (default: the processors this process may use)")
     how.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
     how.add_argument(
+        "--cluster", metavar="KIND", help="start Dask workers by a batch system: slurm, pbs, sge, lsf, ..."
+    )
+    how.add_argument(
         "--out", metavar="DIR", type=_folder, default=Path("fpsim-results/scan"), help="default: %(default)s"
     )
     how.add_argument(
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         study = _study(args)
-        backends.check_engine(args.engine, args.scheduler)
+        backends.check_engine(args.engine, args.scheduler, args.cluster)
         workers = engine.available_workers() if args.workers is None else integer(1, 4096)("workers", args.workers)
         cells = study.cells()
         header = _header(study, cells)
@@ -98,58 +101,71 @@ def run(args: argparse.Namespace) -> int:
     except StudyError as error:  # a scheduler that does not answer shows only now
         raise UsageError(f"fpsim scan: error: {_origin(args, error)}") from error
     except store.StoreError as error:  # the disk is full, say
-        print(f"fpsim scan: stopped: {error}", file=sys.stderr)
+        print(f"fpsim scan: stopped: {error}; finished cells are kept, the same command resumes", file=sys.stderr)
         return 1
 
 
 def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: int, header: list[str]) -> int:
-    from experiments import engine, store
+    import msgspec
+
+    from experiments import drivers, engine, store
     from experiments.cli.progress import Progress, clock
+    from experiments.meter import Meter
 
     started = time.monotonic()
-    rows, damaged = store.read_finished(args.out, cells)
-    missing = [cell for cell in cells if cell.key not in rows]
+    keys = [cell.key for cell in cells]
+    kept = store.look(args.out, keys)
+    missing = [cell for cell in cells if cell.key not in kept.finished]
     work = engine.batches(missing, workers)
     print("\n".join(header))
     print(f"engine: {args.engine}, {workers} workers, {len(work)} batches; results: {args.out}")
-    if rows:
-        print(f"resuming: {len(rows)} of {len(cells)} cells are finished in {args.out}, {len(missing)} to run")
+    if kept.finished:
+        there = f"{len(kept.finished)} of {len(cells)} cells are finished in {args.out}"
+        print(f"resuming: {there}, {len(missing)} to run")
     print(flush=True)
-    for line in damaged:
+    for line in kept.damaged:
         print(f"fpsim scan: {line}", file=sys.stderr)
 
     reasons: set[str] = set()
 
     def finished(done: Sequence[Any], made: list[dict[str, Any]] | None, error: BaseException | None) -> None:
-        reason, trace = engine.describe(error) if error is not None else ("", "")
-        for cell, row in zip(done, made or [store.failed_row(c, reason) for c in done], strict=True):
-            rows[cell.key] = store.keep_cell(args.out, cell, row, trace)
-        if error is not None and reason not in reasons:  # the table lists every failed cell
-            reasons.add(reason)
-            cell = done[0]
-            which = f"{cell.optimizer} {cell.problem} {cell.rounding} m={cell.mantissa_bits}"
-            progress.say(f"fpsim scan: {which} failed: {reason}")
+        said = engine.describe(error)[0] if error is not None else ""
+        for i, cell in enumerate(done):
+            reason = said if made is None else made[i]["reason"] if made[i]["outcome"] == store.FAILED else ""
+            if reason and reason not in reasons:  # the table lists every failed cell
+                reasons.add(reason)
+                which = f"{cell.optimizer} {cell.problem} {cell.rounding} m={cell.mantissa_bits}"
+                progress.say(f"fpsim scan: {which} failed: {reason}")
         progress.advance(cells=len(done))
 
-    stop = engine.Stop()
-    with engine.stop_on_signals(stop), Progress(len(missing), sum(cell.cost for cell in missing)) as progress:
+    stop, meter = engine.Stop(), Meter(workers)
+    plan = drivers.Plan(msgspec.to_builtins(study), keys)
+    how = {"engine": args.engine, "workers": workers}
+    with (
+        engine.stop_on_signals(stop),
+        drivers.Heartbeat(args.out, plan, how, meter.state) as heart,
+        Progress(len(missing), sum(cell.cost for cell in missing), left=meter.left) as progress,
+    ):
         stop.noticed = lambda: progress.say("fpsim scan: stopping; finished cells are kept (once more: at once)")
         if work:
-            where = {"engine": args.engine, "workers": workers, "scheduler": args.scheduler}
-            engine.execute(work, finished, **where, advance=progress.advance, stop=stop)
-    found = [rows[cell.key] for cell in cells if cell.key in rows]
-    if found:
-        _publish(args.out, study, found, len(cells))
+            where = how | {"scheduler": args.scheduler, "cluster": args.cluster, "out": args.out}
+            told = {"advance": progress.advance, "meter": meter, "stop": stop, "others": heart.others}
+            engine.execute(work, finished, **where, **told)
+    kept = store.look(args.out, keys)
+    rows = store.read_cells(args.out, [key for key in keys if key in kept.finished or key in kept.failed])
+    if len(rows):
+        _publish(args.out, study, rows, len(cells))
     print(f"time: {clock(time.monotonic() - started)}")
-    return _end(args.out, found, len(cells), stop.signal)
+    return _end(args.out, rows.select("outcome", "verdict").to_dicts(), len(cells), stop.signal)
 
 
-def _publish(out: Path, study: Any, rows: list[dict[str, Any]], cells: int) -> None:
+def _publish(out: Path, study: Any, frame: Any, cells: int) -> None:
     """Write the merged file, print the table, draw the figure: of all that is there."""
     from experiments import store
     from experiments.cli.scan_table import print_table, variants
 
-    merged = store.write_scan(out, study, rows, cells)
+    merged = store.write_scan(out, study, frame, cells)
+    rows = frame.to_dicts()
     print_table(rows)
     from paper_figures import floors
 
@@ -192,11 +208,11 @@ def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], 
     from experiments.cli.scan_header import spans
     from experiments.estimate import estimate
 
-    rows, _ = store.read_finished(args.out, cells)
-    missing = [cell for cell in cells if cell.key not in rows]
+    finished = store.look(args.out, [cell.key for cell in cells]).finished
+    missing = [cell for cell in cells if cell.key not in finished]
     work = engine.batches(missing, workers)
     print("\n".join(header))
-    print(f"to run: {len(missing)} of {len(cells)} cells ({len(rows)} are finished in {args.out})")
+    print(f"to run: {len(missing)} of {len(cells)} cells ({len(finished)} are finished in {args.out})")
     cost = sum(batch.cost for batch in work)
     print(f"batches: {len(work)} on {workers} {args.engine} workers; {cost:.3g} element-steps")
     for line in _listed([_batch_line(batch, spans) for batch in work]):

@@ -167,11 +167,13 @@ def test_a_violated_bound_is_an_error(tmp_path, capsys, fakes, no_figure, monkey
 
 def test_a_full_disk_ends_with_one_line(tmp_path, capsys, fakes, no_figure, monkeypatch):
     def full(*_):
-        raise store.StoreError("scan.parquet cannot be written (No space left on device)")
+        raise store.StoreError("KEY.parquet cannot be written (No space left on device)")
 
-    monkeypatch.setattr(store, "write_cell", full)
+    monkeypatch.setattr(store, "write_whole", full)
     assert main([*SMALL, "--out", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "stopped: KEY.parquet cannot be written (No space left on device); finished cells are kept" in printed
 
 
 def test_dry_run_does_nothing(tmp_path, capsys, fakes):
@@ -179,7 +181,7 @@ def test_dry_run_does_nothing(tmp_path, capsys, fakes):
     assert main([*SMALL, "--out", str(out), "--workers", "1", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "to run: 12 of 12 cells" in printed
-    assert "sgd quadratic stochastic: e8m2..3" in printed
+    assert "sgd quadratic stochastic: e8m2..4" in printed
     assert not out.exists()
 
 
