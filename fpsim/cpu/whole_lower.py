@@ -1,0 +1,410 @@
+"""A program with shapes, lowered to the tables that ``whole`` reads.
+
+Every value has a view: where its elements are, by strides. Expanding, broadcasting and a gather by a vector only change
+the view. A line that needs all elements side by side writes them out first (SPREAD), once in a step. A product that only
+a sum reads is computed there, term by term.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim.cpu import codes
+from fpsim.cpu import whole_codes as w
+from fpsim.cpu.lower import Decision, Draws
+from fpsim.program import Operation, Program
+from fpsim.shapes import axis_of
+
+Place = tuple[int, int]
+COMPUTED = (w.SIGMOID, w.TANH, w.EXP)  # functions that the machine computes itself
+_NOWHERE: Place = (0, 0)
+
+
+@dataclass(frozen=True)
+class View:
+    """Element i of lane l is at ``base + block * per_block + sum of i * strides + l * lanes``.
+
+    With an ``index`` (axis, place, whether it has lanes, stride) the coordinate of that axis is not multiplied with its
+    stride, which is 0; it picks a number from the index array, and that is multiplied with the index's stride.
+    """
+
+    base: int
+    per_block: int
+    strides: tuple[int, ...]
+    lanes: int
+    index: tuple[int, Place, int, int] | None = None
+
+    def on(self, shape: Sequence[int], own: Sequence[int]) -> View:
+        """Broadcast from the shape ``own``."""
+        missing = len(shape) - len(own)
+        strides = tuple(0 if n == 1 else s for n, s in zip(own, self.strides, strict=True))
+        index = self.index and (self.index[0] + missing, *self.index[1:])
+        return replace(self, strides=(0,) * missing + strides, index=index)
+
+    def numbers(self, lanes: int) -> list[int]:
+        """Its row among the details; strides must be four at most."""
+        strides = (*self.strides, *(0,) * (w.AXES - len(self.strides)))
+        axis, (at, per_block), has_lanes, stride = self.index or (-1, _NOWHERE, 0, 0)
+        return [self.base, self.per_block, *strides, self.lanes, axis, at, per_block, has_lanes, stride]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table before it is numbers: ``name`` finds its decision and its draws."""
+
+    kind: int
+    name: str
+    slot: int
+    size: int
+    destination: Place
+    operands: tuple[Place, ...] = ()
+    swamped: bool = False
+    number: int = 0
+
+
+def c_strides(shape: Sequence[int], unit: int = 1) -> tuple[int, ...]:
+    return tuple(unit * math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+class Lowering:
+    """The lines of one step, and their details.
+
+    Parameters
+    ----------
+    shapes : value -> its lengths
+    views, places : input -> its view, and array -> where it is; outputs that are no inputs have a place only
+    first_row : where intermediate results may begin
+    scalar_place : name of a scalar -> its row
+    same_format : pairs (value, array) for which storing is the identity in every block
+    own_words : where the random words of sums begin
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        shapes: Mapping[str, tuple[int, ...]],
+        views: Mapping[str, View],
+        places: Mapping[str, Place],
+        scalar_places: Mapping[str, Place],
+        same_format: frozenset[tuple[str, str]],
+        draws: Draws,
+        lanes: int,
+        first_row: int,
+        own_words: int,
+        counting: Sequence[str],
+    ) -> None:
+        self.program, self.shapes, self.lanes, self.draws = program, shapes, lanes, draws
+        self.views: dict[str, View] = dict(views)
+        self.arrays, self.scalar_places, self.same_format = places, scalar_places, same_format
+        self.numbers = {name: number for number, name in enumerate(program.slots)}
+        self.end, self.own_words, self.counting = first_row, own_words, counting
+        self.lines: list[Line] = []
+        self.details: list[int] = []
+        self.scalar_sizes = dict.fromkeys(scalar_places, 0)
+        self.terms = 1  # of the longest sum
+        self._full: dict[tuple[str, tuple[int, ...]], Place] = {}
+        self._deferred: dict[str, Operation] = {}
+
+    def lower(
+        self, per_step: Mapping[str, tuple[int, int]], records: Mapping[str, int], track: Sequence[str]
+    ) -> list[Line]:
+        """``per_step``: input -> (base, columns) in the flat array of given inputs; ``records``: name -> its base."""
+        program = self.program
+        for name, (base, columns) in per_step.items():
+            operands = ((base, 0), (columns, 0))
+            self._add(codes.LOAD, name, self.shapes[name], self.arrays[name], operands)
+            if name in track:
+                self._extremes(name, self.arrays[name])
+        kept = {*records, *track, *(value for _, value in program.outputs)}
+        uses: dict[str, list[Operation]] = {}
+        for operation in program.operations:
+            for name in operation.operands:
+                uses.setdefault(name, []).append(operation)
+        moved: dict[str, Place] = {}
+        for operation in program.operations:
+            only = uses.get(operation.slot, [])
+            if operation.kind == "mul" and operation.slot not in kept and [o.kind for o in only] == ["sum"]:
+                self._deferred[operation.slot] = operation
+                continue
+            self._operation(operation)
+            if "frozen" in self.counting and operation.rounded and operation.kind != "sum":
+                watched = [array for array, value in self._replaced() if value == operation.slot]
+                if watched and w.KINDS[operation.kind] >= w.LESS:
+                    raise ValueError(
+                        f"{operation.slot}: whether {watched[0]!r} is frozen is not counted where {operation.kind} "
+                        "computes it; admissible: events without 'frozen', or device='exact'"
+                    )
+                for back, array in enumerate(watched, start=1):
+                    moved[array] = self._row(self.shapes[array])
+                    self._moved(array, back, moved[array])
+            if operation.slot in track:
+                self._extremes(operation.slot, self._written_out(operation.slot, self.shapes[operation.slot]))
+        for name in records:
+            if name in self.views:
+                self._written_out(name, self.shapes[name])
+        self._stores(moved)
+        for name, _ in program.outputs:
+            if name in track:
+                self._extremes(name, self.arrays[name])
+        written = {array for array, _ in program.outputs}
+        for name, base in records.items():
+            here = self.arrays[name] if name in written else self._full[name, self.shapes[name]]
+            self._add(codes.RECORD, "", self.shapes[name], _NOWHERE, (here,), number=base)
+        return self.lines
+
+    def _add(
+        self, kind: int, name: str, shape: Sequence[int], to: Place, operands: tuple[Place, ...] = (), number: int = 0
+    ) -> None:
+        size, slot = math.prod(shape) * self.lanes, self.numbers.get(name, -1)
+        self.lines.append(Line(kind, name, slot, size, to, operands, "swamped" in self.counting, number))
+
+    def _row(self, shape: Sequence[int]) -> Place:
+        place = (self.end, 0)
+        self.end += -(-math.prod(shape) * self.lanes // 8) * 8
+        return place
+
+    def _extremes(self, name: str, place: Place) -> None:
+        pair = self.arrays[f"{name} low"], self.arrays[f"{name} high"]
+        self._add(codes.EXTREMES, "", self.shapes[name], _NOWHERE, (place, *pair))
+
+    def _operation(self, operation: Operation) -> None:
+        slot, attributes = operation.slot, dict(operation.attributes)
+        shape = self.shapes[slot]
+        if operation.kind == "expand":
+            axis = axis_of(slot, shape, attributes["axis"])
+            source = self._seen(operation.operands[0])
+            strides = (*source.strides[:axis], 0, *source.strides[axis:])
+            index = source.index
+            if index and index[0] >= axis:
+                index = (index[0] + 1, *index[1:])
+            self.views[slot] = replace(source, strides=strides, index=index)
+        elif operation.kind == "gather":
+            self._gather(operation, attributes["axis"])
+        elif operation.kind == "sum":
+            self._reduce(operation, attributes)
+        else:
+            operands = tuple(self._written_out(name, shape) for name in operation.operands)
+            to = self._row(shape)
+            kind = w.KINDS[operation.kind]
+            self._add(kind, slot, shape, to, operands, 0 if kind in COMPUTED else -1)
+            self._result(slot, shape, to)
+
+    def _result(self, slot: str, shape: Sequence[int], to: Place) -> None:
+        self.views[slot] = View(*to, c_strides(shape, self.lanes), 1)
+        self._full[slot, tuple(shape)] = to
+
+    def _gather(self, operation: Operation, axis: int) -> None:
+        slot, (source, by) = operation.slot, operation.operands
+        axis = axis_of(slot, self.shapes[source], axis)
+        view, index = self._seen(source), self.views[by]
+        if view.index is not None:
+            place = self._written_out(source, self.shapes[source])
+            view = View(*place, c_strides(self.shapes[source], self.lanes), 1)
+        where = (index.base, index.per_block)
+        length, stride = math.prod(self.shapes[by]), view.strides[axis]
+        flat = (*view.strides[:axis], 0, *view.strides[axis + 1 :])
+        picked = replace(view, strides=flat, index=(axis, where, index.lanes, stride))
+        if len(self.shapes[by]) == 1:
+            self.views[slot] = picked
+            return
+        # An index of several axes is read as the vector of its elements, and written out.
+        lengths = (*self.shapes[source][:axis], length, *self.shapes[source][axis + 1 :])
+        to = self._spread(picked, lengths)
+        self._result(slot, self.shapes[slot], to)
+
+    def _seen(self, name: str) -> View:
+        """The view of a value; a scalar is a number for each lane."""
+        if name in self.scalar_places:
+            return View(*self._written_out(name, ()), (), 1)
+        return self.views[name]
+
+    def _written_out(self, name: str, shape: Sequence[int]) -> Place:
+        """Where all elements stand side by side, broadcast to ``shape``."""
+        if name in self.scalar_places:
+            self.scalar_sizes[name] = max(self.scalar_sizes[name], math.prod(shape) * self.lanes)
+            return self.scalar_places[name]
+        key = (name, tuple(shape))
+        if key not in self._full:
+            view = self.views[name].on(shape, self.shapes[name])
+            plain = view.index is None and view.lanes == 1 and view.strides == c_strides(shape, self.lanes)
+            self._full[key] = (view.base, view.per_block) if plain else self._spread(view, shape)
+        return self._full[key]
+
+    def _spread(self, view: View, shape: Sequence[int]) -> Place:
+        to = self._row(shape)
+        if len(shape) > w.AXES:
+            raise ValueError(f"a value of {len(shape)} axes; the CPU machine takes {w.AXES} at most")
+        missing = w.AXES - len(shape)
+        lengths = (*(1,) * missing, *shape)
+        aligned = view.on(lengths, shape)
+        number = self._detail([*lengths, *aligned.numbers(self.lanes)])
+        self._add(w.SPREAD, "", shape, to, number=number)
+        return to
+
+    def _detail(self, numbers: Sequence[int]) -> int:
+        at = len(self.details)
+        self.details += numbers
+        return at
+
+    def _reduce(self, operation: Operation, attributes: Mapping[str, Any]) -> None:
+        slot, name = operation.slot, operation.operands[0]
+        shape = self.shapes[name]
+        whole = attributes.get("axis") is None
+        axis = 0 if whole else axis_of(slot, shape, attributes["axis"])
+        outer, inner = (() if whole else shape[:axis]), (() if whole else shape[axis + 1 :])
+        groups = (outer, shape if whole else shape[axis : axis + 1], inner)
+        lengths = tuple(math.prod(group) for group in groups)
+        product = self._deferred.get(name)
+        views = []
+        for factor in product.operands if product else (name,):
+            view = self._seen(factor).on(shape, () if factor in self.scalar_places else self.shapes[factor])
+            joined = _joined(view, groups)
+            if joined is None:
+                place = self._written_out(factor, shape)
+                joined = _joined(View(*place, c_strides(shape, self.lanes), 1), groups)
+            assert joined is not None
+            views.append(joined)
+        steps = (lengths[1] * lengths[2], lengths[2], 1)
+        if lengths[2] == 1:  # strips run along what is left
+            order = (2, 1, 0)
+            lengths, steps = tuple(lengths[i] for i in order), tuple(steps[i] for i in order)
+            views = [_turned(view, order) for view in views]
+        if product and not _constant(views[1]) and _constant(views[0]):
+            views.reverse()
+        views += [views[0]] * (2 - len(views))
+        result = () if whole else self.shapes[slot]
+        to = self._row(result)
+        order_code, block = w.ORDERS[attributes.get("order", "sequential")], attributes.get("block") or 1
+        groups_of = [self._group(x.slot if x else None) for x in (product, operation)]
+        if groups_of[1] == groups_of[0]:
+            groups_of[1] = -1
+        self.terms = max(self.terms, lengths[1])
+        row = [*lengths, order_code, block, 2 if product else 1, *steps, *groups_of]
+        number = self._detail(row + [x for view in views for x in view.numbers(self.lanes)])
+        if product:
+            self._add(w.PRODUCT, product.slot, shape, _NOWHERE)
+        self._add(w.REDUCE, slot, result, to, (_NOWHERE, _NOWHERE, (self.own_words, 0)), number)
+        if whole:
+            view = View(*to, (), 1).on(shape, ())
+            self.views[slot] = view
+        else:
+            self._result(slot, result, to)
+
+    def _group(self, slot: str | None) -> int:
+        columns = self.draws.columns.get(slot) if slot else None
+        return self.draws.groups[columns[0]] if columns else -1
+
+    def _replaced(self) -> list[tuple[str, str]]:
+        """States and the values that replace them."""
+        return [(array, value) for array, value in self.program.outputs if array in self.numbers and array != value]
+
+    def _moved(self, array: str, back: int, row: Place) -> None:
+        value = self._written_out(dict(self.program.outputs)[array], self.shapes[array])
+        self._add(codes.MOVED, "", self.shapes[array], row, (self.arrays[array], value), back)
+
+    def _stores(self, moved: Mapping[str, Place]) -> None:
+        """What was there is kept where freezing is counted, then everything is read, then stored."""
+        written = {array for array, _ in self.program.outputs}
+        after = []
+        if "frozen" in self.counting:
+            for array, _ in self._replaced():
+                row, old = moved.get(array) or self._row(self.shapes[array]), self._row(self.shapes[array])
+                if array not in moved:
+                    self._moved(array, 0, row)
+                self._add(codes.COPY, "", self.shapes[array], old, (self.arrays[array],))
+                after.append((array, old, row))
+        sources = {}
+        for array, value in self.program.outputs:
+            if array == value and array in self.program.inputs:
+                continue
+            sources[array] = self._written_out(value, self.shapes[array])
+            if value in written:  # another store may come before this one
+                row = self._row(self.shapes[array])
+                self._add(codes.COPY, "", self.shapes[array], row, (sources[array],))
+                sources[array] = row
+        for array, value in self.program.outputs:
+            if array in sources:
+                identity = (value, array) in self.same_format or array not in self.numbers
+                kind = codes.COPY if identity else codes.ROUND
+                self._add(kind, array, self.shapes[array], self.arrays[array], (sources[array],))
+        for array, old, row in after:
+            self._add(codes.FROZEN, array, self.shapes[array], _NOWHERE, (self.arrays[array], old, row))
+
+
+def _joined(view: View, groups: Sequence[Sequence[int]]) -> View | None:
+    """The view with the axes of each group as one axis, if that is one."""
+    strides, index, axis = [], None, 0
+    for number, lengths in enumerate(groups):
+        mine = [(n, s, axis + i) for i, (n, s) in enumerate(zip(lengths, view.strides[axis:], strict=False)) if n > 1]
+        axis += len(lengths)
+        strides.append(mine[-1][1] if mine else 0)
+        for (_, outer, _), (n, inner, _) in zip(mine, mine[1:], strict=False):
+            if outer != n * inner:
+                return None
+        if view.index is not None and view.index[0] in range(axis - len(lengths), axis):
+            if len(mine) > 1:
+                return None
+            index = (number, *view.index[1:])
+    return replace(view, strides=tuple(strides), index=index)
+
+
+def _turned(view: View, order: Sequence[int]) -> View:
+    index = view.index and (order.index(view.index[0]), *view.index[1:])
+    return replace(view, strides=tuple(view.strides[i] for i in order), index=index)
+
+
+def _constant(view: View) -> bool:
+    """Whether it is the same along the inner axis."""
+    return view.strides[2] == 0 and (view.index is None or view.index[0] != 2)
+
+
+def table_of(lines: Sequence[Line], draws: Draws, words: Mapping[int, tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """The table of operations. ``words``: number of a group -> (where its words begin, counters)."""
+    table = np.zeros((len(lines), w.COLUMNS), dtype=np.int64)
+    for number, (row, line) in enumerate(zip(table, lines, strict=True)):
+        row[w.KIND], row[w.SLOT], row[w.SIZE], row[w.NUMBER] = line.kind, line.slot, line.size, line.number
+        row[w.DESTINATION : w.DESTINATION + 2] = line.destination
+        # Operands that an operation lacks repeat its first one.
+        a, b, c = (*line.operands, *(line.operands[:1] * 3), *(_NOWHERE,) * 3)[:3]
+        for column, place in ((w.A, a), (w.B, b), (w.C, c)):
+            row[column : column + 2] = place
+        row[w.SWAMPED] = line.swamped
+        if line.name not in draws.columns or line.kind not in _DRAWING:
+            continue
+        group, word, left, right = draws.columns[line.name]
+        row[w.LEFT], row[w.RIGHT] = left, right
+        if line.kind == w.REDUCE:  # behind the words of the product, if those are of another group
+            product = draws.columns.get(lines[number - 1].name) if lines[number - 1].kind == w.PRODUCT else None
+            row[w.WORD] = word if product is not None and product[0] == group else 4 + word
+        elif line.kind == w.PRODUCT:
+            row[w.WORD] = word
+        else:
+            begin, counters = words[group]
+            row[w.WORD] = begin + word * counters
+    return table
+
+
+_DRAWING = {*range(codes.ROUND, codes.FMA + 1), codes.LOAD, w.PRODUCT, w.REDUCE, w.REMAINDER, *w.FUNCTIONS.values()}
+
+
+def counters_of(lines: Sequence[Line], draws: Draws) -> dict[int, int]:
+    """Number of a group -> how many counters the elementwise operations draw from."""
+    sizes = dict.fromkeys(range(len(draws.groups)), 0)
+    for line in lines:
+        if line.name in draws.columns and line.kind in _DRAWING and line.kind not in (w.PRODUCT, w.REDUCE):
+            group = draws.columns[line.name][0]
+            sizes[group] = max(sizes[group], line.size)
+    return sizes
+
+
+def plan_of(lines: Sequence[Line], blocks: Sequence[Mapping[str, Decision]]) -> npt.NDArray[np.int64]:
+    """The plan: [blocks, operations, (tier, mode, format row)]."""
+    nothing = (codes.PLAIN, codes.NONE, 0)
+    rows = [[block.get(line.name, nothing) for line in lines] for block in blocks]
+    return np.array(rows, dtype=np.int64).reshape(len(blocks), len(lines), 3)

@@ -1,0 +1,236 @@
+"""The CPU machine for programs whose values have many shapes: sums along an axis, shared matrices, functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim import elementary, events, exact
+from fpsim.cpu import codes, contract, whole
+from fpsim.cpu import whole_codes as w
+from fpsim.cpu.elementary_constants import exponential
+from fpsim.cpu.lower import Draws, Formats, decisions
+from fpsim.cpu.machine import Array, Machine
+from fpsim.cpu.tiers import Range
+from fpsim.cpu.whole_lower import Line, Lowering, Place, View, c_strides, counters_of, plan_of, table_of
+from fpsim.precision import drawn_bits, scalar_values
+from fpsim.program import ELEMENTARY
+from fpsim.random_bits import program_draw
+from fpsim.rounding import Stochastic, random_bits
+
+_PAD = 8
+
+
+class WholeMachine(Machine):
+    """See ``Machine``, which makes one of these where a program needs it."""
+
+    def values(self, name: str) -> Array:
+        """A view ``[blocks, *shape, lanes_per_block]`` of an array, or ``[blocks, *shape]`` of one that runs share."""
+        self._array(name)
+        base, per_block = self._places[name]
+        own = self.shape(name.removesuffix(" low").removesuffix(" high"))
+        memory = self._registers[base : base + self.blocks * per_block]
+        if name in self.program.shared:
+            padded = (*own[:-1], self._padded(name))[-len(own) :] if own else ()
+            return memory[: self.blocks * per_block].reshape(self.blocks, -1)[:, : math.prod(padded)].reshape(
+                self.blocks, *padded
+            )[(..., slice(0, own[-1])) if own else ...]
+        return memory.reshape(self.blocks, -1)[:, : math.prod(own) * self.lanes_per_block].reshape(
+            self.blocks, *own, self.lanes_per_block
+        )
+
+    def load(self, state: Mapping[str, npt.ArrayLike], constants: Mapping[str, npt.ArrayLike] | None = None) -> None:
+        super().load(state, constants)
+        # What is constant is known from now on: cheaper tiers are proven for its range.
+        self._lowered.clear()
+        self._plan_blocks()
+
+    def _padded(self, name: str) -> int:
+        """The length of the last axis in memory."""
+        last = self.shape(name)[-1] if self.shape(name) else 1
+        return last if name in self.program.indices else -(-last // _PAD) * _PAD
+
+    def _lay_out(self) -> None:
+        program, lanes = self.program, self.lanes_per_block
+        names = [*program.inputs, *(array for array, _ in program.outputs if array not in program.inputs)]
+        known = {*names, *(operation.slot for operation in program.operations)}
+        for name in self.track:
+            if name not in known:
+                raise ValueError(f"track {name!r} is neither an array nor an operation of program {program.name!r}")
+            names += [f"{name} low", f"{name} high"]
+        self._arrays = {name: i for i, name in enumerate(names)}
+        self._constants: set[str] = set()
+        self._places: dict[str, Place] = {}
+        self._views: dict[str, View] = {}
+        end = 0
+        for name in names:
+            own = self.shape(name.removesuffix(" low").removesuffix(" high"))
+            if name in program.shared:
+                memory = (*own[:-1], self._padded(name)) if own else (1,)
+                strides, size, has_lanes = c_strides(memory)[: len(own)], math.prod(memory), 0
+            else:
+                strides, size, has_lanes = c_strides(own, lanes), math.prod(own) * lanes, 1
+            per_block = -(-size // _PAD) * _PAD
+            self._places[name] = (end, per_block)
+            self._views[name] = View(end, per_block, strides, has_lanes)
+            end += per_block * self.blocks
+        self._held = end
+        self._registers = np.zeros(end)
+        self._width = max(contract.STRIP, -(-lanes // 8) * 8)
+
+    def _plan_blocks(self) -> None:
+        formats = Formats()
+        self._decisions, set_up = [], []
+        for block, (precision, slots) in enumerate(zip(self.precisions, self._slots, strict=True)):
+            constants = scalar_values(self.program, precision, range(1))
+            known = {name: Range.of_values(self.values(name)[block]) for name in self._constants}
+            self._decisions.append(decisions(self.program, slots, constants, formats, known))
+            nearest = {n: (f, "nearest_even" if isinstance(m, Stochastic) else m) for n, (f, m) in slots.items()}
+            set_up.append({n: formats.decide("round", (), *nearest[n]) for n in self.program.inputs})
+        self._set_up_decisions = set_up
+        self._integers, self._floats = formats.tables()
+        rounded = {o.slot for o in self.program.operations if o.rounded and o.kind != "sum"}
+        self._same_format = frozenset(
+            (value, array)
+            for array, value in self.program.outputs
+            if value in rounded and all(s[value][0] == s[array][0] for s in self._slots if array in s)
+        )
+
+    def _table(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> Any:
+        key = (tuple(per_step.items()), record)
+        if key not in self._lowered:
+            self._lowered[key] = self._lower(per_step, record), None  # type: ignore[assignment]
+        return self._lowered[key]
+
+    def _lower(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> _Tables:
+        program, lanes = self.program, self.lanes_per_block
+        shapes = {name.slot: self.shape(name.slot) for name in program.operations}
+        shapes |= {name: self.shape(name) for name in (*program.inputs, *(array for array, _ in program.outputs))}
+        longest = max(self._width, contract.WIDTH, *(math.prod(shape) * lanes for shape in shapes.values()))
+        longest = -(-longest // 8) * 8
+        scalars = {scalar.name: (self._held + i * longest, 0) for i, scalar in enumerate(program.scalars)}
+        records, base = {}, 0
+        for name in record:
+            records[name] = base
+            base += self.blocks * math.prod(self.shape(name)) * lanes
+        lowering = Lowering(
+            program, shapes, self._views, self._places, scalars, self._same_format, self._draws, lanes,
+            self._held + len(scalars) * longest, 0, self.counting,
+        )  # fmt: skip
+        lines = lowering.lower(per_step, records, self.track)
+        return self._tables(lines, lowering, longest)
+
+    def _tables(self, lines: list[Line], lowering: Lowering, longest: int) -> _Tables:
+        counters, words, end = counters_of(lines, self._draws), {}, 8 * self._width
+        for group, size in counters.items():
+            words[group] = (end, size)
+            end += 4 * size
+        groups = [(self._draws.groups[group], size, words[group][0]) for group, size in counters.items()]
+        rows = contract.ROWS + lowering.terms.bit_length() + 2
+        scratch = lowering.end
+        size = scratch + contract.TILE * contract.WIDTH + (1 + rows) * self._width + (1 + whole.SPARE) * longest
+        return _Tables(
+            lines, table_of(lines, self._draws, words), plan_of(lines, self._decisions), lowering, longest, scratch,
+            size, end, np.array(groups, dtype=np.int64).reshape(-1, 3),
+        )  # fmt: skip
+
+    def _set_up(self, names: tuple[str, ...]) -> None:
+        nothing = Lowering(self.program, {}, {}, {}, {}, frozenset(), Draws((), {}), 1, self._held, 0, ())
+        lines = []
+        for name in names:
+            per_block = self._places[name][1]
+            lines.append(Line(codes.ROUND, name, -1, per_block, self._places[name], (self._places[name],)))
+        if lines:
+            longest = max(self._width, contract.WIDTH, *(line.size for line in lines))
+            tables = self._tables(lines, nothing, longest)
+            tables.plan = plan_of(lines, self._set_up_decisions)
+            self._execute(tables, None, np.empty((self.blocks, 0, 1, 1)), np.empty(0), np.empty(0), 0, 1, 1)
+
+    def _execute(
+        self, table: Any, plan: Any, scalars: Array, given: Array, records: Array, offset: int, steps: int, total: int
+    ) -> None:
+        del plan  # among the tables
+        tables: _Tables = table
+        if len(self._registers) < tables.size:
+            self._registers = np.concatenate([self._registers, np.zeros(tables.size - len(self._registers))])
+        registers = self._registers[: tables.size]
+        lanes, longest, lowering = self.lanes_per_block, tables.longest, tables.lowering
+        x = np.zeros(longest + contract.WIDTH + lowering.terms + (2 * longest if self.counting else 0))
+        words = np.zeros(max(1, tables.words), dtype=np.uint32)
+        k0, k1 = (self.key.k0, self.key.k1) if self.key else (0, 0)
+        details = np.array([*lowering.details, 0], dtype=np.int64)
+        functions = [o for o in self.program.operations if o.kind in ELEMENTARY]
+        function_table = exponential() if functions else np.zeros(1)
+        elements = np.repeat(np.arange(-(-longest // lanes), dtype=np.uint64), lanes)[:longest].copy()
+        counters = np.zeros(3 * longest, dtype=np.uint64)
+        places = np.zeros(lowering.terms + 1, dtype=np.int64)
+        open_ones = np.zeros(longest + 1, dtype=np.int64)
+        sizes = np.array([*lowering.scalar_sizes.values(), 0], dtype=np.int64)
+        state = np.zeros(w.STATE, dtype=np.int64)
+        entry = whole.execute_counting if self.counting else whole.execute
+        while True:
+            line = entry(
+                registers, x, words, tables.table, details, tables.plan, self._integers, self._floats, function_table,
+                scalars, sizes, self._held, tables.scratch, given, records, self._events, tables.groups, elements,
+                self.runs.reshape(self.blocks, lanes), counters, places, open_ones, np.uint64(k0), np.uint64(k1),
+                self.blocks, lanes, longest, np.uint64(self.first_step), offset, steps, total, state,
+            )  # fmt: skip
+            if line == w.DONE:
+                return
+            self._complete(tables, registers, x, open_ones, state)
+
+    def _complete(self, tables: _Tables, registers: Array, x: Array, open_ones: Any, state: Any) -> None:
+        """Compute what the compiled code has left open of the line that it stopped at."""
+        block, line = int(state[w.AT_BLOCK]), tables.lines[int(state[w.AT_LINE])]
+        operands = [registers[base + block * more :][: line.size] for base, more in line.operands]
+        kind = self.program.operation(line.name).kind
+        if tables.plan[block, state[w.AT_LINE], whole.TIER] == codes.EXACT:
+            base, more = line.destination
+            result = registers[base + block * more :][: line.size]
+            self._element_by_element(kind, line, block, self.first_step + int(state[w.AT_STEP]), operands, result)
+            state[w.AT_LINE] += 1
+            state[w.HALF] = 0
+            return
+        from fpsim.cpu.elementary_table import compute, to_odd  # on first use: it loads a library of its own
+
+        if state[w.OPEN] == line.size:
+            x[: line.size] = compute(kind, *(np.ascontiguousarray(operand) for operand in operands))
+        else:
+            for i in open_ones[: state[w.OPEN]].tolist():
+                x[i] = to_odd(kind, tuple(float(operand[i]) for operand in operands))
+        state[w.HALF] = 1
+
+    def _element_by_element(
+        self, kind: str, line: Line, block: int, step: int, operands: list[Array], result: Array
+    ) -> None:
+        """In ball arithmetic, for formats beyond the compiled functions."""
+        fmt, mode = self._slots[block][line.name]
+        lanes, drawn = self.lanes_per_block, drawn_bits(self.program, self._slots[block])
+        words = None
+        if isinstance(mode, Stochastic):
+            assert self.key is not None  # checked when the machine was made
+            element, lane = np.divmod(np.arange(line.size), lanes)
+            runs = self.runs.reshape(self.blocks, lanes)[block][lane]
+            words = program_draw(self.key, element, step, runs, line.slot, drawn) >> np.uint32(drawn - random_bits(mode))
+        for i in range(line.size):
+            given, word = [float(x[i]) for x in operands], None if words is None else int(words[i])
+            exactly = elementary.value(kind, given)
+            result[i] = exact.round_value(exactly, fmt, mode, word)
+            if self.counting:
+                for name in events.of(kind, given, exactly, float(result[i]), fmt, mode, word):
+                    self._events[block, line.slot, events.NAMES.index(name)] += 1
+
+
+class _Tables:
+    """What one lowered program is to the compiled code."""
+
+    def __init__(
+        self, lines: list[Line], table: Any, plan: Any, lowering: Lowering, longest: int, scratch: int, size: int,
+        words: int, groups: Any,
+    ) -> None:  # fmt: skip
+        self.lines, self.table, self.plan, self.lowering = lines, table, plan, lowering
+        self.longest, self.scratch, self.size, self.words, self.groups = longest, scratch, size, words, groups
