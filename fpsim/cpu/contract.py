@@ -48,23 +48,26 @@ def _draw(
             fill_words(words, np.uint64(4 * g) * width, width, counters, step & _LOW, runs, c3, key0, key1, n)
 
 
-@jit.merge
-def _operate(slot: Any, machine: Any, a: Any, b: Any, to: Any, spare: Any, n: Any) -> None:
-    """One rounded operation, MUL or ADD, whose numbers ``slot`` holds, and its events. The result may be an operand."""
-    kind, number, swamped, tier, mode, row, word, left, right = slot
-    counting, registers, x, z, flags, integers, floats, words, counts, result, stride = machine
-    if counting == 0:
-        perform(kind, tier, mode, row, registers, x, a, b, b, to, n, integers, floats, words, word, left, right)
-    else:
-        used, beyond = perform(
-            kind, tier, mode, row, registers, x, a, b, b, result, n, integers, floats, words, word, left, right
-        )
-        count(
-            kind, number, swamped, used, beyond, mode, row, registers, x, z, flags, a, b, b, result, spare,
-            spare + stride, n, integers, floats, words, word, left, right, counts,
-        )  # fmt: skip
-        for i in range(n):
-            registers[to + i] = registers[result + i]
+def _operation(counting: bool) -> Any:
+    @jit.merge
+    def operate(slot: Any, machine: Any, a: Any, b: Any, to: Any, spare: Any, n: Any) -> None:
+        """One rounded operation, MUL or ADD, whose numbers ``slot`` holds, and its events. ``to`` may be an operand."""
+        kind, number, swamped, tier, mode, row, word, left, right = slot
+        registers, x, z, flags, integers, floats, words, counts, result, stride = machine
+        if counting:
+            used, beyond = perform(
+                kind, tier, mode, row, registers, x, a, b, b, result, n, integers, floats, words, word, left, right
+            )
+            count(
+                kind, number, swamped, used, beyond, mode, row, registers, x, z, flags, a, b, b, result, spare,
+                spare + stride, n, integers, floats, words, word, left, right, counts,
+            )  # fmt: skip
+            for i in range(n):
+                registers[to + i] = registers[result + i]
+        else:
+            perform(kind, tier, mode, row, registers, x, a, b, b, to, n, integers, floats, words, word, left, right)
+
+    return operate
 
 
 @jit.kernel
@@ -78,88 +81,97 @@ def _term(
         fetch(registers, details, view, block, o, k, j, 0, lanes, to + np.uint64((j - j0) * lanes))
 
 
-@jit.kernel
-def general(
-    product: Any, total: Any, machine: Any, details: Any, at: int, block: int, lanes: int, to: Any, rows: Any,
-    width: Any, spare: Any, counters: Any, runs: Any, of_lanes: Any, groups: Any, step: Any, key0: Any, key1: Any,
-) -> None:  # fmt: skip
-    """All results of a REDUCE line whose details begin ``at``; ``rows`` is where the scratch rows of ``width`` begin."""
-    registers, words = machine[1], machine[7]
-    outer, terms, inner = details[at + w.OUTER], details[at + w.TERMS], details[at + w.INNER]
-    order, length, operands = details[at + w.ORDER], details[at + w.BLOCK], details[at + w.OPERANDS]
-    first, second, term = rows, rows + width, rows + width + width
-    s = term + width
-    master = s + width
-    stack = rows + np.uint64(ROWS) * width
-    some = min(inner, max(1, STRIP // lanes))
-    draws = groups[0] >= 0 or groups[1] >= 0
-    number_o, number_k, number_j = details[at + w.NUMBERS], details[at + w.NUMBERS + 1], details[at + w.NUMBERS + 2]
-    if order == w.SEQUENTIAL:
-        length = terms
-    for o in range(outer):
-        for j0 in range(0, inner, some):
-            count_j = min(some, inner - j0)
-            n = np.uint64(count_j * lanes)
-            here = 0  # the term whose draws the counters stand at
-            for i in range(n):
-                counters[i] = np.uint64(o * number_o + (j0 + np.int64(i) // lanes) * number_j)
-                runs[i] = of_lanes[np.int64(i) % lanes]
-            top = stack - width
-            for k in range(terms):
-                if draws:
-                    _draw(words, width, groups, counters, runs, np.uint64((k - here) * number_k), step, key0, key1, n)
-                    here = k
-                begins = k % length == 0 and order != w.PAIRWISE
-                into = s if begins else term
-                if order == w.PAIRWISE:
-                    top += width
-                    into = top
-                if operands == 1:
-                    _term(registers, details, at, block, o, k, j0, count_j, lanes, 0, into)
-                else:
-                    _term(registers, details, at, block, o, k, j0, count_j, lanes, 0, first)
-                    _term(registers, details, at, block, o, k, j0, count_j, lanes, 1, second)
-                    _operate(product, machine, first, second, into, spare, n)
-                if order == w.PAIRWISE:
-                    size = 1
-                    while (k + 1) & size == 0:
-                        middle = k + 1 - size
-                        if draws:
-                            by = np.uint64((middle - here) * number_k)
-                            _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
-                            here = middle
-                        top -= width
-                        _operate(total, machine, top, top + width, top, spare, n)
-                        size += size
-                    continue
-                if not begins:
-                    _operate(total, machine, s, term, s, spare, n)
-                if order == w.BLOCKED and ((k + 1) % length == 0 or k + 1 == terms):
-                    middle = k - k % length
-                    if middle == 0:
-                        for i in range(n):
-                            registers[master + i] = registers[s + i]
+def _general(counting: bool) -> Any:
+    operate = _operation(counting)
+
+    @jit.kernel
+    def general(
+        product: Any, total: Any, machine: Any, details: Any, at: int, block: int, lanes: int, to: Any, rows: Any,
+        width: Any, spare: Any, counters: Any, runs: Any, of_lanes: Any, groups: Any, step: Any, key0: Any, key1: Any,
+    ) -> None:  # fmt: skip
+        """All results of a REDUCE line whose details begin ``at``; ``rows`` is where the scratch rows of ``width`` begin."""
+        registers, words = machine[0], machine[6]
+        outer, terms, inner = details[at + w.OUTER], details[at + w.TERMS], details[at + w.INNER]
+        order, length, operands = details[at + w.ORDER], details[at + w.BLOCK], details[at + w.OPERANDS]
+        first, second, term = rows, rows + width, rows + width + width
+        s = term + width
+        master = s + width
+        stack = rows + np.uint64(ROWS) * width
+        some = min(inner, max(1, STRIP // lanes))
+        draws = groups[0] >= 0 or groups[1] >= 0
+        number_o, number_k, number_j = details[at + w.NUMBERS], details[at + w.NUMBERS + 1], details[at + w.NUMBERS + 2]
+        if order == w.SEQUENTIAL:
+            length = terms
+        for o in range(outer):
+            for j0 in range(0, inner, some):
+                count_j = min(some, inner - j0)
+                n = np.uint64(count_j * lanes)
+                here = 0  # the term whose draws the counters stand at
+                for i in range(n):
+                    counters[i] = np.uint64(o * number_o + (j0 + np.int64(i) // lanes) * number_j)
+                    runs[i] = of_lanes[np.int64(i) % lanes]
+                top = stack - width
+                for k in range(terms):
+                    if draws:
+                        _draw(words, width, groups, counters, runs, np.uint64((k - here) * number_k), step, key0, key1, n)
+                        here = k
+                    begins = k % length == 0 and order != w.PAIRWISE
+                    into = s if begins else term
+                    if order == w.PAIRWISE:
+                        top += width
+                        into = top
+                    if operands == 1:
+                        _term(registers, details, at, block, o, k, j0, count_j, lanes, 0, into)
                     else:
-                        if draws:
-                            by = np.uint64((middle - here) * number_k)
-                            _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
-                            here = middle
-                        _operate(total, machine, master, s, master, spare, n)
-            size = 0  # of the tree on top: the smallest are joined first
-            while order == w.PAIRWISE and top > stack:
-                rest = terms - size
-                size += rest & -rest
-                middle = terms - size
-                if draws:
-                    by = np.uint64((middle - here) * number_k)
-                    _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
-                    here = middle
-                top -= width
-                _operate(total, machine, top, top + width, top, spare, n)
-            result = stack if order == w.PAIRWISE else master if order == w.BLOCKED else s
-            begin = to + np.uint64((o * inner + j0) * lanes)
-            for i in range(n):
-                registers[begin + i] = registers[result + i]
+                        _term(registers, details, at, block, o, k, j0, count_j, lanes, 0, first)
+                        _term(registers, details, at, block, o, k, j0, count_j, lanes, 1, second)
+                        operate(product, machine, first, second, into, spare, n)
+                    if order == w.PAIRWISE:
+                        size = 1
+                        while (k + 1) & size == 0:
+                            middle = k + 1 - size
+                            if draws:
+                                by = np.uint64((middle - here) * number_k)
+                                _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
+                                here = middle
+                            top -= width
+                            operate(total, machine, top, top + width, top, spare, n)
+                            size += size
+                        continue
+                    if not begins:
+                        operate(total, machine, s, term, s, spare, n)
+                    if order == w.BLOCKED and ((k + 1) % length == 0 or k + 1 == terms):
+                        middle = k - k % length
+                        if middle == 0:
+                            for i in range(n):
+                                registers[master + i] = registers[s + i]
+                        else:
+                            if draws:
+                                by = np.uint64((middle - here) * number_k)
+                                _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
+                                here = middle
+                            operate(total, machine, master, s, master, spare, n)
+                size = 0  # of the tree on top: the smallest are joined first
+                while order == w.PAIRWISE and top > stack:
+                    rest = terms - size
+                    size += rest & -rest
+                    middle = terms - size
+                    if draws:
+                        by = np.uint64((middle - here) * number_k)
+                        _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
+                        here = middle
+                    top -= width
+                    operate(total, machine, top, top + width, top, spare, n)
+                result = stack if order == w.PAIRWISE else master if order == w.BLOCKED else s
+                begin = to + np.uint64((o * inner + j0) * lanes)
+                for i in range(n):
+                    registers[begin + i] = registers[result + i]
+
+    return general
+
+
+# Not in the closure of an entry: the cache on disk would not know them again in another process.
+general, general_counting = _general(False), _general(True)
 
 
 @jit.kernel
@@ -243,7 +255,8 @@ def lane_by_lane(
                 factors[k] = registers[np.uint64(place)]
             for j0 in range(0, inner, WIDTH):
                 some = min(WIDTH, inner - j0)
-                padded = np.uint64((some + 7) // 8 * 8)  # rows in memory are padded with zeros, and so are copies
+                # Rows in memory are padded with zeros, and so are copies.
+                padded = np.uint64((some + fast.SIDE - 1) // fast.SIDE * fast.SIDE)
                 if which == 5:
                     for j in range(padded):
                         counters[j] = np.uint64(o * number_o + (j0 + np.int64(j)) * number_j)
@@ -251,8 +264,11 @@ def lane_by_lane(
                 for k0 in range(0, terms, TILE):
                     k1 = min(terms, k0 + TILE)
                     if direct:
+                        begin = _place_of_lane(registers, details, matrix, block, o, k0, j0, lane, lanes)
                         for k in range(k0, k1):
-                            places[k] = _place_of_lane(registers, details, matrix, block, o, k, j0, lane, lanes)
+                            places[k] = begin + (k - k0) * details[matrix + w.STRIDES + 1]
+                            if details[matrix + w.INDEXED] == 1:
+                                places[k] = _place_of_lane(registers, details, matrix, block, o, k, j0, lane, lanes)
                     else:
                         for k in range(k0, k1):
                             places[k] = np.int64(rows + np.uint64(k - k0) * padded)

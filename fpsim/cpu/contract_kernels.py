@@ -23,28 +23,34 @@ from fpsim.cpu.operation_elements import compute
 from fpsim.cpu.rounding_elements import draw_of, rounded
 
 
-def _nearest(product: int, total: int, mode: int) -> Any:
+SIDE = 16  # n is a multiple of that: two vectors of eight numbers, without a rest
+_SIDE = np.uint64(SIDE)
+
+
+def _chain(product: int, total: int, mode: int) -> Any:
     @kernel
     def chain(
         registers: Any, rows: Any, factors: Any, s: Any, first: int, last: int, n: Any, of_product: Any, of_sum: Any
     ) -> int:
+        """The terms first .. last - 1; row k begins at ``rows[k]``."""
         beyond = 0
         for k in range(first, last):
             at, v = np.uint64(rows[k]), factors[k]
-            if k == 0:
-                for j in range(n):
-                    x, _ = compute(codes.MUL, product, mode, registers[at + j], v, v)
-                    t, over = rounded(mode, x, of_product, ZERO)
-                    beyond += int(over)
-                    s[j] = t
-            else:
-                for j in range(n):
-                    x, _ = compute(codes.MUL, product, mode, registers[at + j], v, v)
-                    t, over = rounded(mode, x, of_product, ZERO)
-                    x, _ = compute(codes.ADD, total, mode, s[j], t, t)
-                    y, too = rounded(mode, x, of_sum, ZERO)
-                    beyond += int(over) + int(too)
-                    s[j] = y
+            for begin in range(ZERO, n, _SIDE):
+                if k == 0:
+                    for i in range(_SIDE):
+                        j = begin + i
+                        x, _ = compute(codes.MUL, product, mode, registers[at + j], v, v)
+                        s[j], over = rounded(mode, x, of_product, ZERO)
+                        beyond += int(over)
+                else:
+                    for i in range(_SIDE):
+                        j = begin + i
+                        x, _ = compute(codes.MUL, product, mode, registers[at + j], v, v)
+                        t, over = rounded(mode, x, of_product, ZERO)
+                        x, _ = compute(codes.ADD, total, mode, s[j], t, t)
+                        s[j], too = rounded(mode, x, of_sum, ZERO)
+                        beyond += int(over) + int(too)
         return beyond
 
     return chain
@@ -57,27 +63,28 @@ def random_step(
 ) -> int:  # fmt: skip
     """One k in mode STOCHASTIC, both in tier ODD; ``fresh``: s is yet to begin."""
     beyond = 0
-    if fresh:
-        for j in range(n):
-            x, _ = compute(codes.MUL, codes.ODD, codes.STOCHASTIC, registers[at + j], v, v)
-            draw = draw_of(words[at_product + j], left_product, right_product)
-            t, over = rounded(codes.STOCHASTIC, x, of_product, draw)
-            beyond += int(over)
-            s[j] = t
-        return beyond
-    for j in range(n):
-        x, _ = compute(codes.MUL, codes.ODD, codes.STOCHASTIC, registers[at + j], v, v)
-        draw = draw_of(words[at_product + j], left_product, right_product)
-        t, over = rounded(codes.STOCHASTIC, x, of_product, draw)
-        x, _ = compute(codes.ADD, codes.ODD, codes.STOCHASTIC, s[j], t, t)
-        draw = draw_of(words[at_sum + j], left_sum, right_sum)
-        y, too = rounded(codes.STOCHASTIC, x, of_sum, draw)
-        beyond += int(over) + int(too)
-        s[j] = y
+    for begin in range(ZERO, n, _SIDE):
+        if fresh:
+            for i in range(_SIDE):
+                j = begin + i
+                x, _ = compute(codes.MUL, codes.ODD, codes.STOCHASTIC, registers[at + j], v, v)
+                draw = draw_of(words[at_product + j], left_product, right_product)
+                s[j], over = rounded(codes.STOCHASTIC, x, of_product, draw)
+                beyond += int(over)
+        else:
+            for i in range(_SIDE):
+                j = begin + i
+                x, _ = compute(codes.MUL, codes.ODD, codes.STOCHASTIC, registers[at + j], v, v)
+                draw = draw_of(words[at_product + j], left_product, right_product)
+                t, over = rounded(codes.STOCHASTIC, x, of_product, draw)
+                x, _ = compute(codes.ADD, codes.ODD, codes.STOCHASTIC, s[j], t, t)
+                draw = draw_of(words[at_sum + j], left_sum, right_sum)
+                s[j], too = rounded(codes.STOCHASTIC, x, of_sum, draw)
+                beyond += int(over) + int(too)
     return beyond
 
 
-nearest_plain = _nearest(codes.PLAIN, codes.PLAIN, codes.NEAREST_EVEN)
-nearest_odd_product = _nearest(codes.ODD, codes.PLAIN, codes.NEAREST_EVEN)
-nearest_odd = _nearest(codes.ODD, codes.ODD, codes.NEAREST_EVEN)
-toward_zero = _nearest(codes.ODD, codes.ODD, codes.TOWARD_ZERO)
+nearest_plain = _chain(codes.PLAIN, codes.PLAIN, codes.NEAREST_EVEN)
+nearest_odd_product = _chain(codes.ODD, codes.PLAIN, codes.NEAREST_EVEN)
+nearest_odd = _chain(codes.ODD, codes.ODD, codes.NEAREST_EVEN)
+toward_zero = _chain(codes.ODD, codes.ODD, codes.TOWARD_ZERO)

@@ -2,7 +2,7 @@
 
 As ``execute``, without its strips: a program whose values differ in shape reads other elements than the one it computes.
 Registers are one flat array. Arrays and intermediate results of n elements are [n, lanes], arrays that all runs share
-[n] with the last axis padded to a multiple of 8 by zeros. A line of the table (``whole_codes``) works on all of that.
+[n] with the last axis padded to a multiple of 16 by zeros. A line of the table (``whole_codes``) works on all of that.
 
 A function whose result the kernel leaves open (or does not compute at all) stops the machine: ``execute`` returns the
 number of the line, the caller completes x, or the result, and calls again where it stopped.
@@ -47,7 +47,7 @@ def _zeros(integers: Any, row: int, mode: int) -> Any:
     return (ONE << np.uint64(max(0, 53 - asked))) - ONE
 
 
-def _make(sources: int, counting: int) -> Any:
+def _make(sources: int, counting: bool) -> Any:
     @jit.entry
     def execute(
         registers: Any,
@@ -103,8 +103,8 @@ def _make(sources: int, counting: int) -> Any:
         width = np.uint64(max(contract.STRIP, (lanes + 7) // 8 * 8))
         spare = np.uint64(len(registers) - SPARE * longest)
         stride = np.uint64(longest)
-        strip_z = pointer(x[len(x) - 2 * longest :]) if counting == 1 else strip_x
-        flags = pointer(x[len(x) - longest :]) if counting == 1 else strip_x
+        strip_z = pointer(x[len(x) - 2 * longest :]) if counting else strip_x
+        flags = pointer(x[len(x) - longest :]) if counting else strip_x
         numbers, of_element, strip_runs = counters[:longest], counters[longest : 2 * longest], counters[2 * longest :]
         tile = np.uint64(scratch)
         result = tile + np.uint64(contract.TILE * contract.WIDTH)
@@ -144,7 +144,7 @@ def _make(sources: int, counting: int) -> Any:
                     if kind == codes.EXTREMES:
                         _extremes(r, b, c, a, un)
                         continue
-                    if counting == 1 and kind == codes.MOVED:
+                    if counting and kind == codes.MOVED:
                         back = o - number
                         moved(
                             table[back, w.KIND], r, strip_x, flags, _begins(table, back, w.A, block),
@@ -153,7 +153,7 @@ def _make(sources: int, counting: int) -> Any:
                         )  # fmt: skip
                         continue
                     slot = block * slots + table[o, w.SLOT] if table[o, w.SLOT] >= 0 else -1
-                    if counting == 1 and kind == codes.FROZEN:
+                    if counting and kind == codes.FROZEN:
                         frozen(r, a, b, c, un, counts, slot)
                         continue
                     if kind == w.SPREAD:
@@ -182,7 +182,7 @@ def _make(sources: int, counting: int) -> Any:
                         summed = (codes.ADD, slot, table[o, w.SWAMPED], tier, mode, row_, word * width, left, right)
                         own_words = pointer(words[table[o, w.C] :])
                         which = 0
-                        if counting == 0:
+                        if not counting:
                             which = contract.variant(detail, number, product[3], tier, product[4], mode)
                         beyond = 1
                         if which > 0:
@@ -192,20 +192,24 @@ def _make(sources: int, counting: int) -> Any:
                                 runs[block], own_groups, step, key0, key1,
                             )  # fmt: skip
                         if beyond > 0:
-                            machine = (
-                                counting, r, strip_x, strip_z, flags, ints, reals, own_words, counts, result, stride,
-                            )  # fmt: skip
-                            contract.general(
-                                product, summed, machine, detail, number, block, lanes, to, rows, width, spare,
-                                numbers, strip_runs, runs[block], own_groups, step, key0, key1,
-                            )  # fmt: skip
+                            machine = (r, strip_x, strip_z, flags, ints, reals, own_words, counts, result, stride)
+                            if counting:
+                                contract.general_counting(
+                                    product, summed, machine, detail, number, block, lanes, to, rows, width, spare,
+                                    numbers, strip_runs, runs[block], own_groups, step, key0, key1,
+                                )  # fmt: skip
+                            else:
+                                contract.general(
+                                    product, summed, machine, detail, number, block, lanes, to, rows, width, spare,
+                                    numbers, strip_runs, runs[block], own_groups, step, key0, key1,
+                                )  # fmt: skip
                         continue
                     if kind == codes.LOAD:
                         columns = table[o, w.B]
                         at = table[o, w.A] + (offset + t) * (table[o, w.SIZE] // lanes) * columns
                         at += block * lanes if columns > lanes else 0
                         _gather(inputs, at, columns, lanes, 0, strip_x, table[o, w.SIZE])
-                        a = spare if counting == 1 else to
+                        a = spare if counting else to
                         b, c = a, a
                         if tier == codes.EXACT:
                             _copy(strip_x, ZERO, r, a, un)
@@ -232,13 +236,13 @@ def _make(sources: int, counting: int) -> Any:
                         tier, beyond = perform(
                             kind, tier, mode, row_, r, strip_x, a, b, c, to, un, ints, reals, drawn, word, left, right
                         )
-                        if counting == 1 and slot >= 0:
+                        if counting and slot >= 0:
                             counts[EVENTS * slot + INVALID] += invalid
                     else:
                         tier, beyond = perform(
                             kind, tier, mode, row_, r, strip_x, a, b, c, to, un, ints, reals, drawn, word, left, right
                         )
-                    if counting == 1 and slot >= 0:
+                    if counting and slot >= 0:
                         count(
                             kind, slot, table[o, w.SWAMPED], tier, beyond, mode, row_, r, strip_x, strip_z, flags,
                             a, b, c, to, spare, spare + stride, un, ints, reals, drawn, word, left, right, counts,
@@ -248,5 +252,5 @@ def _make(sources: int, counting: int) -> Any:
     return execute
 
 
-execute = _make(jit.SOURCES, 0)
-execute_counting = _make(jit.SOURCES, 1)
+execute = _make(jit.SOURCES, False)
+execute_counting = _make(jit.SOURCES, True)

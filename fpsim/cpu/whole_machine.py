@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fpsim import elementary, events, exact
 from fpsim.cpu import codes, contract, whole
 from fpsim.cpu import whole_codes as w
+from fpsim.cpu.contract_kernels import SIDE
 from fpsim.cpu.elementary_constants import exponential
 from fpsim.cpu.lower import Draws, Formats, decisions
 from fpsim.cpu.machine import Array, Machine
@@ -22,7 +23,7 @@ from fpsim.program import ELEMENTARY
 from fpsim.random_bits import program_draw
 from fpsim.rounding import Stochastic, random_bits
 
-_PAD = 8
+_PAD = SIDE
 
 
 class WholeMachine(Machine):
