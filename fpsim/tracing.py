@@ -86,7 +86,7 @@ class _Trace:
         last = self.operations[-1] if self.operations else None
         if last is None or last.slot != old:
             raise ValueError(f"slot {new!r}: name a value in the expression that computes it")
-        if any(operation.slot == new for operation in self.operations):
+        if any(operation.slot == new for operation in self.operations[:-1]):
             raise ValueError(f"slot {new!r} is used twice")
         self.operations[-1] = replace(last, slot=new)
         return Value(self, new)
