@@ -33,7 +33,7 @@ def program_of(cell: Cell, problem: Problem) -> Program:
 
 
 def gradient_inside(cell: Cell, problem: Problem) -> bool:
-    return problem.program is not None and cell.noise != "minibatch"
+    return problem.program is not None and problem.program_default and cell.noise != "minibatch"
 
 
 def precision_of(cell: Cell, program: Program) -> Precision:
