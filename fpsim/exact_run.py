@@ -204,9 +204,13 @@ class _Reader:
     def _sum(self, slot: str, x: Array, attributes: Mapping[str, Any]) -> Array:
         """The sum as ``tracing.total`` defines it: an addition has the draws of the first term of its right range."""
         whole = attributes.get("axis") is None
-        terms = x.reshape(-1, x.shape[-1]) if whole else np.moveaxis(x, axis_of("", x.shape[:-1], attributes["axis"]), 0)
+        terms = (
+            x.reshape(-1, x.shape[-1]) if whole else np.moveaxis(x, axis_of("", x.shape[:-1], attributes["axis"]), 0)
+        )
         numbers = _numbered(x.shape[:-1])
-        numbers = numbers.reshape(-1) if whole else np.moveaxis(numbers, axis_of("", numbers.shape, attributes["axis"]), 0)
+        numbers = (
+            numbers.reshape(-1) if whole else np.moveaxis(numbers, axis_of("", numbers.shape, attributes["axis"]), 0)
+        )
 
         def join(left: Array, right: Array, first: int) -> Array:
             return self.rounded("add", slot, [left, right], numbers[first : first + 1] if whole else numbers[first])

@@ -218,7 +218,9 @@ def _check_shapes(program: Program, arrays: Mapping[str, Array], runs: int, step
             raise ValueError(f"array {name!r} has {array.ndim} axes; admissible: {admissible}")
         first = 1 if array.ndim == len(shape) + 2 else 0
         if 0 in array.shape[first:]:
-            raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {admissible}, with at least one element")
+            raise ValueError(
+                f"array {name!r} has shape {array.shape}; admissible: {admissible}, with at least one element"
+            )
         sizes.meet(name, shape, array.shape[first : first + len(shape)])
         wanted = (*(steps,) * first, *sizes.of(shape), *(runs,) * (array.ndim > len(shape)))
         if array.shape != wanted:

@@ -230,7 +230,10 @@ def logistic(dimension: int = FEATURES, *, regularization: float = 0.1) -> Logis
         program=_gradient,
         program_default=False,
         constants={
-            "rows": rows, "columns": columns, "count": np.array(float(len(rows))), "regularization": np.array(strength)
+            "rows": rows,
+            "columns": columns,
+            "count": np.array(float(len(rows))),
+            "regularization": np.array(strength),
         },
     )
 

@@ -113,7 +113,9 @@ def _general(counting: bool) -> Any:
                 top = stack - width
                 for k in range(terms):
                     if draws:
-                        _draw(words, width, groups, counters, runs, np.uint64((k - here) * number_k), step, key0, key1, n)
+                        _draw(
+                            words, width, groups, counters, runs, np.uint64((k - here) * number_k), step, key0, key1, n
+                        )
                         here = k
                     begins = k % length == 0 and order != w.PAIRWISE
                     into = s if begins else term
@@ -233,7 +235,7 @@ def _tile(
 def lane_by_lane(
     which: int, product: Any, total: Any, registers: Any, integers: Any, floats: Any, words: Any, details: Any,
     at: int, block: int, lanes: int, to: Any, rows: Any, width: Any, places: Any, factors: Any, sums: Any,
-    counters: Any, runs: Any, of_lanes: Any, groups: Any, step: Any, key0: Any, key1: Any,
+    of_lanes: Any, groups: Any, step: Any, key0: Any, key1: Any,
 ) -> int:  # fmt: skip
     """The fast path; what it returns is not zero where some result is beyond the largest number or not finite.
 
@@ -242,7 +244,9 @@ def lane_by_lane(
     outer, terms, inner = details[at + w.OUTER], details[at + w.TERMS], details[at + w.INNER]
     matrix, vector = at + w.VIEWS, at + w.VIEWS + w.VIEW
     number_o, number_k, number_j = details[at + w.NUMBERS], details[at + w.NUMBERS + 1], details[at + w.NUMBERS + 2]
-    direct = details[matrix + w.STRIDES + 2] == 1 and details[matrix + w.INDEXED] != 2 and details[matrix + w.LANES] == 0
+    direct = (
+        details[matrix + w.STRIDES + 2] == 1 and details[matrix + w.INDEXED] != 2 and details[matrix + w.LANES] == 0
+    )
     of_product, of_sum = format_row(integers, floats, product[5]), format_row(integers, floats, total[5])
     beyond = 0
     for o in range(outer):
@@ -257,10 +261,6 @@ def lane_by_lane(
                 some = min(WIDTH, inner - j0)
                 # Rows in memory are padded with zeros, and so are copies.
                 padded = np.uint64((some + fast.SIDE - 1) // fast.SIDE * fast.SIDE)
-                if which == 5:
-                    for j in range(padded):
-                        counters[j] = np.uint64(o * number_o + (j0 + np.int64(j)) * number_j)
-                        runs[j] = of_lanes[lane]
                 for k0 in range(0, terms, TILE):
                     k1 = min(terms, k0 + TILE)
                     if direct:
@@ -287,8 +287,15 @@ def lane_by_lane(
                         beyond += fast.toward_zero(registers, places, factors, sums, k0, k1, padded, of_product, of_sum)
                     else:
                         for k in range(k0, k1):
-                            by = np.uint64(number_k if k > 0 else 0)
-                            _draw(words, width, groups, counters, runs, by, step, key0, key1, padded)
+                            first = np.uint64(o * number_o + k * number_k + j0 * number_j)
+                            for g in range(2):
+                                if groups[g] >= 0:
+                                    fast.draw_words(
+                                        words, np.uint64(4 * g) * width, width, first, np.uint64(number_j),
+                                        step & _LOW, of_lanes[lane],
+                                        np.uint64(groups[g]) + ((step >> _SHIFT_32) << np.uint64(16)), key0, key1,
+                                        padded,
+                                    )  # fmt: skip
                             beyond += fast.random_step(
                                 registers, np.uint64(places[k]), factors[k], sums, k == 0, padded, of_product, of_sum,
                                 words, product[6], product[7], product[8], total[6], total[7], total[8],
@@ -298,5 +305,3 @@ def lane_by_lane(
                 for j in range(some):
                     registers[to + np.uint64((o * inner + j0 + j) * lanes + lane)] = sums[j]
     return beyond
-
-

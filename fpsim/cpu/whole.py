@@ -188,8 +188,8 @@ def _make(sources: int, counting: bool) -> Any:
                         if which > 0:
                             beyond = contract.lane_by_lane(
                                 which, product, summed, r, ints, reals, own_words, detail, number, block, lanes, to,
-                                tile, width, at_places, factors, sums, numbers, strip_runs,
-                                runs[block], own_groups, step, key0, key1,
+                                tile, width, at_places, factors, sums, runs[block],
+                                own_groups, step, key0, key1,
                             )  # fmt: skip
                         if beyond > 0:
                             machine = (r, strip_x, strip_z, flags, ints, reals, own_words, counts, result, stride)

@@ -17,9 +17,8 @@ from fpsim.cpu.elementary_constants import exponential
 from fpsim.cpu.lower import Draws, Formats, decisions
 from fpsim.cpu.machine import Array, Machine
 from fpsim.cpu.tiers import Range
-from fpsim.cpu.whole_lower import Line, Lowering, Place, View, c_strides, counters_of, plan_of, table_of
+from fpsim.cpu.whole_lower import COMPUTED, Line, Lowering, Place, View, c_strides, counters_of, plan_of, table_of
 from fpsim.precision import drawn_bits, scalar_values
-from fpsim.program import ELEMENTARY
 from fpsim.random_bits import program_draw
 from fpsim.rounding import Stochastic, random_bits
 
@@ -37,9 +36,11 @@ class WholeMachine(Machine):
         memory = self._registers[base : base + self.blocks * per_block]
         if name in self.program.shared:
             padded = (*own[:-1], self._padded(name))[-len(own) :] if own else ()
-            return memory[: self.blocks * per_block].reshape(self.blocks, -1)[:, : math.prod(padded)].reshape(
-                self.blocks, *padded
-            )[(..., slice(0, own[-1])) if own else ...]
+            return (
+                memory[: self.blocks * per_block]
+                .reshape(self.blocks, -1)[:, : math.prod(padded)]
+                .reshape(self.blocks, *padded)[(..., slice(0, own[-1])) if own else ...]
+            )
         return memory.reshape(self.blocks, -1)[:, : math.prod(own) * self.lanes_per_block].reshape(
             self.blocks, *own, self.lanes_per_block
         )
@@ -109,35 +110,27 @@ class WholeMachine(Machine):
 
     def _lower(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> _Tables:
         program, lanes = self.program, self.lanes_per_block
-        shapes = {name.slot: self.shape(name.slot) for name in program.operations}
+        shapes = {operation.slot: self.shape(operation.slot) for operation in program.operations}
         shapes |= {name: self.shape(name) for name in (*program.inputs, *(array for array, _ in program.outputs))}
-        longest = max(self._width, contract.WIDTH, *(math.prod(shape) * lanes for shape in shapes.values()))
-        longest = -(-longest // 8) * 8
-        scalars = {scalar.name: (self._held + i * longest, 0) for i, scalar in enumerate(program.scalars)}
         records, base = {}, 0
         for name in record:
             records[name] = base
             base += self.blocks * math.prod(self.shape(name)) * lanes
-        lowering = Lowering(
-            program, shapes, self._views, self._places, scalars, self._same_format, self._draws, lanes,
-            self._held + len(scalars) * longest, 0, self.counting,
-        )  # fmt: skip
-        lines = lowering.lower(per_step, records, self.track)
-        return self._tables(lines, lowering, longest)
+        longest = 0
+        for _ in range(2):  # the second time it is known how long the rows of scalars are
+            scalars = {scalar.name: (self._held + i * longest, 0) for i, scalar in enumerate(program.scalars)}
+            lowering = Lowering(
+                program, shapes, self._views, self._places, scalars, self._same_format, self._draws, lanes,
+                self._held + len(scalars) * longest, 0, self.counting,
+            )  # fmt: skip
+            lines = lowering.lower(per_step, records, self.track)
+            longest = self._longest(lines)
+        return _Tables(lines, lowering, self, longest, self._decisions)
 
-    def _tables(self, lines: list[Line], lowering: Lowering, longest: int) -> _Tables:
-        counters, words, end = counters_of(lines, self._draws), {}, 8 * self._width
-        for group, size in counters.items():
-            words[group] = (end, size)
-            end += 4 * size
-        groups = [(self._draws.groups[group], size, words[group][0]) for group, size in counters.items()]
-        rows = contract.ROWS + lowering.terms.bit_length() + 2
-        scratch = lowering.end
-        size = scratch + contract.TILE * contract.WIDTH + (1 + rows) * self._width + (1 + whole.SPARE) * longest
-        return _Tables(
-            lines, table_of(lines, self._draws, words), plan_of(lines, self._decisions), lowering, longest, scratch,
-            size, end, np.array(groups, dtype=np.int64).reshape(-1, 3),
-        )  # fmt: skip
+    def _longest(self, lines: list[Line]) -> int:
+        """The longest of what a line works on, in whole vectors; sums work on strips."""
+        sizes = [line.size for line in lines if line.kind != w.PRODUCT]
+        return -(-max(self._width, contract.WIDTH, *sizes) // 8) * 8
 
     def _set_up(self, names: tuple[str, ...]) -> None:
         nothing = Lowering(self.program, {}, {}, {}, {}, frozenset(), Draws((), {}), 1, self._held, 0, ())
@@ -146,9 +139,7 @@ class WholeMachine(Machine):
             per_block = self._places[name][1]
             lines.append(Line(codes.ROUND, name, -1, per_block, self._places[name], (self._places[name],)))
         if lines:
-            longest = max(self._width, contract.WIDTH, *(line.size for line in lines))
-            tables = self._tables(lines, nothing, longest)
-            tables.plan = plan_of(lines, self._set_up_decisions)
+            tables = _Tables(lines, nothing, self, self._longest(lines), self._set_up_decisions)
             self._execute(tables, None, np.empty((self.blocks, 0, 1, 1)), np.empty(0), np.empty(0), 0, 1, 1)
 
     def _execute(
@@ -159,32 +150,23 @@ class WholeMachine(Machine):
         if len(self._registers) < tables.size:
             self._registers = np.concatenate([self._registers, np.zeros(tables.size - len(self._registers))])
         registers = self._registers[: tables.size]
-        lanes, longest, lowering = self.lanes_per_block, tables.longest, tables.lowering
-        x = np.zeros(longest + contract.WIDTH + lowering.terms + (2 * longest if self.counting else 0))
-        words = np.zeros(max(1, tables.words), dtype=np.uint32)
+        lanes, longest = self.lanes_per_block, tables.longest
         k0, k1 = (self.key.k0, self.key.k1) if self.key else (0, 0)
-        details = np.array([*lowering.details, 0], dtype=np.int64)
-        functions = [o for o in self.program.operations if o.kind in ELEMENTARY]
-        function_table = exponential() if functions else np.zeros(1)
-        elements = np.repeat(np.arange(-(-longest // lanes), dtype=np.uint64), lanes)[:longest].copy()
-        counters = np.zeros(3 * longest, dtype=np.uint64)
-        places = np.zeros(lowering.terms + 1, dtype=np.int64)
-        open_ones = np.zeros(longest + 1, dtype=np.int64)
-        sizes = np.array([*lowering.scalar_sizes.values(), 0], dtype=np.int64)
         state = np.zeros(w.STATE, dtype=np.int64)
         entry = whole.execute_counting if self.counting else whole.execute
         while True:
             line = entry(
-                registers, x, words, tables.table, details, tables.plan, self._integers, self._floats, function_table,
-                scalars, sizes, self._held, tables.scratch, given, records, self._events, tables.groups, elements,
-                self.runs.reshape(self.blocks, lanes), counters, places, open_ones, np.uint64(k0), np.uint64(k1),
-                self.blocks, lanes, longest, np.uint64(self.first_step), offset, steps, total, state,
+                registers, tables.x, tables.random, tables.table, tables.details, tables.plan, self._integers,
+                self._floats, tables.functions, scalars, tables.scalar_sizes, self._held, tables.scratch, given, records,
+                self._events, tables.groups, tables.elements, self.runs.reshape(self.blocks, lanes), tables.counters,
+                tables.places, tables.open_ones, np.uint64(k0), np.uint64(k1), self.blocks, lanes, longest,
+                np.uint64(self.first_step), offset, steps, total, state,
             )  # fmt: skip
             if line == w.DONE:
                 return
-            self._complete(tables, registers, x, open_ones, state)
+            self._complete(tables, registers, state)
 
-    def _complete(self, tables: _Tables, registers: Array, x: Array, open_ones: Any, state: Any) -> None:
+    def _complete(self, tables: _Tables, registers: Array, state: Any) -> None:
         """Compute what the compiled code has left open of the line that it stopped at."""
         block, line = int(state[w.AT_BLOCK]), tables.lines[int(state[w.AT_LINE])]
         operands = [registers[base + block * more :][: line.size] for base, more in line.operands]
@@ -199,10 +181,10 @@ class WholeMachine(Machine):
         from fpsim.cpu.elementary_table import compute, to_odd  # on first use: it loads a library of its own
 
         if state[w.OPEN] == line.size:
-            x[: line.size] = compute(kind, *(np.ascontiguousarray(operand) for operand in operands))
+            tables.x[: line.size] = compute(kind, *(np.ascontiguousarray(operand) for operand in operands))
         else:
-            for i in open_ones[: state[w.OPEN]].tolist():
-                x[i] = to_odd(kind, tuple(float(operand[i]) for operand in operands))
+            for i in tables.open_ones[: state[w.OPEN]].tolist():
+                tables.x[i] = to_odd(kind, tuple(float(operand[i]) for operand in operands))
         state[w.HALF] = 1
 
     def _element_by_element(
@@ -216,7 +198,9 @@ class WholeMachine(Machine):
             assert self.key is not None  # checked when the machine was made
             element, lane = np.divmod(np.arange(line.size), lanes)
             runs = self.runs.reshape(self.blocks, lanes)[block][lane]
-            words = program_draw(self.key, element, step, runs, line.slot, drawn) >> np.uint32(drawn - random_bits(mode))
+            words = program_draw(self.key, element, step, runs, line.slot, drawn) >> np.uint32(
+                drawn - random_bits(mode)
+            )
         for i in range(line.size):
             given, word = [float(x[i]) for x in operands], None if words is None else int(words[i])
             exactly = elementary.value(kind, given)
@@ -227,11 +211,28 @@ class WholeMachine(Machine):
 
 
 class _Tables:
-    """What one lowered program is to the compiled code."""
+    """What one lowered program is to the compiled code, and its scratch memory."""
 
     def __init__(
-        self, lines: list[Line], table: Any, plan: Any, lowering: Lowering, longest: int, scratch: int, size: int,
-        words: int, groups: Any,
-    ) -> None:  # fmt: skip
-        self.lines, self.table, self.plan, self.lowering = lines, table, plan, lowering
-        self.longest, self.scratch, self.size, self.words, self.groups = longest, scratch, size, words, groups
+        self, lines: list[Line], lowering: Lowering, machine: WholeMachine, longest: int, decisions: Any
+    ) -> None:
+        draws, lanes, width = lowering.draws, machine.lanes_per_block, machine._width
+        words, end, groups = {}, 8 * width, []  # the first are those of sums
+        for group, counters in counters_of(lines, draws).items():
+            words[group] = (end, counters)
+            groups.append((draws.groups[group], counters, end))
+            end += 4 * counters
+        rows = contract.ROWS + lowering.terms.bit_length() + 2
+        self.lines, self.longest, self.scratch = lines, longest, lowering.end
+        self.size = self.scratch + contract.TILE * contract.WIDTH + (1 + rows) * width + (1 + whole.SPARE) * longest
+        self.table, self.plan = table_of(lines, draws, words), plan_of(lines, decisions)
+        self.details = np.array([*lowering.details, 0], dtype=np.int64)
+        self.groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
+        self.scalar_sizes = np.array([*lowering.scalar_sizes.values(), 0], dtype=np.int64)
+        self.functions = exponential() if any(line.kind in COMPUTED for line in lines) else np.zeros(1)
+        self.x = np.zeros(longest + contract.WIDTH + lowering.terms + (2 * longest if machine.counting else 0))
+        self.random = np.zeros(end, dtype=np.uint32)
+        self.elements = np.repeat(np.arange(-(-longest // lanes), dtype=np.uint64), lanes)[:longest].copy()
+        self.counters = np.zeros(3 * longest, dtype=np.uint64)
+        self.places = np.zeros(lowering.terms + 1, dtype=np.int64)
+        self.open_ones = np.zeros(longest + 1, dtype=np.int64)

@@ -180,7 +180,11 @@ def axes(w: Any, x: Any, y: Any, z: Any) -> Any:
 def test_axes_and_orders(mode: Any, lanes: int) -> None:
     rng = np.random.default_rng(3)
     state = {"w": rng.standard_normal((4, lanes))}
-    given = {"x": rng.standard_normal((3, 5, 4, lanes)), "y": rng.standard_normal(5), "z": rng.standard_normal((3, 1, 1))}
+    given = {
+        "x": rng.standard_normal((3, 5, 4, lanes)),
+        "y": rng.standard_normal(5),
+        "z": rng.standard_normal((3, 1, 1)),
+    }
     precision = Precision.uniform("bfloat16", mode)
     check(axes, state, given, precision, lanes)
     check(axes, state, given, precision, lanes, record=("w",))
@@ -224,7 +228,24 @@ def functions(w: Any, x: Any) -> Any:
 def test_functions(mode: Any) -> None:
     """Special values, exact results, results near 1 and near the ends; formats beyond the compiled functions."""
     rng = np.random.default_rng(6)
-    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, 4.0, 2.0**-60, -40.0, 40.0, 709.5, -745.0, 1e300, 3e-320]
+    special = [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1.0,
+        -1.0,
+        0.5,
+        4.0,
+        2.0**-60,
+        -40.0,
+        40.0,
+        709.5,
+        -745.0,
+        1e300,
+        3e-320,
+    ]
     x = np.concatenate([special, rng.standard_normal(16) * 3.0]).reshape(-1, 2)
     state = {"w": rng.standard_normal(len(x))}
     names = ("bfloat16", "float8_e5m2", "e8m23") if mode in ("nearest_even", Stochastic(16)) else ("bfloat16",)
