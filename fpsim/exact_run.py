@@ -146,7 +146,7 @@ class _Reader:
         if operation.kind == "expand":
             return np.expand_dims(operands[0], axis_of("", (*operands[0].shape[:-1], 1), attributes["axis"]))
         if operation.kind == "gather":
-            return self._gather(operation, *operands, attributes["axis"])
+            return self._gather(operation, operands[0], operands[1], attributes["axis"])
         aligned = self.aligned(operation, now)
         if operation.rounded:
             return self.rounded(operation.kind, operation.slot, aligned)

@@ -13,7 +13,7 @@ from fpsim.events import Events, Tally
 from fpsim.precision import Precision, ScalarReport, scalar_report
 from fpsim.program import Program, hint
 from fpsim.random_bits import Key, check_key
-from fpsim.shapes import Sizes, text
+from fpsim.shapes import Shape, Sizes, text
 
 Array = npt.NDArray[np.float64]
 
@@ -40,8 +40,8 @@ class Header:
 class RunResult:
     """What a run left.
 
-    state : name -> ``[d, runs]`` after the last step;  records : name -> ``[steps, d, runs]`` after each step, where [d]
-        stands for the shape of the array
+    state : name -> ``[d, runs]`` after the last step;  records : name -> ``[steps, d, runs]`` after each step.
+        [d] stands for the shape of the array
     events : counts of what happened in every slot over all runs and steps, or None if they were not asked for
     """
 
@@ -209,10 +209,10 @@ def _check_shapes(program: Program, arrays: Mapping[str, Array], runs: int, step
     sizes = Sizes()
     for name, array in arrays.items():
         shape = program.shape(name)
-        own = [str(x) for x in shape]
-        forms = [own] if name in program.shared else [own, [*own, "runs"]]
+        own: Shape = shape
+        forms: list[Shape] = [own] if name in program.shared else [own, (*own, "runs")]
         if name not in program.state and name not in program.shared:
-            forms.append(["steps", *own, "runs"])
+            forms.append(("steps", *own, "runs"))
         admissible = " or ".join(filter(None, (", ".join(text(form) for form in forms[:-1]), text(forms[-1]))))
         if array.ndim not in [len(form) for form in forms]:
             raise ValueError(f"array {name!r} has {array.ndim} axes; admissible: {admissible}")

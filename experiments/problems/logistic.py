@@ -253,9 +253,9 @@ def _data() -> Array:
     table = np.array(lines, dtype=np.float64)
     labels = np.where(table[:, -1] == 1.0, 1.0, -1.0)
     features = []
-    for column in table[:, :-1].T:
-        centred = column - math.fsum(column) / len(column)
-        features.append(centred / math.sqrt(math.fsum(centred * centred) / len(column)))
+    for feature in table[:, :-1].T:
+        centred = feature - math.fsum(feature) / len(feature)
+        features.append(centred / math.sqrt(math.fsum(centred * centred) / len(feature)))
     return -labels[:, None] * np.stack(features, axis=1)
 
 

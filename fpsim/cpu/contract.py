@@ -20,7 +20,6 @@ import numpy as np
 from fpsim.cpu import codes, jit
 from fpsim.cpu import contract_kernels as fast
 from fpsim.cpu import whole_codes as w
-
 from fpsim.cpu.event_kernels import count
 from fpsim.cpu.perform import perform
 from fpsim.cpu.random_words import fill_words
@@ -89,7 +88,7 @@ def _general(counting: bool) -> Any:
         product: Any, total: Any, machine: Any, details: Any, at: int, block: int, lanes: int, to: Any, rows: Any,
         width: Any, spare: Any, counters: Any, runs: Any, of_lanes: Any, groups: Any, step: Any, key0: Any, key1: Any,
     ) -> None:  # fmt: skip
-        """All results of a REDUCE line whose details begin ``at``; ``rows`` is where the scratch rows of ``width`` begin."""
+        """All results of a REDUCE line whose details begin ``at``. ``rows``: where scratch rows of ``width`` begin."""
         registers, words = machine[0], machine[6]
         outer, terms, inner = details[at + w.OUTER], details[at + w.TERMS], details[at + w.INNER]
         order, length, operands = details[at + w.ORDER], details[at + w.BLOCK], details[at + w.OPERANDS]

@@ -3,13 +3,13 @@
 For one lane, s[j] = rd(s[j] + rd(m[k, j] v[k])) for k = 1, 2, ..., from s[j] = rd(m[0, j] v[0]): the number v[k] stays
 in a register, and neighbouring j are neighbours in memory, in whole pairs of vectors (SIDE).
 
-What is computed is ``operation_elements.compute``, in tier PLAIN or ODD, and ``rounding_elements.magnitude``. ODD serves
-where PLAIN is proven, too: what PLAIN computes is exact, and then there is no residual, or is a sum to nearest of
-p <= 24 bits in the range of ODD.
+What is computed is ``operation_elements.compute``, in tier PLAIN or ODD, and ``rounding_elements.magnitude``. ODD
+serves where PLAIN is proven, too: what PLAIN computes is exact, and then there is no residual, or is a sum to nearest
+of p <= 24 bits in the range of ODD.
 
-``rounded`` would compare every result with the largest number of its format. Here the greatest magnitude is kept: where
-it is not beyond the largest number, no result was, none of the operands was infinite or NaN (those have the greatest bits
-of all, and results of infinities are infinite or NaN), and all are right. Where it is beyond, the kernels say so, and the
+``rounded`` would compare every result with the largest number of its format. Here the greatest magnitude is kept:
+where it is not beyond the largest number, no result was, and no operand was infinite or NaN, because such operands
+give results with the greatest bits of all. Then all results are right. Where it is beyond, the kernels say so, and the
 caller computes everything again by the general path.
 """
 
@@ -25,7 +25,6 @@ from fpsim.cpu.jit import inline, kernel
 from fpsim.cpu.operation_elements import compute
 from fpsim.cpu.random_words import _philox
 from fpsim.cpu.rounding_elements import ADDED, LARGEST, draw_of, magnitude
-
 
 SIDE = 16  # n is a multiple of that: two vectors of eight numbers, without a rest
 _SIDE = np.uint64(SIDE)
@@ -49,7 +48,7 @@ def _chain(product: int, total: int, mode: int) -> Any:
     @kernel
     def chain(
         registers: Any, rows: Any, factors: Any, s: Any, first: int, last: int, n: Any, of_product: Any, of_sum: Any
-    ) -> int:
+    ) -> Any:
         """The terms first .. last - 1; row k begins at ``rows[k]``. Returns whether a result is beyond."""
         high, high_sum = ZERO, ZERO
         for k in range(first, last):
@@ -92,7 +91,7 @@ def draw_words(
 def random_step(
     registers: Any, at: Any, v: float, s: Any, fresh: bool, n: Any, of_product: Any, of_sum: Any, words: Any,
     at_product: Any, left_product: Any, right_product: Any, at_sum: Any, left_sum: Any, right_sum: Any,
-) -> int:  # fmt: skip
+) -> Any:  # fmt: skip
     """One k in mode STOCHASTIC, both in tier ODD; ``fresh``: s is yet to begin."""
     high, high_sum = ZERO, ZERO
     for begin in range(ZERO, n, _SIDE):

@@ -1,6 +1,6 @@
 """The vector machine for values of many shapes: blocks, steps, operations on whole arrays.
 
-As ``execute``, without its strips: a program whose values differ in shape reads other elements than the one it computes.
+As ``execute``, without its strips: where values differ in shape, an element is computed from others than its own.
 Registers are one flat array. Arrays and intermediate results of n elements are [n, lanes], arrays that all runs share
 [n] with the last axis padded to a multiple of 16 by zeros. A line of the table (``whole_codes``) works on all of that.
 
@@ -156,8 +156,9 @@ def _make(sources: int, counting: bool) -> Any:
                     if counting and kind == codes.FROZEN:
                         frozen(r, a, b, c, un, counts, slot)
                         continue
-                    if kind == w.SPREAD:
-                        spread(r, detail, number, block, lanes, to)
+                    if kind == w.SPREAD or kind == w.SPREAD_ONCE:
+                        if kind == w.SPREAD or t == 0:
+                            spread(r, detail, number, block, lanes, to)
                         continue
                     if kind == w.LESS:
                         less(r, a, b, to, un)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fpsim.cpu import codes
 from fpsim.program import ELEMENTARY
 
-LESS, WHERE, REMAINDER, SPREAD, PRODUCT, REDUCE = range(64, 70)
+# SPREAD_ONCE: in the first step of a call only, for what does not change in it.
+LESS, WHERE, REMAINDER, SPREAD, PRODUCT, REDUCE, SPREAD_ONCE = range(64, 71)
 FUNCTIONS = {kind: 80 + number for number, kind in enumerate(ELEMENTARY)}  # elementary functions
 FIRST_FUNCTION = 80
 SIGMOID, TANH, EXP = FUNCTIONS["sigmoid"], FUNCTIONS["tanh"], FUNCTIONS["exp"]
@@ -22,8 +23,8 @@ BASE, PER_BLOCK, STRIDES, LANES, INDEXED, INDEX, INDEX_BLOCK, INDEX_LANES, INDEX
 VIEW = 12
 AXES = 4
 # Details of SPREAD: lengths of the four axes of the result, then a view.
-# Details of REDUCE: outer, terms, inner, order, block, numbers of operands, strides of the element numbers of the three,
-# the groups of words of product and sum (-1: none), then two views with the axes outer, terms, inner.
+# Details of REDUCE: outer, terms, inner, order, block, number of operands, strides of the element numbers of the
+# three, the groups of words of product and sum (-1: none), then two views with the axes outer, terms, inner.
 OUTER, TERMS, INNER, ORDER, BLOCK, OPERANDS, NUMBERS, GROUP_PRODUCT, GROUP_SUM = 0, 1, 2, 3, 4, 5, 6, 9, 10
 VIEWS = 11
 DETAILS = VIEWS + 2 * VIEW

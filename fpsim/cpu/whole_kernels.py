@@ -59,9 +59,28 @@ def fetch(
 
 
 @kernel
+def _pick_rows(registers: Any, details: Any, at: int, block: int, lanes: int, to: Any) -> None:
+    """``spread`` where all lanes pick the same along the last axis, each from its own array."""
+    view = at + w.AXES
+    for i0 in range(details[at]):
+        for i1 in range(details[at + 1]):
+            for i2 in range(details[at + 2]):
+                start = place_of(details, view, block, i0, i1, i2, 0)
+                picks = index_of(registers, details, view, block, 0, lanes)
+                for i3 in range(details[at + 3]):
+                    source = start + np.int64(registers[np.uint64(picks + i3)]) * details[view + w.INDEX_STRIDE]
+                    for lane in range(np.uint64(lanes)):
+                        registers[to + lane] = registers[np.uint64(source) + lane]
+                    to += np.uint64(lanes)
+
+
+@kernel
 def spread(registers: Any, details: Any, at: int, block: int, lanes: int, to: Any) -> None:
     """A view written out: what is broadcast, shared by the lanes, or picked by an index."""
     view = at + w.AXES
+    if details[view + w.INDEXED] == w.AXES - 1 and details[view + w.INDEX_LANES] == 0 and details[view + w.LANES] != 0:
+        _pick_rows(registers, details, at, block, lanes, to)
+        return
     for i0 in range(details[at]):
         for i1 in range(details[at + 1]):
             for i2 in range(details[at + 2]):
@@ -97,7 +116,7 @@ def remainders(registers: Any, a: Any, b: Any, to: Any, n: Any) -> int:
 
 
 @inline
-def _decided(y: float, known: bool, zeros: Any) -> bool:
+def _decided(y: float, known: bool, zeros: Any) -> Any:
     """Whether rounding may take y for the exact result although ``settle`` did not decide which odd number that is.
 
     ``zeros`` is a mask of the last bits that numbers of the asked precision do not have, at least two. Where an element

@@ -1,75 +1,26 @@
 """A program with shapes, lowered to the tables that ``whole`` reads.
 
-Every value has a view: where its elements are, by strides. Expanding, broadcasting and a gather by a vector only change
-the view. A line that needs all elements side by side writes them out first (SPREAD), once in a step. A product that only
-a sum reads is computed there, term by term.
+Every value has a view: where its elements are, by strides. Expanding, broadcasting and a gather by a vector change
+the view only. A line that needs all elements side by side writes them out first (SPREAD), once in a step. A product
+that only a sum reads is computed there, term by term.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from fpsim.cpu import codes
 from fpsim.cpu import whole_codes as w
-from fpsim.cpu.lower import Decision, Draws
+from fpsim.cpu.lower import Draws
+from fpsim.cpu.whole_table import Line
+from fpsim.cpu.whole_views import NOWHERE, Place, View, c_strides, constant, joined, turned
 from fpsim.program import Operation, Program
 from fpsim.shapes import axis_of
 
-Place = tuple[int, int]
 COMPUTED = (w.SIGMOID, w.TANH, w.EXP)  # functions that the machine computes itself
-_NOWHERE: Place = (0, 0)
-
-
-@dataclass(frozen=True)
-class View:
-    """Element i of lane l is at ``base + block * per_block + sum of i * strides + l * lanes``.
-
-    With an ``index`` (axis, place, whether it has lanes, stride) the coordinate of that axis is not multiplied with its
-    stride, which is 0; it picks a number from the index array, and that is multiplied with the index's stride.
-    """
-
-    base: int
-    per_block: int
-    strides: tuple[int, ...]
-    lanes: int
-    index: tuple[int, Place, int, int] | None = None
-
-    def on(self, shape: Sequence[int], own: Sequence[int]) -> View:
-        """Broadcast from the shape ``own``."""
-        missing = len(shape) - len(own)
-        strides = tuple(0 if n == 1 else s for n, s in zip(own, self.strides, strict=True))
-        index = self.index and (self.index[0] + missing, *self.index[1:])
-        return replace(self, strides=(0,) * missing + strides, index=index)
-
-    def numbers(self, lanes: int) -> list[int]:
-        """Its row among the details; strides must be four at most."""
-        strides = (*self.strides, *(0,) * (w.AXES - len(self.strides)))
-        axis, (at, per_block), has_lanes, stride = self.index or (-1, _NOWHERE, 0, 0)
-        return [self.base, self.per_block, *strides, self.lanes, axis, at, per_block, has_lanes, stride]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table before it is numbers: ``name`` finds its decision and its draws."""
-
-    kind: int
-    name: str
-    slot: int
-    size: int
-    destination: Place
-    operands: tuple[Place, ...] = ()
-    swamped: bool = False
-    number: int = 0
-
-
-def c_strides(shape: Sequence[int], unit: int = 1) -> tuple[int, ...]:
-    return tuple(unit * math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 class Lowering:
@@ -108,6 +59,7 @@ class Lowering:
         self.details: list[int] = []
         self.scalar_sizes = dict.fromkeys(scalar_places, 0)
         self.terms = 1  # of the longest sum
+        self._constant = {name for name in program.inputs if name not in program.state}  # during a call
         self._full: dict[tuple[str, tuple[int, ...]], Place] = {}
         self._deferred: dict[str, Operation] = {}
 
@@ -116,6 +68,7 @@ class Lowering:
     ) -> list[Line]:
         """``per_step``: input -> (base, columns) in the flat array of given inputs; ``records``: name -> its base."""
         program = self.program
+        self._constant -= set(per_step)
         for name, (base, columns) in per_step.items():
             operands = ((base, 0), (columns, 0))
             self._add(codes.LOAD, name, self.shapes[name], self.arrays[name], operands)
@@ -155,7 +108,7 @@ class Lowering:
         written = {array for array, _ in program.outputs}
         for name, base in records.items():
             here = self.arrays[name] if name in written else self._full[name, self.shapes[name]]
-            self._add(codes.RECORD, "", self.shapes[name], _NOWHERE, (here,), number=base)
+            self._add(codes.RECORD, "", self.shapes[name], NOWHERE, (here,), number=base)
         return self.lines
 
     def _add(
@@ -171,11 +124,13 @@ class Lowering:
 
     def _extremes(self, name: str, place: Place) -> None:
         pair = self.arrays[f"{name} low"], self.arrays[f"{name} high"]
-        self._add(codes.EXTREMES, "", self.shapes[name], _NOWHERE, (place, *pair))
+        self._add(codes.EXTREMES, "", self.shapes[name], NOWHERE, (place, *pair))
 
     def _operation(self, operation: Operation) -> None:
         slot, attributes = operation.slot, dict(operation.attributes)
         shape = self.shapes[slot]
+        if operation.kind in ("expand", "gather") and self._constant.issuperset(operation.operands):
+            self._constant.add(slot)
         if operation.kind == "expand":
             axis = axis_of(slot, shape, attributes["axis"])
             source = self._seen(operation.operands[0])
@@ -215,7 +170,7 @@ class Lowering:
             return
         # An index of several axes is read as the vector of its elements, and written out.
         lengths = (*self.shapes[source][:axis], length, *self.shapes[source][axis + 1 :])
-        to = self._spread(picked, lengths)
+        to = self._spread(picked, lengths, slot in self._constant)
         self._result(slot, self.shapes[slot], to)
 
     def _seen(self, name: str) -> View:
@@ -233,10 +188,12 @@ class Lowering:
         if key not in self._full:
             view = self.views[name].on(shape, self.shapes[name])
             plain = view.index is None and view.lanes == 1 and view.strides == c_strides(shape, self.lanes)
-            self._full[key] = (view.base, view.per_block) if plain else self._spread(view, shape)
+            self._full[key] = (
+                (view.base, view.per_block) if plain else self._spread(view, shape, name in self._constant)
+            )
         return self._full[key]
 
-    def _spread(self, view: View, shape: Sequence[int]) -> Place:
+    def _spread(self, view: View, shape: Sequence[int], constant: bool) -> Place:
         to = self._row(shape)
         if len(shape) > w.AXES:
             raise ValueError(f"a value of {len(shape)} axes; the CPU machine takes {w.AXES} at most")
@@ -244,7 +201,7 @@ class Lowering:
         lengths = (*(1,) * missing, *shape)
         aligned = view.on(lengths, shape)
         number = self._detail([*lengths, *aligned.numbers(self.lanes)])
-        self._add(w.SPREAD, "", shape, to, number=number)
+        self._add(w.SPREAD_ONCE if constant else w.SPREAD, "", shape, to, number=number)
         return to
 
     def _detail(self, numbers: Sequence[int]) -> int:
@@ -264,18 +221,17 @@ class Lowering:
         views = []
         for factor in product.operands if product else (name,):
             view = self._seen(factor).on(shape, () if factor in self.scalar_places else self.shapes[factor])
-            joined = _joined(view, groups)
-            if joined is None:
+            flat = joined(view, groups)
+            if flat is None:
                 place = self._written_out(factor, shape)
-                joined = _joined(View(*place, c_strides(shape, self.lanes), 1), groups)
-            assert joined is not None
-            views.append(joined)
-        steps = (lengths[1] * lengths[2], lengths[2], 1)
+                flat = joined(View(*place, c_strides(shape, self.lanes), 1), groups)
+            assert flat is not None
+            views.append(flat)
+        steps: tuple[int, ...] = (lengths[1] * lengths[2], lengths[2], 1)
         if lengths[2] == 1:  # strips run along what is left
-            order = (2, 1, 0)
-            lengths, steps = tuple(lengths[i] for i in order), tuple(steps[i] for i in order)
-            views = [_turned(view, order) for view in views]
-        if product and not _constant(views[1]) and _constant(views[0]):
+            lengths, steps = lengths[::-1], steps[::-1]
+            views = [turned(view) for view in views]
+        if product and not constant(views[1]) and constant(views[0]):
             views.reverse()
         views += [views[0]] * (2 - len(views))
         result = () if whole else self.shapes[slot]
@@ -288,8 +244,8 @@ class Lowering:
         row = [*lengths, order_code, block, 2 if product else 1, *steps, *groups_of]
         number = self._detail(row + [x for view in views for x in view.numbers(self.lanes)])
         if product:
-            self._add(w.PRODUCT, product.slot, shape, _NOWHERE)
-        self._add(w.REDUCE, slot, result, to, (_NOWHERE, _NOWHERE, (self.own_words, 0)), number)
+            self._add(w.PRODUCT, product.slot, shape, NOWHERE)
+        self._add(w.REDUCE, slot, result, to, (NOWHERE, NOWHERE, (self.own_words, 0)), number)
         if whole:
             view = View(*to, (), 1).on(shape, ())
             self.views[slot] = view
@@ -334,77 +290,4 @@ class Lowering:
                 kind = codes.COPY if identity else codes.ROUND
                 self._add(kind, array, self.shapes[array], self.arrays[array], (sources[array],))
         for array, old, row in after:
-            self._add(codes.FROZEN, array, self.shapes[array], _NOWHERE, (self.arrays[array], old, row))
-
-
-def _joined(view: View, groups: Sequence[Sequence[int]]) -> View | None:
-    """The view with the axes of each group as one axis, if that is one."""
-    strides, index, axis = [], None, 0
-    for number, lengths in enumerate(groups):
-        mine = [(n, s, axis + i) for i, (n, s) in enumerate(zip(lengths, view.strides[axis:], strict=False)) if n > 1]
-        axis += len(lengths)
-        strides.append(mine[-1][1] if mine else 0)
-        for (_, outer, _), (n, inner, _) in zip(mine, mine[1:], strict=False):
-            if outer != n * inner:
-                return None
-        if view.index is not None and view.index[0] in range(axis - len(lengths), axis):
-            if len(mine) > 1:
-                return None
-            index = (number, *view.index[1:])
-    return replace(view, strides=tuple(strides), index=index)
-
-
-def _turned(view: View, order: Sequence[int]) -> View:
-    index = view.index and (order.index(view.index[0]), *view.index[1:])
-    return replace(view, strides=tuple(view.strides[i] for i in order), index=index)
-
-
-def _constant(view: View) -> bool:
-    """Whether it is the same along the inner axis."""
-    return view.strides[2] == 0 and (view.index is None or view.index[0] != 2)
-
-
-def table_of(lines: Sequence[Line], draws: Draws, words: Mapping[int, tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """The table of operations. ``words``: number of a group -> (where its words begin, counters)."""
-    table = np.zeros((len(lines), w.COLUMNS), dtype=np.int64)
-    for number, (row, line) in enumerate(zip(table, lines, strict=True)):
-        row[w.KIND], row[w.SLOT], row[w.SIZE], row[w.NUMBER] = line.kind, line.slot, line.size, line.number
-        row[w.DESTINATION : w.DESTINATION + 2] = line.destination
-        # Operands that an operation lacks repeat its first one.
-        a, b, c = (*line.operands, *(line.operands[:1] * 3), *(_NOWHERE,) * 3)[:3]
-        for column, place in ((w.A, a), (w.B, b), (w.C, c)):
-            row[column : column + 2] = place
-        row[w.SWAMPED] = line.swamped
-        if line.name not in draws.columns or line.kind not in _DRAWING:
-            continue
-        group, word, left, right = draws.columns[line.name]
-        row[w.LEFT], row[w.RIGHT] = left, right
-        if line.kind == w.REDUCE:  # behind the words of the product, if those are of another group
-            product = draws.columns.get(lines[number - 1].name) if lines[number - 1].kind == w.PRODUCT else None
-            row[w.WORD] = word if product is not None and product[0] == group else 4 + word
-        elif line.kind == w.PRODUCT:
-            row[w.WORD] = word
-        else:
-            begin, counters = words[group]
-            row[w.WORD] = begin + word * counters
-    return table
-
-
-_DRAWING = {*range(codes.ROUND, codes.FMA + 1), codes.LOAD, w.PRODUCT, w.REDUCE, w.REMAINDER, *w.FUNCTIONS.values()}
-
-
-def counters_of(lines: Sequence[Line], draws: Draws) -> dict[int, int]:
-    """Number of a group -> how many counters the elementwise operations draw from."""
-    sizes = dict.fromkeys(range(len(draws.groups)), 0)
-    for line in lines:
-        if line.name in draws.columns and line.kind in _DRAWING and line.kind not in (w.PRODUCT, w.REDUCE):
-            group = draws.columns[line.name][0]
-            sizes[group] = max(sizes[group], line.size)
-    return sizes
-
-
-def plan_of(lines: Sequence[Line], blocks: Sequence[Mapping[str, Decision]]) -> npt.NDArray[np.int64]:
-    """The plan: [blocks, operations, (tier, mode, format row)]."""
-    nothing = (codes.PLAIN, codes.NONE, 0)
-    rows = [[block.get(line.name, nothing) for line in lines] for block in blocks]
-    return np.array(rows, dtype=np.int64).reshape(len(blocks), len(lines), 3)
+            self._add(codes.FROZEN, array, self.shapes[array], NOWHERE, (self.arrays[array], old, row))

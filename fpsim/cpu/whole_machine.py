@@ -17,7 +17,9 @@ from fpsim.cpu.elementary_constants import exponential
 from fpsim.cpu.lower import Draws, Formats, decisions
 from fpsim.cpu.machine import Array, Machine
 from fpsim.cpu.tiers import Range
-from fpsim.cpu.whole_lower import COMPUTED, Line, Lowering, Place, View, c_strides, counters_of, plan_of, table_of
+from fpsim.cpu.whole_lower import COMPUTED, Lowering
+from fpsim.cpu.whole_table import Line, counters_of, plan_of, table_of
+from fpsim.cpu.whole_views import Place, View, c_strides
 from fpsim.precision import drawn_bits, scalar_values
 from fpsim.random_bits import program_draw
 from fpsim.rounding import Stochastic, random_bits
@@ -157,10 +159,10 @@ class WholeMachine(Machine):
         while True:
             line = entry(
                 registers, tables.x, tables.random, tables.table, tables.details, tables.plan, self._integers,
-                self._floats, tables.functions, scalars, tables.scalar_sizes, self._held, tables.scratch, given, records,
-                self._events, tables.groups, tables.elements, self.runs.reshape(self.blocks, lanes), tables.counters,
-                tables.places, tables.open_ones, np.uint64(k0), np.uint64(k1), self.blocks, lanes, longest,
-                np.uint64(self.first_step), offset, steps, total, state,
+                self._floats, tables.functions, scalars, tables.scalar_sizes, self._held, tables.scratch, given,
+                records, self._events, tables.groups, tables.elements, self.runs.reshape(self.blocks, lanes),
+                tables.counters, tables.places, tables.open_ones, np.uint64(k0), np.uint64(k1), self.blocks, lanes,
+                longest, np.uint64(self.first_step), offset, steps, total, state,
             )  # fmt: skip
             if line == w.DONE:
                 return

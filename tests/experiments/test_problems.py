@@ -214,8 +214,15 @@ def test_the_program_in_binary64_is_the_gradient(name):
     assert np.array_equal(values[dict(problem.program.outputs)["g"]], problem.gradient(w))
 
 
-@pytest.mark.parametrize("options", [("dense_quadratic", {"dimension": 9}), ("rosenbrock", {"dimension": 12}),
-                                     ("rosenbrock", {"dimension": 6, "rows": 2}), ("logistic", {"dimension": 4})])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("dense_quadratic", {"dimension": 9}),
+        ("rosenbrock", {"dimension": 12}),
+        ("rosenbrock", {"dimension": 6, "rows": 2}),
+        ("logistic", {"dimension": 4}),
+    ],
+)
 def test_programs_with_shapes_in_binary64_are_the_gradient(options):
     """Operation by operation; but for the logistic one, whose own sigmoid is not correctly rounded."""
     problem = PROBLEMS[options[0]](**options[1])
