@@ -235,7 +235,7 @@ class _Reader:
             s = sequential(0, min(block, n))
             for low in range(block, n, block):
                 s = join(s, sequential(low, min(low + block, n)), low)
-        return np.broadcast_to(s, x.shape).copy() if whole else s
+        return np.broadcast_to(s[0], x.shape).copy() if whole else s
 
     def _gather(self, operation: Operation, x: Array, index: Array, axis: int) -> Array:
         axis = axis_of("", x.shape[:-1], axis)

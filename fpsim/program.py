@@ -10,10 +10,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fpsim import shapes as symbolic
 from fpsim.scalars import STEP, ScalarExpression
-from fpsim.shapes import Shape
+from fpsim.shapes import Shape, Sizes
 
 # kind -> (number of operands, result is rounded). Readers say which kinds they take.
 KINDS: dict[str, tuple[int, bool]] = {
@@ -165,6 +166,28 @@ class Program:
         ('n', 'd')
         """
         return self._shapes[name]  # type: ignore[attr-defined, no-any-return]
+
+    def lengths(self, arrays: Mapping[str, npt.ArrayLike]) -> dict[str, int]:
+        """The lengths of the dimensions, from arrays of their declared shapes, without axes for steps and runs.
+
+        Raises
+        ------
+        ValueError
+            An array that is no input, or lengths that contradict each other.
+
+        Examples
+        --------
+        >>> product = Operation("mul", "product", ("A", "w"))
+        >>> program = Program("p", ("w", "A"), (("y", "product"),), (), (product,), shapes={"A": ("n", "d")})
+        >>> program.lengths({"A": np.ones((3, 5))})
+        {'n': 3, 'd': 5}
+        """
+        sizes = Sizes()
+        for name, array in arrays.items():
+            if name not in self.inputs:
+                raise ValueError(f"array {name!r} is no input of program {self.name!r}{hint(name, self.inputs)}")
+            sizes.meet(name, self.shape(name), np.shape(array))
+        return sizes.lengths()
 
     @property
     def uniform(self) -> bool:

@@ -91,7 +91,6 @@ def _precision(case: Case, program: Program, fmt: str, mode: Rounding) -> Any:
 
 def _run(name: str, fmt: str, settings: Settings) -> list[Row]:
     from fpsim.cpu.machine import Machine
-    from fpsim.shapes import Sizes
 
     for mode in MODES.values():
         _check(_case(name, small=True), fmt, mode)
@@ -101,15 +100,14 @@ def _run(name: str, fmt: str, settings: Settings) -> list[Row]:
         blocks = max(1, 32 // lanes)
         runs = np.arange(lanes * blocks)
         given = case.per_step(1, runs)
-        sizes = Sizes({"d": case.problem.dimension})
-        for array, x in {**case.constants, **{key: values[0, ..., 0] for key, values in given.items()}}.items():
-            sizes.meet(array, program.shape(array), x.shape)
-        operations = rounded_operations(program, sizes.lengths())
+        alone = {array: values[0, ..., 0] for array, values in given.items()}
+        lengths = program.lengths({**case.constants, **alone, "w": np.zeros(case.problem.dimension)})
+        operations = rounded_operations(program, lengths)
         steps = max(2, _WORK // (operations * len(runs)))
         given = case.per_step(steps, runs)
         for title, mode in MODES.items():
             precisions = [_precision(case, program, fmt, mode)] * blocks
-            machine = Machine(program, precisions, lanes, sizes.lengths(), KEY, runs)
+            machine = Machine(program, precisions, lanes, lengths, KEY, runs)
             machine.load({"w": case.problem.start(KEY, runs)}, case.constants)
             calls[f"{title}, {lanes} lanes"] = partial(machine.run, steps, given)
             work[f"{title}, {lanes} lanes"] = operations * len(runs) * steps, operations

@@ -176,8 +176,8 @@ general, general_counting = _general(False), _general(True)
 
 
 @jit.kernel
-def variant(details: Any, at: int, kind_tier: Any, sum_tier: Any, mode: int, sum_mode: int) -> int:
-    """Which kernel of the fast path serves: 0 none, 1 .. 4 those to nearest and toward zero, 5 the stochastic one.
+def variant(details: Any, at: int, product_tier: Any, sum_tier: Any, mode: int, sum_mode: int) -> int:
+    """Which kernel of the fast path serves: 0 none, 1 and 2 to nearest, 3 toward zero, 4 the stochastic one.
 
     One factor must be the same for all j; operand 1 is that one (``whole_lower`` puts it there).
     """
@@ -186,13 +186,11 @@ def variant(details: Any, at: int, kind_tier: Any, sum_tier: Any, mode: int, sum
     view = at + w.VIEWS + w.VIEW
     if details[view + w.STRIDES + 2] != 0 or details[view + w.INDEXED] == 2:
         return 0
-    if mode != sum_mode or kind_tier > codes.ODD or sum_tier > codes.ODD:
+    if mode != sum_mode or product_tier > codes.ODD or sum_tier > codes.ODD:
         return 0
     if mode == codes.NEAREST_EVEN:
-        if sum_tier == codes.ODD:
-            return 3
-        return 2 if kind_tier == codes.ODD else 1
-    return 4 if mode == codes.TOWARD_ZERO else 5 if mode == codes.STOCHASTIC else 0
+        return 2 if sum_tier == codes.ODD else 1
+    return 3 if mode == codes.TOWARD_ZERO else 4 if mode == codes.STOCHASTIC else 0
 
 
 @jit.inline
@@ -273,16 +271,10 @@ def lane_by_lane(
                             places[k] = np.int64(rows + np.uint64(k - k0) * padded)
                         _tile(registers, details, matrix, block, o, k0, k1, j0, some, lane, lanes, rows, padded)
                     if which == 1:
-                        beyond += fast.nearest_plain(
-                            registers, places, factors, sums, k0, k1, padded, of_product, of_sum
-                        )
+                        beyond += fast.nearest(registers, places, factors, sums, k0, k1, padded, of_product, of_sum)
                     elif which == 2:
-                        beyond += fast.nearest_odd_product(
-                            registers, places, factors, sums, k0, k1, padded, of_product, of_sum
-                        )
-                    elif which == 3:
                         beyond += fast.nearest_odd(registers, places, factors, sums, k0, k1, padded, of_product, of_sum)
-                    elif which == 4:
+                    elif which == 3:
                         beyond += fast.toward_zero(registers, places, factors, sums, k0, k1, padded, of_product, of_sum)
                     else:
                         for k in range(k0, k1):

@@ -113,7 +113,6 @@ def random_step(
     return _beyond(high, of_product) + _beyond(high_sum, of_sum)
 
 
-nearest_plain = _chain(codes.PLAIN, codes.PLAIN, codes.NEAREST_EVEN)
-nearest_odd_product = _chain(codes.ODD, codes.PLAIN, codes.NEAREST_EVEN)
+nearest = _chain(codes.ODD, codes.PLAIN, codes.NEAREST_EVEN)
 nearest_odd = _chain(codes.ODD, codes.ODD, codes.NEAREST_EVEN)
 toward_zero = _chain(codes.ODD, codes.ODD, codes.TOWARD_ZERO)

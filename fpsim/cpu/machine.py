@@ -130,7 +130,8 @@ class Machine:
     def reset_extremes(self) -> None:
         for name in self.track:
             known = name in self.program.state or name in self._constants
-            now = np.abs(self.values(name)) if known else np.nan
+            now: Any = np.abs(self.values(name)) if known else np.nan
+            now = now[..., np.newaxis] if known and name in self.program.shared else now
             self.values(f"{name} low")[:] = np.where(np.isnan(now), np.inf, now)
             self.values(f"{name} high")[:] = np.where(np.isnan(now), -np.inf, now)
 

@@ -188,9 +188,8 @@ class Lowering:
         if key not in self._full:
             view = self.views[name].on(shape, self.shapes[name])
             plain = view.index is None and view.lanes == 1 and view.strides == c_strides(shape, self.lanes)
-            self._full[key] = (
-                (view.base, view.per_block) if plain else self._spread(view, shape, name in self._constant)
-            )
+            constant = name in self._constant
+            self._full[key] = (view.base, view.per_block) if plain else self._spread(view, shape, constant)
         return self._full[key]
 
     def _spread(self, view: View, shape: Sequence[int], constant: bool) -> Place:

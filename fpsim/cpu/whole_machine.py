@@ -24,42 +24,47 @@ from fpsim.precision import drawn_bits, scalar_values
 from fpsim.random_bits import program_draw
 from fpsim.rounding import Stochastic, random_bits
 
-_PAD = SIDE
-
 
 class WholeMachine(Machine):
     """See ``Machine``, which makes one of these where a program needs it."""
 
     def values(self, name: str) -> Array:
-        """A view ``[blocks, *shape, lanes_per_block]`` of an array, or ``[blocks, *shape]`` of one that runs share."""
+        """A view ``[blocks, *shape, lanes_per_block]`` of an array, or ``[blocks, *shape]`` of one that runs share.
+
+        It is valid until the next ``run``. Constants are not to be written: tiers are chosen by what they were.
+        """
         self._array(name)
         base, per_block = self._places[name]
-        own = self.shape(name.removesuffix(" low").removesuffix(" high"))
-        memory = self._registers[base : base + self.blocks * per_block]
-        if name in self.program.shared:
-            padded = (*own[:-1], self._padded(name))[-len(own) :] if own else ()
-            return (
-                memory[: self.blocks * per_block]
-                .reshape(self.blocks, -1)[:, : math.prod(padded)]
-                .reshape(self.blocks, *padded)[(..., slice(0, own[-1])) if own else ...]
-            )
-        return memory.reshape(self.blocks, -1)[:, : math.prod(own) * self.lanes_per_block].reshape(
-            self.blocks, *own, self.lanes_per_block
-        )
+        own, shared = self._own(name), name in self.program.shared
+        memory = self._memory(name)
+        blocks = self._registers[base : base + self.blocks * per_block].reshape(self.blocks, per_block)
+        view = blocks[:, : math.prod(memory)].reshape(self.blocks, *memory)
+        return view[..., : own[-1]] if shared and own else view
 
     def load(self, state: Mapping[str, npt.ArrayLike], constants: Mapping[str, npt.ArrayLike] | None = None) -> None:
         super().load(state, constants)
         # What is constant is known from now on: cheaper tiers are proven for its range.
+        self._plan_again()
+
+    def _plan_again(self) -> None:
         self._lowered.clear()
         self._plan_blocks()
 
-    def _padded(self, name: str) -> int:
-        """The length of the last axis in memory."""
-        last = self.shape(name)[-1] if self.shape(name) else 1
-        return last if name in self.program.indices else -(-last // _PAD) * _PAD
+    def _own(self, name: str) -> tuple[int, ...]:
+        """The lengths of one run's array; its extremes have the same."""
+        return self.shape(name.removesuffix(" low").removesuffix(" high"))
+
+    def _memory(self, name: str) -> tuple[int, ...]:
+        """The lengths in memory, of one block: with lanes, or with a last axis of whole vectors."""
+        own = self._own(name)
+        if name not in self.program.shared:
+            return (*own, self.lanes_per_block)
+        if not own or name in self.program.indices:
+            return own
+        return (*own[:-1], -(-own[-1] // SIDE) * SIDE)
 
     def _lay_out(self) -> None:
-        program, lanes = self.program, self.lanes_per_block
+        program = self.program
         names = [*program.inputs, *(array for array, _ in program.outputs if array not in program.inputs)]
         known = {*names, *(operation.slot for operation in program.operations)}
         for name in self.track:
@@ -72,19 +77,14 @@ class WholeMachine(Machine):
         self._views: dict[str, View] = {}
         end = 0
         for name in names:
-            own = self.shape(name.removesuffix(" low").removesuffix(" high"))
-            if name in program.shared:
-                memory = (*own[:-1], self._padded(name)) if own else (1,)
-                strides, size, has_lanes = c_strides(memory)[: len(own)], math.prod(memory), 0
-            else:
-                strides, size, has_lanes = c_strides(own, lanes), math.prod(own) * lanes, 1
-            per_block = -(-size // _PAD) * _PAD
+            memory, has_lanes = self._memory(name), int(name not in program.shared)
+            per_block = -(-math.prod(memory) // SIDE) * SIDE
             self._places[name] = (end, per_block)
-            self._views[name] = View(end, per_block, strides, has_lanes)
+            self._views[name] = View(end, per_block, c_strides(memory)[: len(self._own(name))], has_lanes)
             end += per_block * self.blocks
         self._held = end
         self._registers = np.zeros(end)
-        self._width = max(contract.STRIP, -(-lanes // 8) * 8)
+        self._width = max(contract.STRIP, -(-self.lanes_per_block // 8) * 8)
 
     def _plan_blocks(self) -> None:
         formats = Formats()
@@ -105,6 +105,9 @@ class WholeMachine(Machine):
         )
 
     def _table(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> Any:
+        if not self._constants.isdisjoint(per_step):  # given for every step from now on
+            self._constants -= set(per_step)
+            self._plan_again()
         key = (tuple(per_step.items()), record)
         if key not in self._lowered:
             self._lowered[key] = self._lower(per_step, record), None  # type: ignore[assignment]
@@ -114,6 +117,9 @@ class WholeMachine(Machine):
         program, lanes = self.program, self.lanes_per_block
         shapes = {operation.slot: self.shape(operation.slot) for operation in program.operations}
         shapes |= {name: self.shape(name) for name in (*program.inputs, *(array for array, _ in program.outputs))}
+        for name in self._draws.columns:
+            if math.prod(shapes[name]) > 1 << 32:
+                raise ValueError(f"slot {name!r} rounds {math.prod(shapes[name])} elements stochastically, beyond 2^32")
         records, base = {}, 0
         for name in record:
             records[name] = base

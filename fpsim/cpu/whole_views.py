@@ -1,4 +1,4 @@
-"""Where the elements of a value are, by strides. Broadcasting, picking by an index and joining axes change only that."""
+"""Where the elements of a value are, by strides: all that broadcasting, picking and joining axes change."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ def test_shapes_are_inferred() -> None:
     shapes = {name: program.shape(name) for name in ("y", "z", "s", "g", "f", "e", "expand", "w", "c", "scalar.two")}
     n, d = "n", "d"
     assert shapes == {
-        "y": (n, d), "z": (n, d), "s": (n,), "g": (n, "k"), "f": (n, d), "e": (n, 1), "expand": (n, 1), "w": (d,), "c": (),
-        "scalar.two": (),
+        "y": (n, d), "z": (n, d), "s": (n,), "g": (n, "k"), "f": (n, d), "e": (n, 1), "expand": (n, 1), "w": (d,),
+        "c": (), "scalar.two": (),
     }  # fmt: skip
     assert program.shared == ("A", "c")
     assert program.indices == ("i",)
@@ -116,7 +116,7 @@ def test_sizes() -> None:
         ValueError, match=r"array 'y' has shape \(4,\): dimension n is 4; admissible: 5, as in array 'x'"
     ):
         sizes.meet("y", ("n",), (4,))
-    with pytest.raises(ValueError, match="dimension 'm' of shape .* is not known from any array"):
+    with pytest.raises(ValueError, match=r"dimension 'm' of shape \[m\] is not known"):
         sizes.of(("m",))
 
 

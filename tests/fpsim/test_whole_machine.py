@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fpsim import exact_run
 from fpsim.cpu.machine import Machine
 from fpsim.cpu.whole_machine import WholeMachine
 from fpsim.number_format import Format
@@ -302,6 +303,51 @@ def test_views_extremes_and_records() -> None:
     assert (low == np.abs(records["terms"]).min(axis=0)).all()
     assert (high == np.abs(records["terms"]).max(axis=0)).all()
     assert (machine.state("w").reshape(5, 2, 2).transpose(1, 0, 2) == records["w"][-1]).all()
+
+
+def test_more_lanes_than_a_strip_has_elements() -> None:
+    state, given = of_regression(300)
+    constants, index = {name: x for name, x in given.items() if name != "index"}, given["index"]
+    for mode in ("nearest_even", "up", Stochastic(16)):
+        last = []
+        for pick in (np.arange(300), np.array([0, 299, 150])):
+            precision, lengths = Precision.uniform("bfloat16", mode), {"n": 6, "d": 5, "b": 4}  # type: ignore[arg-type]
+            machine = Machine(regression, [precision], len(pick), lengths, KEY, pick)
+            machine.load({"w": state["w"][:, pick]}, constants)
+            machine.run(2, {"index": index[:, :, pick]})
+            last.append(machine.state("w"))
+        assert (last[1] == last[0][:, [0, 299, 150]]).all()
+
+
+def test_a_constant_that_is_given_for_every_step_later() -> None:
+    """Its range is not known any more."""
+    program = step(lambda w, x: {"w": w + slot("s", total(slot("t", x * w), axis=0))}, name="p", shapes={"x": (2, "d")})
+    precision = Precision.uniform("e8m23").replace({"x": "binary64"})
+    rng = np.random.default_rng(0)
+    w, first, later = rng.standard_normal((4, 2)), np.ones((2, 4)), rng.standard_normal((3, 2, 4, 2)) * 1e-280
+    machine = Machine(program, [precision], 2, 4, None, np.arange(2))
+    machine.load({"w": w}, {"x": first})
+    machine.run(1)
+    machine.run(3, {"x": later})
+    last, _ = exact_run.run(program, {"w": w}, {"x": first}, precision, runs=(0, 1))
+    last, _ = exact_run.run(program, last, {"x": later}, precision, steps=3, first_step=1, runs=(0, 1))
+    assert (bits(machine.state("w")) == bits(last["w"])).all()
+
+
+@step(shapes={"c": ()})
+def single(w: Any, c: Any) -> Any:
+    return {"w": w + slot("s", total(c)), "last": slot("n", total(slot("m", expand(c, 0) * 3), axis=0))}
+
+
+def test_values_without_axes_and_tracked_constants() -> None:
+    state, given = {"w": np.ones((3, 2))}, {"c": np.array([1.3, -0.7])}
+    check(single, state, given, Precision.uniform("e5m2", "up"), 2, 1, events=True)
+    program = step(lambda w, A: {"w": total(A * w, axis=0)}, name="p", shapes={"A": (2, "d")}, shared=("A",))
+    machine = Machine(program, [Precision.uniform("bfloat16")] * 2, 2, 3, None, np.arange(4), track=("A",))
+    machine.load({"w": np.ones(3)}, {"A": np.array([[1.0, -2.0, 3.0], [4.0, 5.0, 0.0]])})
+    low, high = machine.extremes()["A"]
+    assert low.shape == (2, 2, 3, 2)
+    assert low[1, 0, 1, 1] == high[0, 0, 1, 0] == 2.0
 
 
 def test_errors() -> None:
