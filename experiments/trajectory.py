@@ -70,11 +70,12 @@ class Trajectory:
         tracked = [*self.program.state, "g"]
         if first.optimizer == "sgd":  # T6 bounds what underflow does by the sizes of the values on the way
             tracked += [o.slot for o in self.program.operations if o.slot.startswith("gradient.")]
+        constants = dict(problem.constants) if self.inside else {}
         self.machine = Machine(
             self.program,
             self.precisions,
             first.seeds,
-            self.dimension,
+            {"d": self.dimension} | self.program.lengths(constants),
             self.key,
             np.tile(self.runs, self.blocks),
             track=tracked,
@@ -82,7 +83,6 @@ class Trajectory:
         )
         start = problem.start(self.key, self.runs)
         state = {name: np.zeros_like(start) for name in self.program.state} | {"w": start}
-        constants = dict(problem.constants) if self.inside else {}
         self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, constants)
         self._gradient = np.empty((1, self.dimension, self.blocks * first.seeds))
 

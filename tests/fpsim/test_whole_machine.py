@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fpsim import exact_run
+from fpsim import elementary_arrays, exact_run
+from fpsim.cpu.elementary_table import KERNELS, TABLES
 from fpsim.cpu.machine import Machine
 from fpsim.cpu.whole_machine import WholeMachine
 from fpsim.number_format import Format
@@ -258,6 +259,35 @@ def test_functions(mode: Any) -> None:
         check(functions, state, {"x": x}, Precision.uniform(name, mode).replace({"x": "binary64"}), 1, 1, events=True)
     wide = Precision.uniform("binary64", mode)
     check(functions, state, {"x": x}, wide, 1, 1, events=mode == "nearest_even")
+
+
+def of_one_function(kind: str) -> Program:
+    program: Program = step(lambda w: {"w": elementary(kind, w)}, name=kind)
+    return program
+
+
+NEAR = np.arange(1.0, 60.0) * 2.0**-26
+FINE = np.random.default_rng(9).integers(1 << 24, 1 << 28, 200) * 2.0**-52  # numbers of binary64 when added to 1
+ARGUMENTS = {  # results within 2^-70 of numbers and midpoints of 24 bits, of 8 bits, and of 53 bits
+    "exp": np.concatenate([np.log1p(NEAR), np.log1p(NEAR * 2.0**16), np.log1p(FINE)]),
+    "sigmoid": 2.0 * np.concatenate([np.arctanh(2.0 * NEAR), np.arctanh(FINE)]),
+    "tanh": np.concatenate([np.arctanh(NEAR * 2.0**20), 0.5 * np.log((2.0 - FINE) / FINE)]),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_functions_are_decided_for_the_format(kind: str) -> None:
+    """Where 53 bits leave a result open, the format mostly does not; where it does, the specification decides."""
+    program, x = of_one_function(kind), np.concatenate([ARGUMENTS[kind], -ARGUMENTS[kind]])
+    x = np.concatenate([x, np.random.default_rng(8).uniform(-20.0, 20.0, 4000)])
+    open_ones, _ = KERNELS[kind](x, TABLES[kind](), np.empty(len(x)), np.empty(len(x), dtype=np.int64))
+    assert open_ones > 50
+    for name in ("bfloat16", "e8m23", "e8m48", "e8m50"):
+        for mode in CODES:
+            precision = Precision.uniform("binary64").replace({kind: (name, mode)})  # type: ignore[arg-type]
+            got = run(program, {"w": x}, {}, precision)
+            expected = getattr(elementary_arrays, kind)(x, name, mode)
+            assert (bits(got.state["w"][:, 0]) == bits(expected)).all(), (name, mode)
 
 
 def test_blocks_lanes_and_chunks_do_not_change_results() -> None:
