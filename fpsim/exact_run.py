@@ -12,10 +12,10 @@ import numpy.typing as npt
 from fpsim import events, exact
 from fpsim.events import Tally
 from fpsim.precision import Precision, Slot, drawn_bits, scalar_values
-from fpsim.program import RUNNABLE, Operation, Program
+from fpsim.program import REDUCTIONS, RUNNABLE, Operation, Program
 from fpsim.random_bits import Key, program_draw
 from fpsim.rounding import Rounding, Stochastic, random_bits
-from fpsim.shapes import Sizes, axis_of, check_index
+from fpsim.shapes import Sizes, axis_of, broadcast, check_index
 
 Array = npt.NDArray[np.float64]
 
@@ -148,6 +148,8 @@ class _Reader:
         if operation.kind == "gather":
             return self._gather(operation, operands[0], operands[1], attributes["axis"])
         aligned = self.aligned(operation, now)
+        if operation.kind == "dot":
+            return self._dot(operation.slot, aligned, attributes["axis"])
         if operation.rounded:
             return self.rounded(operation.kind, operation.slot, aligned)
         exactly: dict[str, Callable[..., float]] = {
@@ -162,7 +164,8 @@ class _Reader:
 
     def aligned(self, operation: Operation, now: Mapping[str, Array]) -> list[Array]:
         """The operands with axes of length 1 in front, so that shapes are aligned at the last axis before the runs."""
-        shape = (*self.sizes.of(self.program.shape(operation.slot)), len(self.runs))
+        operands = {name: self.program.shape(name) for name in operation.operands}
+        shape = (*self.sizes.of(broadcast(operation.slot, operands)), len(self.runs))
         result = []
         for name in operation.operands:
             x = now[name]
@@ -193,7 +196,7 @@ class _Reader:
         assert self.tally is not None
         producer = next((o for o in self.program.operations if o.slot == value), None)
         kind, operands = "round", [now[value]]
-        if producer is not None and producer.rounded and producer.kind != "sum":
+        if producer is not None and producer.rounded and producer.kind not in REDUCTIONS:
             kind, operands = producer.kind, self.aligned(producer, now)
         spread = [np.broadcast_to(x, new.shape) for x in operands]
         for index in np.ndindex(*new.shape):
@@ -236,6 +239,17 @@ class _Reader:
             for low in range(block, n, block):
                 s = join(s, sequential(low, min(low + block, n)), low)
         return np.broadcast_to(s[0], x.shape).copy() if whole else s
+
+    def _dot(self, slot: str, factors: Sequence[Array], axis: int) -> Array:
+        """The sum of products as ``tracing.total_of_products`` defines it."""
+        shape = np.broadcast_shapes(*(x.shape for x in factors))
+        axis = axis_of("", shape[:-1], axis)
+        a, b = (np.moveaxis(np.broadcast_to(x, shape), axis, 0) for x in factors)
+        numbers = np.moveaxis(_numbered(shape[:-1]), axis, 0)
+        s: Array = np.zeros(a.shape[1:])
+        for k in range(len(a)):
+            s = self.rounded("fma", slot, [a[k], b[k], s], numbers[k])
+        return s
 
     def _gather(self, operation: Operation, x: Array, index: Array, axis: int) -> Array:
         axis = axis_of("", x.shape[:-1], axis)

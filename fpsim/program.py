@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[int, bool]] = {
     **dict.fromkeys(
         ("exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tanh", "sigmoid", "erf"), (1, True)
     ),
-    **dict.fromkeys(("pow", "rem", "matmul"), (2, True)),
+    **dict.fromkeys(("pow", "rem", "matmul", "dot"), (2, True)),
     **dict.fromkeys(("neg", "abs", "sign", "expand"), (1, False)),
     **dict.fromkeys(("max", "min", "less", "gather"), (2, False)),
     "where": (3, False),
@@ -33,9 +33,10 @@ KINDS: dict[str, tuple[int, bool]] = {
     "opaque": (1, True),
 }
 ELEMENTARY = ("exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow")
+REDUCTIONS = ("sum", "dot")  # of many rounded operations
 # What the exact reader and the CPU machine run.
 RUNNABLE = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "max", "min", "rem",
-                      "less", "where", "gather", "expand", *ELEMENTARY})  # fmt: skip
+                      "dot", "less", "where", "gather", "expand", *ELEMENTARY})  # fmt: skip
 _UNIFORM = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "max", "min"})
 
 

@@ -67,6 +67,10 @@ def of_operation(kind: str, slot: str, operands: Mapping[str, Shape], attributes
             return shapes[0]
         axis = axis_of(slot, shapes[0], attributes["axis"])
         return shapes[0][:axis] + shapes[0][axis + 1 :]
+    if kind == "dot":
+        joined = broadcast(slot, operands)
+        axis = axis_of(slot, joined, attributes["axis"])
+        return joined[:axis] + joined[axis + 1 :]
     if kind == "expand":
         axis = axis_of(slot, (*shapes[0], 1), attributes["axis"])
         return (*shapes[0][:axis], 1, *shapes[0][axis:])

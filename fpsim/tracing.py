@@ -207,6 +207,15 @@ def total(a: Value, axis: int | None = None, order: str = "sequential", block: i
     return a.trace.append("sum", (a,), axis=axis, order=order, block=block)
 
 
+def total_of_products(a: Value, b: Any, axis: int) -> Value:
+    """Sum of a b over an axis, with one rounding for each term: s = +0, then s = rd(s + a_k b_k) for k = 0, 1, ...
+
+    ``a`` and ``b`` are broadcast first. The random bits of term k are those of its element in the product. Where the
+    product is to have a rounding of its own, write ``total(a * b, axis)``.
+    """
+    return a.trace.append("dot", (a, b), axis=axis)
+
+
 def expand(a: Value, axis: int) -> Value:
     """``a`` with a new axis of length 1, exact: ``expand(x, 1)`` is ``x[:, None]``, and ``expand(x, -1)`` too."""
     return a.trace.append("expand", (a,), axis=axis)

@@ -4,7 +4,7 @@ The operand has three axes, outer o, terms k and inner j; results are [o, j] for
 which draws an addition has, stands in ``tracing.total``: those of the first term of its right range.
 
 THE GENERAL PATH takes strips of some j for all lanes of a block. Step k fetches the strips of both factors (or of the
-terms), and every operation is ``perform`` on strips.
+terms), and every operation is ``perform`` on strips. Products that enter the sum exactly take this path only.
 
 THE FAST PATH is for sequential sums of products m[k, j] v[k] of which one factor is the same for all j. It goes lane by
 lane (``contract_kernels``). Rows of m that lie in memory one number after the other are read where they are; a matrix
@@ -49,22 +49,22 @@ def _draw(
 
 def _operation(counting: bool) -> Any:
     @jit.merge
-    def operate(slot: Any, machine: Any, a: Any, b: Any, to: Any, spare: Any, n: Any) -> None:
-        """One rounded operation, MUL or ADD, whose numbers ``slot`` holds, and its events. ``to`` may be an operand."""
+    def operate(slot: Any, machine: Any, a: Any, b: Any, c: Any, to: Any, spare: Any, n: Any) -> None:
+        """One rounded operation, whose numbers ``slot`` holds, and its events. ``to`` may be an operand."""
         kind, number, swamped, tier, mode, row, word, left, right = slot
         registers, x, z, flags, integers, floats, words, counts, result, stride = machine
         if counting:
             used, beyond = perform(
-                kind, tier, mode, row, registers, x, a, b, b, result, n, integers, floats, words, word, left, right
+                kind, tier, mode, row, registers, x, a, b, c, result, n, integers, floats, words, word, left, right
             )
             count(
-                kind, number, swamped, used, beyond, mode, row, registers, x, z, flags, a, b, b, result, spare,
+                kind, number, swamped, used, beyond, mode, row, registers, x, z, flags, a, b, c, result, spare,
                 spare + stride, n, integers, floats, words, word, left, right, counts,
             )  # fmt: skip
             for i in range(n):
                 registers[to + i] = registers[result + i]
         else:
-            perform(kind, tier, mode, row, registers, x, a, b, b, to, n, integers, floats, words, word, left, right)
+            perform(kind, tier, mode, row, registers, x, a, b, c, to, n, integers, floats, words, word, left, right)
 
     return operate
 
@@ -121,12 +121,19 @@ def _general(counting: bool) -> Any:
                     if order == w.PAIRWISE:
                         top += width
                         into = top
-                    if operands == 1:
+                    if operands == w.TERMS_ALONE:
                         _term(registers, details, at, block, o, k, j0, count_j, lanes, 0, into)
                     else:
                         _term(registers, details, at, block, o, k, j0, count_j, lanes, 0, first)
                         _term(registers, details, at, block, o, k, j0, count_j, lanes, 1, second)
-                        operate(product, machine, first, second, into, spare, n)
+                    if operands == w.PRODUCTS:
+                        operate(product, machine, first, second, second, into, spare, n)
+                    elif operands == w.FUSED:
+                        if k == 0:
+                            for i in range(n):
+                                registers[s + i] = 0.0
+                        operate(total, machine, first, second, s, s, spare, n)
+                        continue
                     if order == w.PAIRWISE:
                         size = 1
                         while (k + 1) & size == 0:
@@ -136,11 +143,11 @@ def _general(counting: bool) -> Any:
                                 _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
                                 here = middle
                             top -= width
-                            operate(total, machine, top, top + width, top, spare, n)
+                            operate(total, machine, top, top + width, top + width, top, spare, n)
                             size += size
                         continue
                     if not begins:
-                        operate(total, machine, s, term, s, spare, n)
+                        operate(total, machine, s, term, term, s, spare, n)
                     if order == w.BLOCKED and ((k + 1) % length == 0 or k + 1 == terms):
                         middle = k - k % length
                         if middle == 0:
@@ -151,7 +158,7 @@ def _general(counting: bool) -> Any:
                                 by = np.uint64((middle - here) * number_k)
                                 _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
                                 here = middle
-                            operate(total, machine, master, s, master, spare, n)
+                            operate(total, machine, master, s, s, master, spare, n)
                 size = 0  # of the tree on top: the smallest are joined first
                 while order == w.PAIRWISE and top > stack:
                     rest = terms - size
@@ -162,7 +169,7 @@ def _general(counting: bool) -> Any:
                         _draw(words, width, groups, counters, runs, by, step, key0, key1, n)
                         here = middle
                     top -= width
-                    operate(total, machine, top, top + width, top, spare, n)
+                    operate(total, machine, top, top + width, top + width, top, spare, n)
                 result = stack if order == w.PAIRWISE else master if order == w.BLOCKED else s
                 begin = to + np.uint64((o * inner + j0) * lanes)
                 for i in range(n):
@@ -181,7 +188,7 @@ def variant(details: Any, at: int, product_tier: Any, sum_tier: Any, mode: int, 
 
     One factor must be the same for all j; operand 1 is that one (``whole_lower`` puts it there).
     """
-    if details[at + w.OPERANDS] != 2 or details[at + w.ORDER] != w.SEQUENTIAL or details[at + w.INNER] < 4:
+    if details[at + w.OPERANDS] != w.PRODUCTS or details[at + w.ORDER] != w.SEQUENTIAL or details[at + w.INNER] < 4:
         return 0
     view = at + w.VIEWS + w.VIEW
     if details[view + w.STRIDES + 2] != 0 or details[view + w.INDEXED] == 2:

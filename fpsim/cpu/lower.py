@@ -100,6 +100,8 @@ def decisions(
         if kind == "sum":
             partial = _union([*operands, Range.of_format(fmt)])
             kind, operands, ranges[operation.slot] = "add", [partial, partial], partial
+        elif kind == "dot":
+            kind, operands = "fma", [*operands, Range.of_format(fmt)]
         elif kind == "rem":  # computed exactly, then rounded
             kind = "round"
         result[operation.slot] = formats.decide(kind, operands, fmt, mode)

@@ -180,7 +180,8 @@ def _make(sources: int, counting: bool) -> Any:
                             plan[block, p, MODE], plan[block, p, ROW], np.uint64(table[p, w.WORD]) * width,
                             np.uint64(table[p, w.LEFT]), np.uint64(table[p, w.RIGHT]),
                         )  # fmt: skip
-                        summed = (codes.ADD, slot, table[o, w.SWAMPED], tier, mode, row_, word * width, left, right)
+                        adds = codes.FMA if detail[number + w.OPERANDS] == w.FUSED else codes.ADD
+                        summed = (adds, slot, table[o, w.SWAMPED], tier, mode, row_, word * width, left, right)
                         own_words = pointer(words[table[o, w.C] :])
                         which = 0
                         if not counting:

@@ -10,7 +10,7 @@ LESS, WHERE, REMAINDER, SPREAD, PRODUCT, REDUCE, SPREAD_ONCE = range(64, 71)
 FUNCTIONS = {kind: 80 + number for number, kind in enumerate(ELEMENTARY)}  # elementary functions
 FIRST_FUNCTION = 80
 SIGMOID, TANH, EXP = FUNCTIONS["sigmoid"], FUNCTIONS["tanh"], FUNCTIONS["exp"]
-KINDS = {**codes.KINDS, "less": LESS, "where": WHERE, "rem": REMAINDER, "sum": REDUCE, **FUNCTIONS}
+KINDS = {**codes.KINDS, "less": LESS, "where": WHERE, "rem": REMAINDER, "sum": REDUCE, "dot": REDUCE, **FUNCTIONS}
 
 # Columns of the table of operations. A place is two columns: where it begins, and how much further in the next block.
 # NUMBER: of the record, of the line before that MOVED looks at, of the row in the table of details.
@@ -23,11 +23,12 @@ BASE, PER_BLOCK, STRIDES, LANES, INDEXED, INDEX, INDEX_BLOCK, INDEX_LANES, INDEX
 VIEW = 12
 AXES = 4
 # Details of SPREAD: lengths of the four axes of the result, then a view.
-# Details of REDUCE: outer, terms, inner, order, block, number of operands, strides of the element numbers of the
-# three, the groups of words of product and sum (-1: none), then two views with the axes outer, terms, inner.
+# Details of REDUCE: outer, terms, inner, order, block, what is summed, strides of the element numbers of the three, the
+# groups of words of product and sum (-1: none), then two views with the axes outer, terms, inner.
 OUTER, TERMS, INNER, ORDER, BLOCK, OPERANDS, NUMBERS, GROUP_PRODUCT, GROUP_SUM = 0, 1, 2, 3, 4, 5, 6, 9, 10
 VIEWS = 11
 DETAILS = VIEWS + 2 * VIEW
+TERMS_ALONE, PRODUCTS, FUSED = range(1, 4)  # numbers; products, rounded; products that enter the sum exactly
 SEQUENTIAL, PAIRWISE, BLOCKED = range(3)
 ORDERS = {"sequential": SEQUENTIAL, "pairwise": PAIRWISE, "blocked": BLOCKED}
 

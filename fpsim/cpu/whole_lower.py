@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fpsim.cpu import codes
 from fpsim.cpu import whole_codes as w
 from fpsim.cpu.lower import Draws
 from fpsim.cpu.whole_table import Line
 from fpsim.cpu.whole_views import NOWHERE, Place, View, c_strides, constant, joined, turned
-from fpsim.program import Operation, Program
+from fpsim.program import REDUCTIONS, Operation, Program
 from fpsim.shapes import axis_of
 
 COMPUTED = (w.SIGMOID, w.TANH, w.EXP)  # functions that the machine computes itself
@@ -86,7 +88,7 @@ class Lowering:
                 self._deferred[operation.slot] = operation
                 continue
             self._operation(operation)
-            if "frozen" in self.counting and operation.rounded and operation.kind != "sum":
+            if "frozen" in self.counting and operation.rounded and operation.kind not in REDUCTIONS:
                 watched = [array for array, value in self._replaced() if value == operation.slot]
                 if watched and w.KINDS[operation.kind] >= w.LESS:
                     raise ValueError(
@@ -141,7 +143,7 @@ class Lowering:
             self.views[slot] = replace(source, strides=strides, index=index)
         elif operation.kind == "gather":
             self._gather(operation, attributes["axis"])
-        elif operation.kind == "sum":
+        elif operation.kind in REDUCTIONS:
             self._reduce(operation, attributes)
         else:
             operands = tuple(self._written_out(name, shape) for name in operation.operands)
@@ -210,15 +212,18 @@ class Lowering:
 
     def _reduce(self, operation: Operation, attributes: Mapping[str, Any]) -> None:
         slot, name = operation.slot, operation.operands[0]
+        fused = operation.kind == "dot"
         shape = self.shapes[name]
+        if fused:
+            shape = np.broadcast_shapes(*(self.shapes.get(factor, ()) for factor in operation.operands))
         whole = attributes.get("axis") is None
         axis = 0 if whole else axis_of(slot, shape, attributes["axis"])
         outer, inner = (() if whole else shape[:axis]), (() if whole else shape[axis + 1 :])
         groups = (outer, shape if whole else shape[axis : axis + 1], inner)
         lengths = tuple(math.prod(group) for group in groups)
-        product = self._deferred.get(name)
+        product = None if fused else self._deferred.get(name)
         views = []
-        for factor in product.operands if product else (name,):
+        for factor in product.operands if product else operation.operands:
             view = self._seen(factor).on(shape, () if factor in self.scalar_places else self.shapes[factor])
             flat = joined(view, groups)
             if flat is None:
@@ -230,7 +235,7 @@ class Lowering:
         if lengths[2] == 1:  # strips run along what is left
             lengths, steps = lengths[::-1], steps[::-1]
             views = [turned(view) for view in views]
-        if product and not constant(views[1]) and constant(views[0]):
+        if len(views) > 1 and not constant(views[1]) and constant(views[0]):
             views.reverse()
         views += [views[0]] * (2 - len(views))
         result = () if whole else self.shapes[slot]
@@ -240,7 +245,8 @@ class Lowering:
         if groups_of[1] == groups_of[0]:
             groups_of[1] = -1
         self.terms = max(self.terms, lengths[1])
-        row = [*lengths, order_code, block, 2 if product else 1, *steps, *groups_of]
+        summed = w.PRODUCTS if product else w.FUSED if fused else w.TERMS_ALONE
+        row = [*lengths, order_code, block, summed, *steps, *groups_of]
         number = self._detail(row + [x for view in views for x in view.numbers(self.lanes)])
         if product:
             self._add(w.PRODUCT, product.slot, shape, NOWHERE)

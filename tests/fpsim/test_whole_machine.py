@@ -34,6 +34,7 @@ from fpsim.tracing import (
     sqrt,
     step,
     total,
+    total_of_products,
     where,
 )
 
@@ -288,6 +289,26 @@ def test_functions_are_decided_for_the_format(kind: str) -> None:
             got = run(program, {"w": x}, {}, precision)
             expected = getattr(elementary_arrays, kind)(x, name, mode)
             assert (bits(got.state["w"][:, 0]) == bits(expected)).all(), (name, mode)
+
+
+@step(shapes={"A": ("n", "d"), "x": ("d", "n")}, shared=("A",))
+def fused(w: Any, A: Any, x: Any) -> Any:
+    """Sums whose products are not rounded."""
+    rows = slot("rows", total_of_products(A, w, 1))
+    columns = slot("columns", total_of_products(expand(rows, 1), A, axis=0))
+    own = slot("own", total_of_products(x, column(columns), -2))
+    return {"w": slot("new", total_of_products(x, own, axis=1)), "y": slot("with_scalar", total_of_products(x, 3, 0))}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_sums_of_exact_products(mode: Any) -> None:
+    rng = np.random.default_rng(12)
+    a, x = rng.standard_normal((6, 5)), rng.standard_normal((2, 5, 6, 3))
+    a[0], x[:, 1, :, 0] = -0.0, -0.0
+    for name in ("bfloat16", "float8_e4m3fn", "e8m23"):
+        for data in (name, "binary64"):
+            precision = Precision.uniform(name, mode).replace({"A": (data, "nearest_even")})
+            check(fused, {"w": rng.standard_normal((5, 3))}, {"A": a, "x": x}, precision, 3, events=True)
 
 
 def test_blocks_lanes_and_chunks_do_not_change_results() -> None:

@@ -156,7 +156,7 @@ def test_max_abs_fma_and_sums() -> None:
 
 
 def test_kinds_without_a_rule_are_refused_by_slot_and_kind() -> None:
-    @step(shapes={"m": ("n", "a"), "i": ("k",)}, shared=("m",))
+    @step(shapes={"m": ("n", "d"), "i": ("k",)}, shared=("m",))
     def shaped(a: Value, m: Value, i: Value) -> dict[str, Value]:
         margins = slot("margins", total(slot("terms", m * a), axis=1))
         return {
