@@ -294,7 +294,9 @@ def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Ar
     program, precision = trajectory.programs[index], trajectory.precisions[index]
     extremes = {name: (low[index], high[index]) for name, (low, high) in watched.extremes.items()}
     if trajectory.inside:  # constants are stored in binary64, as they are
-        for name, given in problem.constants.items():
+        for name, given in trajectory.constants.items():
+            if given.shape != (problem.dimension,):
+                continue
             extremes[name] = (np.tile(np.abs(given)[:, None], cell.seeds),) * 2
     widest = extremes["w"][1].max(axis=1)
     scalars = scalar_values(program, precision, range(1))
@@ -350,7 +352,7 @@ def _exact_constants(trajectory: Trajectory, index: int) -> tuple[str, ...]:
     slots = trajectory.precisions[index].resolve(trajectory.program)
     return tuple(
         name
-        for name, given in trajectory.problem.constants.items()
+        for name, given in trajectory.constants.items()
         if np.array_equal(fpsim.round(given, slots[name][0], "nearest_even"), given)
     )
 

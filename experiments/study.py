@@ -302,7 +302,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             options = options_of(source)
             made = source() if self.dimension is None else source(dimension=self.dimension[0])
             check_made(name, made, package)
-        gradient = "exact" if made.program is None else "rounded"
+        gradient = "rounded" if made.program is not None and made.program_default else "exact"
         return {"options": options, "dimension": made.dimension, "gradient": gradient}
 
     def _refuse_unused(self, used: Mapping[str, set[Any]], cells: Sequence[Cell]) -> None:

@@ -28,9 +28,18 @@ def program_of(cell: Cell, problem: Problem, own: Own = NOTHING) -> Program:
     step = bound(step_of(cell.optimizer, own)[0], cell)
     if not gradient_inside(cell):
         return step
-    assert problem.program is not None
-    gradient = noise.with_noise(problem.program) if cell.noise == "gaussian" else problem.program
+    gradient, _ = gradient_program(cell, problem)
     return gradient >> step
+
+
+def gradient_program(cell: Cell, problem: Problem) -> tuple[Program, dict[str, Array]]:
+    """The gradient as a program, with the noise of the cell, and its constants."""
+    if cell.noise == "minibatch":
+        program, constants = problem.minibatch_program(cell.batch)
+        return program, dict(constants)
+    assert problem.program is not None
+    program = noise.with_noise(problem.program) if cell.noise == "gaussian" else problem.program
+    return program, dict(problem.constants)
 
 
 def gradient_inside(cell: Cell) -> bool:
@@ -69,14 +78,20 @@ def check_cell(cell: Cell, own: Own = NOTHING) -> Problem:
     samples = len(data) if isinstance(data, (np.ndarray, Sequence)) else cell.batch
     if cell.noise == "minibatch" and cell.batch > samples:
         raise StudyError("batch", f"{cell.batch} is outside 1..{samples}, the samples of {cell.problem}")
-    if gradient_inside(cell) and (problem.program is None or cell.noise == "minibatch"):
-        what = "minibatches" if cell.noise == "minibatch" else f"{cell.problem}, whose gradient is no program"
-        raise StudyError("gradient", f"'rounded' is not to be had with {what}; admissible: exact")
+    if gradient_inside(cell) and not _has_program(cell, problem):
+        reason = f"'rounded' is not to be had with {cell.problem}, whose gradient is no program; admissible: exact"
+        raise StudyError("gradient", reason)
     if problem.dimension != cell.dimension:
         raise StudyError("dimension", f"{cell.dimension}: {cell.problem} has {problem.dimension}")
     program = program_of(cell, problem, own)
     precision_of(cell, program).resolve(program)
     return problem
+
+
+def _has_program(cell: Cell, problem: Problem) -> bool:
+    if cell.noise == "minibatch":
+        return type(problem).minibatch_program is not Problem.minibatch_program
+    return problem.program is not None
 
 
 class Trajectory:
@@ -104,11 +119,15 @@ class Trajectory:
         tracked = [*self.program.state, "g"]
         if self.program.state == ("w",):  # T6 bounds what underflow does by the sizes of the values on the way
             tracked += [o.slot for o in self.program.operations if o.slot.startswith("gradient.")]
+        self.constants = gradient_program(first, problem)[1] if self.inside else {}
+        lengths = {"d": self.dimension} | self.program.lengths(self.constants)
+        if self.inside and first.noise == "minibatch":
+            lengths |= self.program.lengths({"index": np.empty(first.batch)})
         self.machine = Machine(
             self.program,
             self.precisions,
             first.seeds,
-            self.dimension,
+            lengths,
             self.key,
             np.tile(self.runs, self.blocks),
             track=tracked,
@@ -117,8 +136,7 @@ class Trajectory:
         )
         start = problem.start(self.key, self.runs)
         state = {name: np.zeros_like(start) for name in self.program.state} | {"w": start}
-        constants = dict(problem.constants) if self.inside else {}
-        self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, constants)
+        self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, self.constants)
         self._gradient = np.empty((1, self.dimension, self.blocks * first.seeds))
 
     def state(self, name: str) -> Array:
@@ -134,12 +152,12 @@ class Trajectory:
 
     @property
     def _noisy_steps(self) -> int:
-        """Steps whose noise is made at a time."""
-        return max(1, NOISE_ELEMENTS // (self.dimension * self.cell.seeds))
+        """Steps whose noise, or samples, are drawn at a time."""
+        return max(1, NOISE_ELEMENTS // (max(self.dimension, self.cell.batch) * self.cell.seeds))
 
     def advance(self, steps: int) -> None:
         """Run ``steps`` steps."""
-        done, at_once = 0, self._noisy_steps if self.cell.noise == "gaussian" else max(steps, 1)
+        done, at_once = 0, self._noisy_steps if self.cell.noise != "none" else max(steps, 1)
         while done < steps:
             self._advance(min(at_once, steps - done))
             done += min(at_once, steps - done)
@@ -147,6 +165,9 @@ class Trajectory:
     def _advance(self, steps: int) -> None:
         if self.inside:
             inputs = {"noise": self._noise(steps)} if self.cell.noise == "gaussian" else {}
+            if self.cell.noise == "minibatch":
+                when = range(self.step, self.step + steps)
+                inputs["index"] = self.problem.minibatch_indices(when, self.runs, self.key, self.cell.batch)
             self.machine.run(steps, inputs)
             self.step += steps
             return

@@ -18,7 +18,7 @@ from fpsim.formats import BINARY64
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
 from fpsim.program import Program, Scalar, hint
-from fpsim.rounding import Rounding, Stochastic, parse
+from fpsim.rounding import Rounding, Stochastic, parse, random_bits
 from fpsim.scalars import STEP, ScalarExpression, evaluate, evaluate_odd, evaluate_python
 
 Slot = tuple[Format, Rounding]
@@ -103,7 +103,7 @@ class Precision:
         return replace(self, rules=self.rules + tuple(rules))
 
     def resolve(self, program: Program) -> dict[str, Slot]:
-        """Format and rounding mode of every slot of ``program``.
+        """Format and rounding mode of every slot of ``program``; the index of a gather keeps binary64.
 
         Raises
         ------
@@ -118,7 +118,19 @@ class Precision:
             slots.update(dict.fromkeys(matched, (fmt, rounding)))
         if self.scalars in ("wide", "python"):
             slots.update({scalar.name: _WIDE for scalar in program.scalars})
+        slots.update(dict.fromkeys(program.indices, _WIDE))
         return slots
+
+
+def drawn_bits(program: Program, slots: Mapping[str, Slot]) -> int:
+    """What every draw of a program is the top of: a word (32), a half (16), or nothing (0) where no mode is stochastic.
+
+    Where any slot has more than 16 random bits, every draw is the top of a whole word: slots that share a word would
+    otherwise share bits (see ``random_bits.program_draw``). Scalars are set up outside the steps and draw nothing.
+    """
+    drawing = [slots[o.slot] for o in program.operations if o.rounded] + [slots[name] for name in program.inputs]
+    most = max((random_bits(mode) for _, mode in drawing), default=0)
+    return 0 if most == 0 else 16 if most <= 16 else 32
 
 
 def scalar_values(program: Program, precision: Precision, steps: range) -> dict[str, npt.NDArray[np.float64]]:

@@ -132,7 +132,6 @@ def test_a_width_that_is_both_given_and_computed_is_one_cell():
         ({"overrides": []}, "overrides: an empty list"),
         ({"overrides": [{"v.ad": "up"}]}, "overrides: slot 'v.ad' is not in 'quadratic + noise >> adam'; did you"),
         ({"optimizer": "sgd,adam", "overrides": {"v": "e5m10"}}, "overrides: slot 'v' is not in 'quadratic >> sgd'"),
-        ({"problem": "dense_quadratic", "gradient": "rounded"}, "gradient: 'rounded' is not to be had with dense_quad"),
     ],
 )  # fmt: skip
 def test_refusals(study, says):
@@ -333,3 +332,31 @@ def test_weights_stored_in_a_finer_format_than_their_sum_are_not_covered(optimiz
     (row,) = rows_of(optimizer=optimizer, **study, overrides={"w": "e8m12"}).values()
     assert row["verdict"] == "not applicable"
     assert row["reason"] == "w is stored in the format of w.sub: e8m12, and w.sub in e8m6"
+
+
+@pytest.mark.parametrize(
+    ("problem", "noise"),
+    [("dense_quadratic", "none"), ("rosenbrock", "gaussian"), ("logistic", "minibatch"), ("logistic", "none")],
+)
+def test_rounded_gradients_are_those_of_the_exact_reader(problem, noise):
+    dimension = 30 if problem == "logistic" else 4
+    changed = {
+        "optimizer": "rmsprop",
+        "problem": problem,
+        "noise": noise,
+        "gradient": "rounded",
+        "rounding": "stochastic",
+    }
+    study = SMALL | changed | {"dimension": dimension, "batch": 3 if noise == "minibatch" else None}
+    (cell,) = Study(**study).cells()
+    run = trajectory.Trajectory([cell], PROBLEMS[problem](dimension=dimension))
+    start = {"w": run.state("w"), "v": run.state("v")}
+    inputs = dict(run.constants)
+    if noise == "gaussian":
+        inputs["noise"] = run._noise(2)
+    if noise == "minibatch":
+        inputs["index"] = run.problem.minibatch_indices(range(2), run.runs, run.key, 3)
+    exact = fpsim.run(run.program, start, inputs, run.precisions[0], run.key, steps=2, runs=[0, 1], device="exact")
+    run.advance(2)
+    np.testing.assert_array_equal(run.state("w"), exact.state["w"])
+    np.testing.assert_array_equal(run.state("v"), exact.state["v"])
