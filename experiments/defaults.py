@@ -16,13 +16,11 @@ STEPS = {"sgd": 6_000, "momentum": 6_000, "rmsprop": 16_000, "adam": 16_000}
 MINIBATCH_STEPS = 6_000
 
 # alpha * L = 1/16 for SGD (L = 1 for quadratic and rational).
-LEARNING_RATE = {"sgd": 2.0**-4, "momentum": 2.0**-4, "rmsprop": 2.0**-7, "adam": 2.0**-7}
-
 HYPERPARAMETERS: dict[str, dict[str, float]] = {
-    "sgd": {},
-    "momentum": {"beta1": 0.9},
-    "rmsprop": {"beta2": 0.99, "eps": 1e-8},
-    "adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "sgd": {"lr": 2.0**-4},
+    "momentum": {"lr": 2.0**-4, "beta1": 0.9},
+    "rmsprop": {"lr": 2.0**-7, "beta2": 0.99, "eps": 1e-8},
+    "adam": {"lr": 2.0**-7, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
 }
 
 # Standard deviation of the additive gradient noise, a coordinate.
@@ -31,22 +29,28 @@ BATCH = 16
 # The last half of the steps is measured.
 WINDOW = 0.5
 
+# Problems whose gradient the machine computes unless it is told otherwise, or the noise is that of minibatches.
+GRADIENT_INSIDE = ("quadratic", "rational")
+
 
 def setting(optimizer: str, problem: str) -> dict[str, Any]:
-    """The default setting of a cell: noise, sigma, batch, dimension, steps, lr, window and the hyperparameters it has.
+    """The default setting of a cell: noise, sigma, batch, gradient, dimension, steps, window and ``hyperparameters``.
 
     SGD runs without noise, so that what is left at the end is the format's doing alone; RMSprop and Adam run with
-    additive Gaussian noise, on data with minibatches.
+    additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the noise and steps of
+    Adam, and no hyperparameters here: those that its author declared hold.
     """
     noise = "none" if optimizer in ("sgd", "momentum") else "minibatch" if problem == "logistic" else "gaussian"
-    scale = 2.0**-9 if problem == "rosenbrock" else 1.0  # L = 4702 there
+    hyperparameters = dict(HYPERPARAMETERS.get(optimizer, {}))
+    if problem == "rosenbrock" and noise == "none":
+        hyperparameters["lr"] *= 2.0**-9  # L = 4702 there
     return {
         "noise": noise,
         "sigma": SIGMA if noise == "gaussian" else 0.0,
         "batch": BATCH if noise == "minibatch" else 0,
+        "gradient": "rounded" if problem in GRADIENT_INSIDE and noise != "minibatch" else "exact",
         "dimension": DIMENSION.get(problem, 32),
         "steps": MINIBATCH_STEPS if noise == "minibatch" else STEPS.get(optimizer, 16_000),
-        "lr": LEARNING_RATE.get(optimizer, 2.0**-7) * (scale if noise == "none" else 1.0),
         "window": WINDOW,
-        **HYPERPARAMETERS.get(optimizer, {}),
+        "hyperparameters": hyperparameters,
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -55,14 +56,44 @@ def real(interval: str) -> Reader:
     return read
 
 
-def widths(low: int, high: int) -> Reader:
-    """Widths in ``low..high`` as ``7``, ``"1..23"``, ``"2,7"``, ``"1..4,8"`` or a list; sorted, each once."""
+def number(interval: str) -> Reader:
+    """A finite number in an interval, or the text of a schedule in ``t`` and ``T``, in one spelling."""
+    plain = real(interval)
 
-    def read(key: str, value: Any) -> tuple[int, ...]:
-        parts = [value] if isinstance(value, int) else _parts(value)
+    def read(key: str, value: Any) -> float | str:
+        if isinstance(value, str) and not _is_number(value):
+            return _schedule(key, value, ("t", "T"))
+        return float(plain(key, value))
+
+    return read
+
+
+def grid(reader: Reader) -> Reader:
+    """One value or several, as a list or comma-separated; each once, in the order given."""
+
+    def read(key: str, value: Any) -> tuple[Any, ...]:
+        parts = _parts(value)
+        if not parts:
+            raise StudyError(key, "an empty list; give one value or more")
+        return tuple(dict.fromkeys(reader(key, part.strip() if isinstance(part, str) else part) for part in parts))
+
+    return read
+
+
+def widths(low: int, high: int) -> Reader:
+    """Widths in ``low..high`` as ``7``, ``"1..23"``, ``"2,7"``, ``"1..4,8"`` or a list; sorted, each once.
+
+    Texts such as ``"ceil(4 + log2(T))"``, functions of the number of steps, stand behind them.
+    """
+
+    def read(key: str, value: Any) -> tuple[int | str, ...]:
         found: set[int] = set()
-        for part in parts or [""]:
+        schedules: dict[str, None] = {}
+        for part in _parts(value) or [""]:
             text = str(part).strip()
+            if isinstance(part, str) and re.search(r"[A-Za-z]", text):
+                schedules[_schedule(key, text, ("T",))] = None
+                continue
             match = re.fullmatch(r"(-?\d+)(?:\.\.(-?\d+))?", text)
             if match is None or isinstance(part, bool):
                 raise StudyError(key, f"{text!r} is not a width; write 7, 2,7 or 1..4,8 with widths in {low}..{high}")
@@ -73,17 +104,22 @@ def widths(low: int, high: int) -> Reader:
             if first > last:
                 raise StudyError(key, f"the range {text} is empty; a..b needs a <= b, both in {low}..{high}")
             found.update(range(first, last + 1))
-        return tuple(sorted(found))
+        return (*sorted(found), *schedules)
 
     return read
 
 
-def names(admissible: Callable[[], Iterable[str]]) -> Reader:
-    """Names out of a registry, as ``"adam,sgd"`` or a list; each once, in the order given."""
+def names(own: Callable[[], Iterable[str]], available: Callable[[], Iterable[str]] | None = None) -> Reader:
+    """Names out of a registry, as ``"adam,sgd"`` or a list; each once, in the order given.
+
+    ``available`` knows more names than ``own``, and is asked only about those that ``own`` lacks.
+    """
 
     def read(key: str, value: Any) -> tuple[str, ...]:
-        known = list(admissible())
+        known = list(own())
         given = [str(part).strip() for part in _parts(value)]
+        if available is not None and not set(given) <= set(known):
+            known = list(available())
         for name in given or [""]:
             if name not in known:
                 raise StudyError(key, f"{name!r} is unknown{did_you_mean(name, known)}; admissible: {', '.join(known)}")
@@ -114,15 +150,42 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        return operator.index(value)
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     return None
 
 
 def _parts(value: Any) -> list[Any]:
-    """The members of a list, or the comma-separated parts of a text."""
-    if isinstance(value, str):
-        return value.split(",")
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    """The members of a list, or the parts of a text between commas that stand outside of parentheses."""
+    if not isinstance(value, str):
+        return list(value) if isinstance(value, Iterable) and not isinstance(value, (Mapping, bytes)) else [value]
+    parts, depth = [""], 0
+    for character in value:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is meant as one number: what no schedule can be, ``nan`` and ``inf`` and nothing among them."""
+    try:
+        float(text)
+    except ValueError:
+        return not re.search(r"[A-Za-z(]", text) and not re.fullmatch(r"[\d.\s+*/()-]+", text)
+    return True
+
+
+def _schedule(key: str, text: str, symbols: tuple[str, ...]) -> str:
+    """The text of a schedule, checked and in one spelling."""
+    from fpsim.schedule_text import parse_schedule
+
+    try:
+        expression = parse_schedule(text, symbols)
+    except ValueError as error:
+        raise StudyError(key, str(error)) from None
+    return expression.bare(expression)

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 import fpsim
+from experiments.cell import Cell, kin
 from experiments.floors import DIVERGED, Floor, measure
-from experiments.problems import PROBLEMS
 from experiments.problems.linear import column_sums
-from experiments.study import Cell
+from experiments.registry import NOTHING, Own, check_same, problem_of
+from experiments.schedules import at_step
+from experiments.trace import Trace
 from experiments.trajectory import Trajectory
 from fpsim.precision import scalar_report, scalar_values
 from fpsim.random_bits import Key, philox4x32
+from fpsim.rounding import Stochastic
 from theory.theorem import Theorem
 from theory.theorems import theorem
 from theory.verdict import verdict
@@ -55,14 +57,16 @@ def run_batch(
     cells: Sequence[Cell],
     report: Callable[[int], None] = lambda done: None,
     cancelled: Callable[[], bool] = lambda: False,
+    own: Own = NOTHING,
 ) -> list[dict[str, Any]]:
-    """Run cells that differ only in their format, in lockstep.
+    """Run cells of one kin (``experiments.cell.kin``) in lockstep.
 
     Parameters
     ----------
-    cells : at least one
+    cells : at least one; they differ in their widths, formats of overrides and hyperparameters' values only
     report : called with the element-steps done since its last call
     cancelled : asked between strata
+    own : programs and problems that their study brings itself
 
     Returns
     -------
@@ -74,8 +78,12 @@ def run_batch(
     """
     began = time.perf_counter()
     cell = cells[0]
-    problem = PROBLEMS[cell.problem](dimension=cell.dimension)
-    trajectory = Trajectory(cells, problem)
+    if len({kin(x) for x in cells}) > 1:
+        raise ValueError(f"{len(cells)} cells of different kin: they cannot share a call")
+    check_same(cell, own)
+    problem = problem_of(cell, own)
+    trajectory = Trajectory(cells, problem, own)
+    trace = Trace(trajectory, cells)
     stride = max(1, round(cell.steps * cell.window) // SAMPLES)
     window_steps = min(cell.steps, SAMPLES * stride)
     first_step = cell.steps - window_steps
@@ -87,7 +95,7 @@ def run_batch(
         if cancelled():
             raise Cancelled
         part = 1 if trajectory.step < EARLY else min(stride, first_step - trajectory.step)
-        trajectory.advance(part)
+        trace.advance(part)
         _note_ratio(trajectory, cells, record)
         if trajectory.step >= EARLY:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -101,13 +109,15 @@ def run_batch(
     for stratum in range(window_steps // stride):
         if cancelled():
             raise Cancelled
-        _sample(trajectory, cells, _offsets(cell, stratum, stride), stride, record)
+        _sample(trace, cells, _offsets(cell, stratum, stride), stride, record)
         _note_divergence(trajectory, record, record.loss[-1], first_loss)
         report(stride * cost)
     end = {name: trajectory.state(name) for name in trajectory.program.state}
     extremes, events = trajectory.machine.extremes(), trajectory.machine.events()
     halted = _halts(trajectory, end)
-    watched = _Watched(trajectory, first_step, window_steps, start, end, record, extremes, events, halted, first_loss)
+    watched = _Watched(
+        trajectory, trace, first_step, window_steps, start, end, record, extremes, events, halted, first_loss
+    )
     seconds = (time.perf_counter() - began) / len(cells)
     return [_row(cell, index, watched, seconds) for index, cell in enumerate(cells)]
 
@@ -117,6 +127,7 @@ class _Watched:
     """A finished batch, before it is cut into cells."""
 
     trajectory: Trajectory
+    trace: Trace
     first_step: int
     steps: int
     start: Mapping[str, Array]
@@ -128,15 +139,14 @@ class _Watched:
     first_loss: Array
 
 
-def _sample(
-    trajectory: Trajectory, cells: Sequence[Cell], offsets: npt.NDArray[np.int64], stride: int, record: _Record
-) -> None:
+def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64], stride: int, record: _Record) -> None:
     """Advance one stratum and look at each seed at its own step."""
+    trajectory = trace.trajectory
     problem = trajectory.problem
     squared, loss, share = (np.empty((len(cells), cells[0].seeds)) for _ in range(3))
     done = 0
     for offset in np.unique(offsets):
-        trajectory.advance(int(offset) - done)
+        trace.advance(int(offset) - done)
         seeds = np.flatnonzero(offsets == offset)
         lanes = trajectory.lanes_of(seeds)
         before = {name: trajectory.state(name)[:, lanes] for name in trajectory.program.state if name in ("w", "m")}
@@ -144,20 +154,26 @@ def _sample(
         with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is an outcome, not a warning
             gradient = trajectory.stochastic_gradient(seeds)
             direction = gradient
-            if "m" in before:  # the exact new momentum, which is what the weight would move by
-                beta1 = trajectory.cell.beta1
+            if "m" in before and "beta1" in trajectory.program.hyperparameters:
+                # the exact new momentum, which is what the weight would move by
+                beta1 = _momentum_decay(trajectory.step, cells, len(seeds))
                 direction = beta1 * before["m"] + (1.0 - beta1) * gradient
             squared[:, seeds] = column_sums(problem.gradient(w) ** 2).reshape(len(cells), -1)
             loss[:, seeds] = problem.loss_gap(w).reshape(len(cells), -1)
-        trajectory.advance(1)
+        trace.advance(1)
         frozen = (trajectory.state("w")[:, lanes] == w) & (direction != 0.0)
         share[:, seeds] = frozen.mean(axis=0).reshape(len(cells), -1)
         _note_ratio(trajectory, cells, record)
         done = int(offset) + 1
-    trajectory.advance(stride - done)
+    trace.advance(stride - done)
     record.squared.append(squared)
     record.loss.append(loss)
     record.frozen.append(share)
+
+
+def _momentum_decay(step: int, cells: Sequence[Cell], seeds: int) -> Array:
+    """The declared beta1 of each lane in a step, block by block."""
+    return np.repeat([at_step(cell.hyperparameters["beta1"], cell.steps, step) for cell in cells], seeds)
 
 
 def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: _Record) -> None:
@@ -195,20 +211,30 @@ def _forget_spoiled(trajectory: Trajectory, record: _Record) -> None:
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
     """[blocks, seeds]: whether a deterministic run has reached a fixed point, shown by one more step."""
     cell = trajectory.cell
-    if cell.noise != "none" or cell.rounding == "stochastic":
+    if cell.noise != "none" or _random(trajectory):
         return np.zeros((trajectory.blocks, cell.seeds), dtype=np.bool_)
     trajectory.advance(1)
     same = np.all([np.all(trajectory.state(name) == x, axis=0) for name, x in end.items()], axis=0)
     return same.reshape(trajectory.blocks, cell.seeds) & _settled(trajectory)[:, None]
 
 
+def _random(trajectory: Trajectory) -> bool:
+    """Whether a slot that is rounded in every step rounds stochastically; the modes are those of every block."""
+    slots = trajectory.precisions[0].resolve(trajectory.program)
+    return any(isinstance(mode, Stochastic) for name, (_, mode) in slots.items() if not name.startswith("scalar."))
+
+
 def _settled(trajectory: Trajectory) -> npt.NDArray[np.bool_]:
-    """[blocks]: whether every scalar that changes from step to step (bias corrections) has reached its last value."""
-    program = trajectory.program
-    changing = [scalar.name for scalar in program.scalars if scalar.per_step]
+    """[blocks]: whether every scalar that changes from step to step has reached its last value.
+
+    Bias corrections do; of a schedule, which may rise again, nothing is claimed.
+    """
     settled = np.ones(trajectory.blocks, dtype=np.bool_)
-    if changing:
-        for block, precision in enumerate(trajectory.precisions):
+    for block, (program, precision) in enumerate(zip(trajectory.programs, trajectory.precisions, strict=True)):
+        changing = [scalar.name for scalar in program.scalars if program.varies(scalar)]
+        if program.schedules:
+            settled[block] = False
+        elif changing:
             now, last = (
                 scalar_values(program, precision, range(t, t + 1)) for t in (trajectory.step - 1, NEVER_REACHED)
             )
@@ -239,9 +265,9 @@ def _row(cell: Cell, index: int, watched: _Watched, seconds: float) -> dict[str,
     )
     floor = measure(squared, loss, frozen, watched.first_loss[index], watched.halted[index])
     window = _window(cell, index, watched, floor, squared)
-    row: dict[str, Any] = msgspec.structs.asdict(cell) | {"key": cell.key}
-    row |= _floor_columns(floor) | _verdict_columns(theorem_for(cell), window)
-    reports = scalar_report(trajectory.program, trajectory.precisions[index])
+    row: dict[str, Any] = cell.columns() | {"key": cell.key}
+    row |= _floor_columns(floor) | _verdict_columns(theorem_for(window), window) | watched.trace.columns(index)
+    reports = scalar_report(trajectory.programs[index], trajectory.precisions[index])
     row["warnings"] = "; ".join(report.warning for report in reports if report.warning)
     row["window_steps"] = watched.steps
     row["diverged_at"] = record.diverged_at[index] if floor.outcome in ("diverged", "not finite") else None
@@ -249,25 +275,32 @@ def _row(cell: Cell, index: int, watched: _Watched, seconds: float) -> dict[str,
     return row
 
 
-def theorem_for(cell: Cell) -> Theorem | None:
-    """The theorem that speaks about a cell, if there is one yet."""
-    if cell.optimizer == "sgd":
-        return theorem("T8" if cell.rounding == "stochastic" else "T6")
-    name = {"rmsprop": "T12", "adam": "T5"}.get(cell.optimizer)
-    return None if name is None else theorem(name)
+def theorem_for(window: Window) -> Theorem | None:
+    """The theorem that speaks about a run, by what its step stores: its hypotheses then read the step itself."""
+    state = set(window.program.state)
+    if state == {"w"}:
+        random = any(
+            isinstance(mode, Stochastic) for slot, (_, mode) in window.slots.items() if not slot.startswith("scalar.")
+        )
+        return theorem("T8" if random else "T6")
+    if state == {"w", "v"}:
+        return theorem("T12")
+    return theorem("T5") if {"m", "v"} <= state else None
 
 
 def _window(cell: Cell, index: int, watched: _Watched, floor: Floor, squared: Array) -> Window:
     trajectory, problem = watched.trajectory, watched.trajectory.problem
     of = slice(index * cell.seeds, (index + 1) * cell.seeds)
-    program, precision = trajectory.program, trajectory.precisions[index]
+    program, precision = trajectory.programs[index], trajectory.precisions[index]
     extremes = {name: (low[index], high[index]) for name, (low, high) in watched.extremes.items()}
     if trajectory.inside:  # constants are stored in binary64, as they are
-        for name, given in problem.constants.items():
+        for name, given in trajectory.constants.items():
+            if given.shape != (problem.dimension,):
+                continue
             extremes[name] = (np.tile(np.abs(given)[:, None], cell.seeds),) * 2
     widest = extremes["w"][1].max(axis=1)
     scalars = scalar_values(program, precision, range(1))
-    per_step = {scalar.name for scalar in program.scalars if scalar.per_step}
+    per_step = {scalar.name for scalar in program.scalars if program.varies(scalar)}
     kinds = {"underflow": ("underflow",), "overflow": ("overflow",), "invalid": ("invalid", "divide_by_zero")}
     counts = {
         name: {slot: sum(int(events[kind][index]) for kind in counted) for slot, events in watched.events.items()}
@@ -319,7 +352,7 @@ def _exact_constants(trajectory: Trajectory, index: int) -> tuple[str, ...]:
     slots = trajectory.precisions[index].resolve(trajectory.program)
     return tuple(
         name
-        for name, given in trajectory.problem.constants.items()
+        for name, given in trajectory.constants.items()
         if np.array_equal(fpsim.round(given, slots[name][0], "nearest_even"), given)
     )
 

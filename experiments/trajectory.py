@@ -1,4 +1,4 @@
-"""A batch of cells on the machine: many formats and seeds in lockstep, gradients inside or beside it."""
+"""A batch of cells on the machine: formats, hyperparameters and seeds in lockstep, gradients inside or beside it."""
 
 from __future__ import annotations
 
@@ -8,94 +8,166 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments import noise
+from experiments.cell import Cell
+from experiments.fields import StudyError
+from experiments.overrides import apply, rounding_of
 from experiments.problems.base import Problem
-from experiments.study import Cell
+from experiments.registry import NOTHING, Own, bound, check_step, format_of, problem_of, step_of
 from fpsim.cpu.machine import Machine
-from fpsim.formats import format as named_format
-from fpsim.optim import STEPS
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.random_bits import Key
-from fpsim.rounding import Rounding, Stochastic
 
 Array = npt.NDArray[np.float64]
 
+NOISE_ELEMENTS = 1 << 19  # of the noise made at a time: 4 MiB
 
-def program_of(cell: Cell, problem: Problem) -> Program:
-    """The program of a cell: the optimizer's step, behind the problem's gradient where that is a program too."""
-    step = STEPS[cell.optimizer]
-    step = step.bind(**{name: getattr(cell, name) for name in step.hyperparameters})
-    if not gradient_inside(cell, problem):
+
+def program_of(cell: Cell, problem: Problem, own: Own = NOTHING) -> Program:
+    """The program of a cell: the optimizer's step, behind the problem's gradient where the machine computes that."""
+    step = bound(step_of(cell.optimizer, own)[0], cell)
+    if not gradient_inside(cell):
         return step
-    assert problem.program is not None
-    gradient = noise.with_noise(problem.program) if cell.noise == "gaussian" else problem.program
+    gradient, _ = gradient_program(cell, problem)
     return gradient >> step
 
 
-def gradient_inside(cell: Cell, problem: Problem) -> bool:
-    return problem.program is not None and cell.noise != "minibatch"
+def gradient_program(cell: Cell, problem: Problem) -> tuple[Program, dict[str, Array]]:
+    """The gradient as a program, with the noise of the cell, and its constants."""
+    if cell.noise == "minibatch":
+        program, constants = problem.minibatch_program(cell.batch)
+        return program, dict(constants)
+    assert problem.program is not None
+    program = noise.with_noise(problem.program) if cell.noise == "gaussian" else problem.program
+    return program, dict(problem.constants)
+
+
+def gradient_inside(cell: Cell) -> bool:
+    return cell.gradient == "rounded"
 
 
 def precision_of(cell: Cell, program: Program) -> Precision:
-    """Every operation and every array that the step computes in the cell's one format.
+    """Every operation and every array that the step computes in the cell's one format, but for its overrides.
 
     What only defines the problem (its constants, the noise) keeps binary64: every format then minimises the same
     function, whose minimiser is on none of the grids, and the operations that read it are rounded like all others.
     """
-    rounding: Rounding = Stochastic(cell.random_bits) if cell.rounding == "stochastic" else cell.rounding
-    uniform = Precision.uniform(named_format(f"e{cell.exponent_bits}m{cell.mantissa_bits}"), rounding)
+    uniform = Precision.uniform(format_of(cell), rounding_of(cell.rounding, cell.random_bits))
     data = [name for name in program.inputs if name not in program.state and name != "g"]
-    return uniform.replace(dict.fromkeys(data, ("binary64", "nearest_even")))
+    precision = uniform.replace(dict.fromkeys(data, ("binary64", "nearest_even")))
+    return apply(precision, program, cell.overrides, cell.random_bits)
+
+
+def check_cell(cell: Cell, own: Own = NOTHING) -> Problem:
+    """Make the problem and the program of a cell, and refuse what cannot run.
+
+    Raises
+    ------
+    StudyError
+        A step that a study cannot run, a gradient or noise that the problem cannot have, a minibatch larger than its
+        data, an override that names no slot.
+    ValueError
+        The problem refuses its dimension or an option.
+    """
+    problem = problem_of(cell, own)
+    check_step(cell.optimizer, step_of(cell.optimizer, own)[0])
+    if cell.noise == "minibatch" and type(problem).minibatch_gradient is Problem.minibatch_gradient:
+        reason = f"'minibatch' needs a problem with data, which {cell.problem} has not; admissible: none, gaussian"
+        raise StudyError("noise", reason)
+    data = getattr(problem, "rows", None)
+    samples = len(data) if isinstance(data, (np.ndarray, Sequence)) else cell.batch
+    if cell.noise == "minibatch" and cell.batch > samples:
+        raise StudyError("batch", f"{cell.batch} is outside 1..{samples}, the samples of {cell.problem}")
+    if gradient_inside(cell) and not _has_program(cell, problem):
+        reason = f"'rounded' is not to be had with {cell.problem}, whose gradient is no program; admissible: exact"
+        raise StudyError("gradient", reason)
+    if problem.dimension != cell.dimension:
+        raise StudyError("dimension", f"{cell.dimension}: {cell.problem} has {problem.dimension}")
+    program = program_of(cell, problem, own)
+    precision_of(cell, program).resolve(program)
+    return problem
+
+
+def _has_program(cell: Cell, problem: Problem) -> bool:
+    if cell.noise == "minibatch":
+        return type(problem).minibatch_program is not Problem.minibatch_program
+    return problem.program is not None
 
 
 class Trajectory:
-    """Cells that differ only in their format, run together; each is a block of ``seeds`` lanes.
+    """Cells of one kin, run together; each is a block of ``seeds`` lanes.
 
     Parameters
     ----------
-    cells : at least one; equal in everything but exponent_bits and mantissa_bits
+    cells : at least one; equal in everything but their widths, formats of overrides and hyperparameters' values
     problem : the problem of all of them
+    own : what their study brings itself
     """
 
-    def __init__(self, cells: Sequence[Cell], problem: Problem) -> None:
+    def __init__(self, cells: Sequence[Cell], problem: Problem, own: Own = NOTHING) -> None:
         first = cells[0]
         self.cell, self.problem, self.blocks = first, problem, len(cells)
-        self.program = program_of(first, problem)
-        self.inside = gradient_inside(first, problem)
-        self.precisions = [precision_of(cell, self.program) for cell in cells]
+        step = program_of(first, problem, own)
+        self.programs = [bound(step, cell) for cell in cells]
+        self.program = self.programs[0]
+        self.inside = gradient_inside(first)
+        self.precisions = [precision_of(cell, program) for cell, program in zip(cells, self.programs, strict=True)]
         self.key = Key(first.seed)
         self.runs = np.arange(first.seeds, dtype=np.uint64)  # a seed is a run number, the same in every format
         self.dimension = problem.dimension
         self.step = 0
         tracked = [*self.program.state, "g"]
-        if first.optimizer == "sgd":  # T6 bounds what underflow does by the sizes of the values on the way
+        if self.program.state == ("w",):  # T6 bounds what underflow does by the sizes of the values on the way
             tracked += [o.slot for o in self.program.operations if o.slot.startswith("gradient.")]
+        self.constants = gradient_program(first, problem)[1] if self.inside else {}
+        lengths = {"d": self.dimension} | self.program.lengths(self.constants)
+        if self.inside and first.noise == "minibatch":
+            lengths |= self.program.lengths({"index": np.empty(first.batch)})
         self.machine = Machine(
             self.program,
             self.precisions,
             first.seeds,
-            self.dimension,
+            lengths,
             self.key,
             np.tile(self.runs, self.blocks),
             track=tracked,
             events=("underflow", "overflow", "invalid", "divide_by_zero"),
+            programs=self.programs,
         )
         start = problem.start(self.key, self.runs)
         state = {name: np.zeros_like(start) for name in self.program.state} | {"w": start}
-        constants = dict(problem.constants) if self.inside else {}
-        self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, constants)
+        self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, self.constants)
         self._gradient = np.empty((1, self.dimension, self.blocks * first.seeds))
 
     def state(self, name: str) -> Array:
         """A copy of a state, ``[d, lanes]``; lane = block * seeds + seed."""
         return self.machine.state(name)
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the machine's arrays, of the gradient and of the noise; it does not depend on the steps."""
+        arrays = [x for x in vars(self.machine).values() if isinstance(x, np.ndarray) and x.base is None]
+        noise = 8 * self.dimension * self.cell.seeds * self._noisy_steps if self.cell.noise == "gaussian" else 0
+        return sum(x.nbytes for x in arrays) + self._gradient.nbytes + noise
+
+    @property
+    def _noisy_steps(self) -> int:
+        """Steps whose noise, or samples, are drawn at a time."""
+        return max(1, NOISE_ELEMENTS // (max(self.dimension, self.cell.batch) * self.cell.seeds))
+
     def advance(self, steps: int) -> None:
         """Run ``steps`` steps."""
-        if steps == 0:
-            return
+        done, at_once = 0, self._noisy_steps if self.cell.noise != "none" else max(steps, 1)
+        while done < steps:
+            self._advance(min(at_once, steps - done))
+            done += min(at_once, steps - done)
+
+    def _advance(self, steps: int) -> None:
         if self.inside:
             inputs = {"noise": self._noise(steps)} if self.cell.noise == "gaussian" else {}
+            if self.cell.noise == "minibatch":
+                when = range(self.step, self.step + steps)
+                inputs["index"] = self.problem.minibatch_indices(when, self.runs, self.key, self.cell.batch)
             self.machine.run(steps, inputs)
             self.step += steps
             return

@@ -18,7 +18,7 @@ from fpsim.formats import BINARY64
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
 from fpsim.program import Program, Scalar, hint
-from fpsim.rounding import Rounding, Stochastic, parse
+from fpsim.rounding import Rounding, Stochastic, parse, random_bits
 from fpsim.scalars import STEP, ScalarExpression, evaluate, evaluate_odd, evaluate_python
 
 Slot = tuple[Format, Rounding]
@@ -103,7 +103,7 @@ class Precision:
         return replace(self, rules=self.rules + tuple(rules))
 
     def resolve(self, program: Program) -> dict[str, Slot]:
-        """Format and rounding mode of every slot of ``program``.
+        """Format and rounding mode of every slot of ``program``; the index of a gather keeps binary64.
 
         Raises
         ------
@@ -118,7 +118,19 @@ class Precision:
             slots.update(dict.fromkeys(matched, (fmt, rounding)))
         if self.scalars in ("wide", "python"):
             slots.update({scalar.name: _WIDE for scalar in program.scalars})
+        slots.update(dict.fromkeys(program.indices, _WIDE))
         return slots
+
+
+def drawn_bits(program: Program, slots: Mapping[str, Slot]) -> int:
+    """What every draw of a program is the top of: a word (32), a half (16), or nothing (0) where no mode is stochastic.
+
+    Where any slot has more than 16 random bits, every draw is the top of a whole word: slots that share a word would
+    otherwise share bits (see ``random_bits.program_draw``). Scalars are set up outside the steps and draw nothing.
+    """
+    drawing = [slots[o.slot] for o in program.operations if o.rounded] + [slots[name] for name in program.inputs]
+    most = max((random_bits(mode) for _, mode in drawing), default=0)
+    return 0 if most == 0 else 16 if most <= 16 else 32
 
 
 def scalar_values(program: Program, precision: Precision, steps: range) -> dict[str, npt.NDArray[np.float64]]:
@@ -139,25 +151,44 @@ def scalar_values(program: Program, precision: Precision, steps: range) -> dict[
     for scalar in program.scalars:
         fmt, mode = slots[scalar.name]
         mode = "nearest_even" if isinstance(mode, Stochastic) else mode
-        when = steps if scalar.per_step else range(1)
+        when = steps if program.varies(scalar) else range(1)
+        stored = {
+            name: slots.get(f"scalar.{name}", precision.default)[0]
+            for name in scalar.expression.symbols() - {STEP}
+            if precision.scalars == "stored"
+        }
         columns = []
-        for given in _per_run(program, scalar):
-            if precision.scalars == "stored":
-                given = {
-                    name: _round(Fraction(x), slots.get(f"scalar.{name}", precision.default)[0], mode)
-                    for name, x in given.items()
-                }
-            items = tuple(sorted(given.items()))
-            if precision.scalars == "python":
-                column = _python_column(scalar.expression, items, when)
-            elif not all(map(math.isfinite, given.values())):  # a stored hyperparameter that its format cannot hold
-                wide = _python_column(scalar.expression, items, when)
-                column = np.array([exact.operation("round", (float(x),), fmt, mode) for x in wide])
+        for given, schedules in _per_run(program, scalar):
+            if stored and schedules:  # each step's value is stored before it is used
+                parts = []
+                for k in when:
+                    now = given | {name: evaluate(x, {STEP: k + 1}) for name, x in schedules.items()}
+                    parts.append(_column(scalar.expression, now, stored, range(k, k + 1), fmt, mode))
+                column = np.concatenate(parts)
+            elif precision.scalars == "python":
+                column = _python_column(scalar.expression.substitute(schedules), tuple(sorted(given.items())), when)
             else:
-                column = _rounded_column(scalar.expression, items, when, fmt, mode)
+                column = _column(scalar.expression.substitute(schedules), given, stored, when, fmt, mode)
             columns.append(column)
         values[scalar.name] = columns[0].copy() if len(columns) == 1 else np.stack(columns, axis=1)
     return values
+
+
+def _column(
+    expression: ScalarExpression,
+    given: Mapping[str, Any],
+    stored: Mapping[str, Format],
+    when: range,
+    fmt: Format,
+    mode: Rounding,
+) -> npt.NDArray[np.float64]:
+    """Values rounded once, of hyperparameters that were themselves rounded to their format in ``stored``, if any."""
+    given = {name: _round(Fraction(x), stored[name], mode) if name in stored else x for name, x in given.items()}
+    items = tuple(sorted(given.items()))
+    if all(map(math.isfinite, given.values())):
+        return _rounded_column(expression, items, when, fmt, mode)
+    wide = _python_column(expression, items, when)  # a stored hyperparameter that its format cannot hold
+    return np.array([exact.operation("round", (float(x),), fmt, mode) for x in wide])
 
 
 @dataclass(frozen=True)
@@ -187,22 +218,41 @@ def scalar_report(program: Program, precision: Precision, first_step: int = 0) -
     return reports
 
 
-def _per_run(program: Program, scalar: Scalar) -> list[dict[str, Any]]:
-    """The declared values a scalar depends on, one dictionary per run (a single one if none varies)."""
+def _per_run(program: Program, scalar: Scalar) -> list[tuple[dict[str, Any], dict[str, ScalarExpression]]]:
+    """The declared numbers and schedules a scalar depends on, one pair per run (a single one if none varies)."""
     names = sorted(scalar.expression.symbols() - {STEP})
-    given = {name: program.hyperparameters[name] for name in names}
+    schedules = {name: x for name, x in program.schedules.items() if name in names}
+    given = {name: program.hyperparameters[name] for name in names if name not in schedules}
     lengths = {len(x) for x in given.values() if np.ndim(x) == 1}
     if not lengths:
-        return [given]
+        return [(given, schedules)]
     if len(lengths) > 1:
         raise ValueError(f"{scalar.name}: per-run hyperparameters of different lengths {sorted(lengths)}")
-    return [{k: float(x[i]) if np.ndim(x) == 1 else x for k, x in given.items()} for i in range(lengths.pop())]
+    runs = range(lengths.pop())
+    return [({k: float(x[i]) if np.ndim(x) == 1 else x for k, x in given.items()}, schedules) for i in runs]
 
 
 @functools.lru_cache(maxsize=64)
 def _exact_column(expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range) -> list[Fraction]:
     values = dict(given)
+    if _saturated(expression, values, steps):
+        return [Fraction(1)] * len(steps)
     return [evaluate(expression, {**values, STEP: step + 1}) for step in steps]
+
+
+def _saturated(expression: ScalarExpression, values: Mapping[str, Any], steps: range) -> bool:
+    """Whether the expression is a bias correction, 1 - x^t, whose power is below 2^-300 from the first step on.
+
+    In 256 bits it is then 1. Long runs spend nearly all of their steps there.
+    """
+    power = expression.right
+    if expression.kind != "-" or power is None or power.kind != "**" or expression.left != ScalarExpression.of(1):
+        return False
+    assert power.left is not None
+    x = values.get(power.left.name, -1.0)
+    if power.right != ScalarExpression.symbol(STEP) or not 0 <= x < 1:
+        return False
+    return x == 0 or (steps.start + 1) * math.log2(x) < -300
 
 
 @functools.lru_cache(maxsize=1024)
@@ -210,6 +260,8 @@ def _odd_column(
     expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range
 ) -> npt.NDArray[np.float64]:
     values = dict(given)
+    if _saturated(expression, values, steps):
+        return np.ones(len(steps))
     return np.array([evaluate_odd(expression, {**values, STEP: step + 1}) for step in steps])
 
 

@@ -97,7 +97,8 @@ def program_draw(
 
     ``element`` is the C-order index inside one run's array, ``run`` the global run number (both below 2^32), ``step``
     counts from 0 (below 2^48), ``slot`` is the position in ``program.slots``. Words are shared: four slots a counter,
-    eight for bits <= 16.
+    eight for bits <= 16. A word of one may therefore be two halves of the other: a program in which some slot has more
+    than 16 random bits asks for 32 bits everywhere, and takes the top of them.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from fpsim.events import Events, Tally
 from fpsim.precision import Precision, ScalarReport, scalar_report
 from fpsim.program import Program, hint
 from fpsim.random_bits import Key, check_key
+from fpsim.shapes import Shape, Sizes, text
 
 Array = npt.NDArray[np.float64]
 
@@ -39,7 +40,8 @@ class Header:
 class RunResult:
     """What a run left.
 
-    state : name -> ``[d, runs]`` after the last step;  records : name -> ``[steps, d, runs]`` after each step
+    state : name -> ``[d, runs]`` after the last step;  records : name -> ``[steps, d, runs]`` after each step.
+        [d] stands for the shape of the array
     events : counts of what happened in every slot over all runs and steps, or None if they were not asked for
     """
 
@@ -69,7 +71,9 @@ def run(
     ----------
     program : Program
     state : name -> ``[d]`` or ``[d, runs]``, the start; rounded to the format of its slot
-    inputs : name -> ``[d]``, ``[d, runs]`` (constant) or ``[steps, d, runs]`` (one for every step)
+    inputs : name -> ``[d]``, ``[d, runs]`` (constant) or ``[steps, d, runs]`` (one for every step). For arrays of a
+        declared shape (``fpsim.step(shapes=..)``) that shape stands in place of [d]; one that all runs share has no
+        other axis. The index of a gather holds whole numbers below the length of what it picks from
     precision : Precision
     key : Key, needed where a slot rounds stochastically
     steps : int >= 0;  first_step : int >= 0, the number of the first of them
@@ -118,7 +122,7 @@ def run(
     record = _record_names(program, record)
     _check_names(program, start, given)
     numbers = _run_numbers(runs, {**start, **given}, program)
-    dimension = _check_shapes({**start, **given}, set(start), len(numbers), steps)
+    sizes = _check_shapes(program, {**start, **given}, len(numbers), steps)
     _check_start(start)
     header = Header(program.name, device, first_step, steps, tuple(scalar_report(program, precision, first_step)))
     if device == "exact":
@@ -130,10 +134,11 @@ def run(
         return RunResult(last, records, tally.events() if tally else None, header)
     from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
 
-    machine = Machine(program, [precision], len(numbers), dimension, key, numbers, events=events)
-    machine.load(start, {name: values for name, values in given.items() if values.ndim < 3})
+    machine = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
+    per_step = {name: values for name, values in given.items() if values.ndim == len(program.shape(name)) + 2}
+    machine.load(start, {name: values for name, values in given.items() if name not in per_step})
     machine.first_step = int(first_step)
-    records = machine.run(int(steps), {name: values for name, values in given.items() if values.ndim == 3}, record)
+    records = machine.run(int(steps), per_step, record)
     return RunResult(
         {name: machine.state(name) for name in program.state},
         {name: values[:, 0] for name, values in records.items()},
@@ -181,7 +186,8 @@ def _check_names(program: Program, start: Mapping[str, Array], given: Mapping[st
 def _run_numbers(runs: npt.ArrayLike | None, arrays: Mapping[str, Array], program: Program) -> npt.NDArray[np.uint64]:
     per_run = {name: len(x) for name, x in program.hyperparameters.items() if isinstance(x, tuple)}
     if runs is None:
-        widths = [array.shape[-1] for array in arrays.values() if array.ndim in (2, 3)]
+        own = {name: len(program.shape(name)) for name in arrays}
+        widths = [array.shape[-1] for name, array in arrays.items() if array.ndim - own[name] in (1, 2)]
         count = max(widths or per_run.values(), default=1)
     else:
         count = np.size(np.asarray(runs))
@@ -198,21 +204,30 @@ def _run_numbers(runs: npt.ArrayLike | None, arrays: Mapping[str, Array], progra
     return numbers.astype(np.uint64)
 
 
-def _check_shapes(arrays: Mapping[str, Array], states: set[str], runs: int, steps: int) -> int:
-    """The dimension d that all arrays share."""
-    dimension: int | None = None
+def _check_shapes(program: Program, arrays: Mapping[str, Array], runs: int, steps: int) -> Sizes:
+    """The lengths of the dimensions that the arrays share."""
+    sizes = Sizes()
     for name, array in arrays.items():
-        if array.ndim not in ((1, 2) if name in states else (1, 2, 3)):
-            raise ValueError(f"array {name!r} has {array.ndim} axes; admissible: [d], [d, runs]"
-                             f"{'' if name in states else ' or [steps, d, runs]'}")  # fmt: skip
-        d = int(array.shape[1] if array.ndim == 3 else array.shape[0])
-        dimension = d if dimension is None else dimension
-        wanted = {1: (dimension,), 2: (dimension, runs), 3: (steps, dimension, runs)}[array.ndim]
-        if array.shape != wanted or d == 0:
-            raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {wanted} with at least one element")
-    if dimension is None:
+        shape = program.shape(name)
+        own: Shape = shape
+        forms: list[Shape] = [own] if name in program.shared else [own, (*own, "runs")]
+        if name not in program.state and name not in program.shared:
+            forms.append(("steps", *own, "runs"))
+        admissible = " or ".join(filter(None, (", ".join(text(form) for form in forms[:-1]), text(forms[-1]))))
+        if array.ndim not in [len(form) for form in forms]:
+            raise ValueError(f"array {name!r} has {array.ndim} axes; admissible: {admissible}")
+        first = 1 if array.ndim == len(shape) + 2 else 0
+        if 0 in array.shape[first:]:
+            raise ValueError(
+                f"array {name!r} has shape {array.shape}; admissible: {admissible}, with at least one element"
+            )
+        sizes.meet(name, shape, array.shape[first : first + len(shape)])
+        wanted = (*(steps,) * first, *sizes.of(shape), *(runs,) * (array.ndim > len(shape)))
+        if array.shape != wanted:
+            raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {wanted}")
+    if not arrays:
         raise ValueError("a program without arrays has nothing to run on")
-    return dimension
+    return sizes
 
 
 def _check_start(start: Mapping[str, Array]) -> None:

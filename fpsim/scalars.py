@@ -6,29 +6,29 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 WORKING_BITS = 256
+LARGEST_POWER = 1 << 64  # of an exponent: beyond it a power is a mistake, and takes for ever
+LARGEST_EXPONENT = 1 << 24  # of two, of a value
 
 Number: TypeAlias = int | float | Fraction
-STEP = "t"  # the step number in bias corrections: 1 in the first step
+Arithmetic: TypeAlias = Mapping[str, Callable[..., Any]]
+STEP = "t"  # the step number in bias corrections and schedules: 1 in the first step
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "**": operator.pow,
-}
+OPERATORS = ("+", "-", "*", "/", "**")
+FUNCTIONS = ("sqrt", "exp", "log", "log2", "cos", "ceil", "floor")  # of one argument
+EXTREMES = ("min", "max")  # of two, or of more as nested pairs
 
 
 @dataclass(frozen=True)
 class ScalarExpression:
-    """A number, a hyperparameter or the step number ``t``, or two expressions joined by + - * / **.
+    """A number, a hyperparameter or the step number ``t``, pi, or expressions joined by an operator or a function.
 
-    A float stands for its binary64 value exactly.
+    A float stands for its binary64 value exactly. ``kind`` is ``"number"``, ``"symbol"``, ``"pi"``, one of
+    ``OPERATORS`` and ``EXTREMES`` (of ``left`` and ``right``), or one of ``FUNCTIONS`` (of ``left``).
 
     Examples
     --------
@@ -84,31 +84,68 @@ class ScalarExpression:
     def __pow__(self, other: Any) -> Any:
         return self._join("**", other)
 
+    def __rpow__(self, other: Any) -> Any:
+        return self._join("**", other, swapped=True)
+
+    def __neg__(self) -> Any:
+        return self._join("-", 0, swapped=True)
+
     def __str__(self) -> str:
-        if self.kind == "symbol":
-            return self.name
+        if self.kind in ("symbol", "pi"):
+            return self.name or self.kind
         if self.kind == "number":
             assert self.number is not None
             return str(self.number) if self.number.denominator == 1 else repr(float(self.number))
+        if self.kind in FUNCTIONS:
+            return f"{self.kind}({self.bare(self.left)})"
+        if self.kind in EXTREMES:
+            return f"{self.kind}({self.bare(self.left)}, {self.bare(self.right)})"
         return f"({self.left}**{self.right})" if self.kind == "**" else f"({self.left} {self.kind} {self.right})"
+
+    @staticmethod
+    def bare(expression: ScalarExpression | None) -> str:
+        """The text without the parentheses around all of it."""
+        text = str(expression)
+        joined = expression is not None and expression.kind in OPERATORS
+        return text[1:-1] if joined else text
+
+    @property
+    def parts(self) -> tuple[ScalarExpression, ...]:
+        """The expressions that this one joins."""
+        return tuple(part for part in (self.left, self.right) if part is not None)
 
     def symbols(self) -> frozenset[str]:
         """Names of the hyperparameters (and ``t``) that occur."""
         if self.kind == "symbol":
             return frozenset({self.name})
-        if self.left is None or self.right is None:
-            return frozenset()
-        return self.left.symbols() | self.right.symbols()
+        return frozenset().union(*(part.symbols() for part in self.parts))
 
-    def fold(self, number: Callable[[Fraction], Any], values: Mapping[str, Any]) -> Any:
-        """The value of the expression in any arithmetic: ``number`` makes a literal, ``values`` holds the symbols."""
+    def substitute(self, values: Mapping[str, ScalarExpression | Number]) -> ScalarExpression:
+        """The expression with some symbols replaced.
+
+        Examples
+        --------
+        >>> t = ScalarExpression.symbol("t")
+        >>> print((1 / t).substitute({"t": t + 1}))
+        (1 / (t + 1))
+        """
+        if self.kind == "symbol":
+            return ScalarExpression.of(values.get(self.name, self))
+        if not self.parts:
+            return self
+        left, right = (None if part is None else part.substitute(values) for part in (self.left, self.right))
+        return replace(self, left=left, right=right)
+
+    def fold(self, arithmetic: Arithmetic, values: Mapping[str, Any]) -> Any:
+        """The value of the expression in any arithmetic.
+
+        ``arithmetic`` holds ``"number"``, which makes a literal, and what joins parts; ``values`` holds the symbols.
+        """
         if self.kind == "number":
-            assert self.number is not None
-            return number(self.number)
+            return arithmetic["number"](self.number)
         if self.kind == "symbol":
             return values[self.name]
-        assert self.left is not None and self.right is not None
-        return _OPERATORS[self.kind](self.left.fold(number, values), self.right.fold(number, values))
+        return arithmetic[self.kind](*(part.fold(arithmetic, values) for part in self.parts))
 
 
 def evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> Fraction:
@@ -133,8 +170,19 @@ def _evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> tup
     given = {name: _number(Fraction(value)) for name, value in values.items()}
     if STEP in given:
         given[STEP] = int(values[STEP])  # an integer power is a product, without a logarithm
-    sign, mantissa, exponent, _ = expression.fold(_number, given)._mpf_
+    try:
+        value = _context().mpf(expression.fold(_wide(), given))
+    except (ArithmeticError, TypeError) as error:  # a quotient by 0; what is complex is no mpf
+        raise _undefined(expression, values) from error
+    sign, mantissa, exponent, _ = value._mpf_
+    if not _context().isfinite(value) or exponent > LARGEST_EXPONENT:
+        raise _undefined(expression, values)
     return int(sign), int(mantissa), int(exponent)
+
+
+def _undefined(expression: ScalarExpression, values: Mapping[str, Number]) -> ValueError:
+    at = ", ".join(f"{name} = {float(value):g}" for name, value in values.items() if name in expression.symbols())
+    return ValueError(f"{expression} is not a finite real number{' at ' * bool(at)}{at}")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -151,7 +199,67 @@ def _context() -> Any:
     return context
 
 
+@functools.cache
+def _wide() -> Arithmetic:
+    """The arithmetic of ``evaluate``. The step number is a Python int: what joins two of them must not become a float.
+
+    What lies within a relative 2^-200 of a whole number counts as that number under ``ceil`` and ``floor``.
+    """
+    context = _context()
+    mpf = context.mpf
+
+    def power(x: Any, y: Any) -> Any:
+        if abs(y) > LARGEST_POWER:
+            raise OverflowError
+        return mpf(x) ** y
+
+    def log2(x: Any) -> Any:
+        sign, mantissa, exponent, _ = mpf(x)._mpf_
+        return mpf(exponent) if (sign, mantissa) == (0, 1) else context.log(x, 2)
+
+    def whole(towards: Callable[[Any], Any], x: Any) -> Any:
+        near = context.nint(x)
+        return near if abs(x - near) <= context.ldexp(1, -200) * max(1, abs(x)) else towards(x)
+
+    return {
+        "number": _number,
+        "pi": lambda: +context.pi,
+        "+": operator.add,
+        "-": operator.sub,
+        "*": operator.mul,
+        "/": lambda x, y: mpf(x) / y,
+        "**": power,
+        "min": min,
+        "max": max,
+        "sqrt": context.sqrt,
+        "exp": context.exp,
+        "log": context.log,
+        "log2": log2,
+        "cos": context.cos,
+        "ceil": lambda x: whole(context.ceil, x),
+        "floor": lambda x: whole(context.floor, x),
+    }
+
+
+# what Python computes in binary64
+_PYTHON: Arithmetic = {
+    "number": float,
+    "pi": lambda: math.pi,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "**": operator.pow,
+    "min": min,
+    "max": max,
+    **{name: getattr(math, name) for name in FUNCTIONS},
+}
+
+
 def evaluate_python(expression: ScalarExpression, values: Mapping[str, Number]) -> float:
     """The expression in binary64 as Python evaluates it, operation by operation."""
     given: dict[str, Any] = {name: (int(v) if name == STEP else float(v)) for name, v in values.items()}
-    return float(expression.fold(float, given))
+    try:
+        return float(expression.fold(_PYTHON, given))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise _undefined(expression, values) from error

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from fpsim.program import Operation, Program, Scalar
+from fpsim.program import ELEMENTARY, Operation, Program, Scalar
 from fpsim.scalars import STEP, Number, ScalarExpression
+from fpsim.shapes import Shape
 
 
 class Value:
@@ -70,7 +71,7 @@ class _Trace:
         self.operations: list[Operation] = []
         self.scalars: dict[str, ScalarExpression] = {}
 
-    def append(self, kind: str, operands: Iterable[Any]) -> Value:
+    def append(self, kind: str, operands: Iterable[Any], **attributes: Any) -> Value:
         names = tuple(self._name(operand) for operand in operands)
         taken = {operation.slot for operation in self.operations}
         slot = kind
@@ -78,14 +79,14 @@ class _Trace:
             if slot not in taken:
                 break
             slot = f"{kind}_{i}"
-        self.operations.append(Operation(kind, slot, names))
+        self.operations.append(Operation(kind, slot, names, tuple(attributes.items())))
         return Value(self, slot)
 
     def rename(self, old: str, new: str) -> Value:
         last = self.operations[-1] if self.operations else None
         if last is None or last.slot != old:
             raise ValueError(f"slot {new!r}: name a value in the expression that computes it")
-        if any(operation.slot == new for operation in self.operations):
+        if any(operation.slot == new for operation in self.operations[:-1]):
             raise ValueError(f"slot {new!r} is used twice")
         self.operations[-1] = replace(last, slot=new)
         return Value(self, new)
@@ -170,23 +171,126 @@ def absolute(a: Value) -> Value:
     return a.trace.append("abs", (a,))
 
 
-def total(a: Value) -> Value:
-    """Sum over the elements of a run, sequentially from index 0, every addition rounded; the result is broadcast.
+def total(a: Value, axis: int | None = None, order: str = "sequential", block: int | None = None) -> Value:
+    """Sum over an axis, or over all elements of a run, every addition rounded.
 
-    The random bits of the k-th addition (k = 1..d-1, which adds element k) are those of element k of the slot.
+    Parameters
+    ----------
+    a : traced array
+    axis : int, the axis that is summed over and is gone in the result; None sums over all elements in C order, and the
+        result is broadcast to the shape of ``a``
+    order : ``"sequential"``: s = t_0, then s = rd(s + t_k) for k = 1, 2, ...; ``"blocked"``: the sequential sums S_j of
+        every ``block`` terms, then M = S_0, M = rd(M + S_j); ``"pairwise"``: rd(left + right) over a tree that splits
+        the terms lo .. hi - 1 at lo + the largest power of two below hi - lo
+    block : int >= 1, for ``order="blocked"``
+
+    Returns
+    -------
+    traced array
+
+    Notes
+    -----
+    Orders and splits are those of ``fpsim.Accumulator``, but a sum starts from its first term, not from +0: n terms
+    take n - 1 additions, and one term is its own sum. Each addition joins two neighbouring ranges of terms; its random
+    bits are those of the slot at element e, the C-order index in ``a`` of the first term of the right range.
+
+    A sum of products is two slots, the format of the products and that of the sum:
+
+    >>> @step(shapes={"A": ("n", "d")}, shared=("A",))
+    ... def margins(A, x):
+    ...     return {"y": slot("sum", total(slot("product", A * x), axis=1))}
+    >>> margins.shape("product"), margins.shape("sum")
+    (('n', 'd'), ('n',))
     """
-    return a.trace.append("sum", (a,))
+    if axis is None and order == "sequential" and block is None:
+        return a.trace.append("sum", (a,))
+    return a.trace.append("sum", (a,), axis=axis, order=order, block=block)
 
 
-def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: str | None = None) -> Any:
+def total_of_products(a: Value, b: Any, axis: int) -> Value:
+    """Sum of a b over an axis, with one rounding for each term: s = +0, then s = rd(s + a_k b_k) for k = 0, 1, ...
+
+    ``a`` and ``b`` are broadcast first. The random bits of term k are those of its element in the product. Where the
+    product is to have a rounding of its own, write ``total(a * b, axis)``.
+    """
+    return a.trace.append("dot", (a, b), axis=axis)
+
+
+def expand(a: Value, axis: int) -> Value:
+    """``a`` with a new axis of length 1, exact: ``expand(x, 1)`` is ``x[:, None]``, and ``expand(x, -1)`` too."""
+    return a.trace.append("expand", (a,), axis=axis)
+
+
+def column(a: Value) -> Value:
+    """``a`` with a new last axis of length 1, so that it is multiplied with the rows of a matrix; exact."""
+    return expand(a, -1)
+
+
+def gather(a: Value, index: Value, axis: int = 0) -> Value:
+    """Rows ``a[index]``, or other slices along ``axis``, exact.
+
+    ``index`` is an input that the step only reads, of whole numbers 0 .. length - 1, shared or per run. It keeps
+    binary64 whatever the precision says.
+    """
+    return a.trace.append("gather", (a, index), axis=axis)
+
+
+def less(a: Value, b: Any) -> Value:
+    """1 where a < b, else 0 (and for NaN); exact."""
+    return a.trace.append("less", (a, b))
+
+
+def where(condition: Value, a: Any, b: Any) -> Value:
+    """a where the condition is not 0, else b; exact."""
+    return condition.trace.append("where", (condition, a, b))
+
+
+def remainder(a: Value, b: Any) -> Value:
+    """a - n b with n the integer nearest to a / b, ties to even (IEEE 754 remainder), rounded once."""
+    return a.trace.append("rem", (a, b))
+
+
+def power(a: Value, b: Any) -> Value:
+    """a to the power b, rounded once."""
+    return a.trace.append("pow", (a, b))
+
+
+def elementary(kind: str, a: Value) -> Value:
+    """exp, exp2, expm1, log, log2, log1p, sin, cos, tanh, sigmoid or erf of ``a``, rounded once.
+
+    Raises
+    ------
+    ValueError
+        ``kind`` is none of these.
+    """
+    if kind not in ELEMENTARY or kind == "pow":
+        admissible = ", ".join(name for name in ELEMENTARY if name != "pow")
+        raise ValueError(f"kind={kind!r}; admissible: {admissible}")
+    return a.trace.append(kind, (a,))
+
+
+def sigmoid(a: Value) -> Value:
+    """1 / (1 + e^-a), rounded once."""
+    return elementary("sigmoid", a)
+
+
+def step(
+    function: Callable[..., Mapping[str, Value]] | None = None,
+    *,
+    name: str | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+    shared: Iterable[str] = (),
+) -> Any:
     """Decorator: trace a plain function into a ``Program``.
 
     Parameters
     ----------
-    function : positional parameters are arrays, ``[d]`` per run; keyword-only parameters with a default are
-        hyperparameters; a keyword-only ``t`` without one is the number of the step, counted from 1. It returns a dict:
-        array name -> the value stored there at the end of the step.
+    function : positional parameters are arrays; keyword-only parameters with a default are hyperparameters; a
+        keyword-only ``t`` without one is the number of the step, counted from 1. It returns a dict: array name -> the
+        value stored there at the end of the step.
     name : str, the program's name; default: the function's
+    shapes : array -> symbolic shape, such as ``{"A": ("n", "d")}``, where it is not ``("d",)``; ``()`` is one number
+    shared : arrays that all runs have in common; the others are per run
 
     Raises
     ------
@@ -204,7 +308,7 @@ def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: st
     (('w', 'g'), ('w',), {'lr': 0.5})
     """
     if function is None:
-        return lambda f: step(f, name=name)
+        return lambda f: step(f, name=name, shapes=shapes, shared=shared)
     arrays, declared, symbols = [], {}, {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
@@ -235,6 +339,8 @@ def step(function: Callable[..., Mapping[str, Value]] | None = None, *, name: st
         operations=tuple(trace.operations),
         hyperparameters=declared,
         variant=inspect.getdoc(function) or "",
+        shapes=shapes or {},
+        shared=tuple(shared),
     )
 
 

@@ -29,7 +29,9 @@ TALLEST = 1e6  # top of a panel over its median floor
 X_TICKS = (1, 4, 7, 10, 13, 16, 19, 23, 28, 34, 40, 46, 52)
 
 
-def build(rows: Sequence[Row], out: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
+def build(
+    rows: Sequence[Row], out: Path, formats: Sequence[str] = ("pdf", "png"), name: str = "floors", note: str = ""
+) -> list[Path]:
     """Draw the floors of a scan: ``floors.pdf`` and ``floors.png``, or a pair for each of several exponent widths.
 
     Markers are measured floors: the root mean square of the true gradient's norm over the measured steps and seeds,
@@ -40,6 +42,7 @@ def build(rows: Sequence[Row], out: Path, formats: Sequence[str] = ("pdf", "png"
     ----------
     rows : of ``experiments.store.read_rows``
     out : existing folder
+    name, note : the files' name, and what is said below the axis
 
     Returns
     -------
@@ -51,13 +54,13 @@ def build(rows: Sequence[Row], out: Path, formats: Sequence[str] = ("pdf", "png"
     paths = []
     for exponent in exponents:
         with style.paper_style():
-            figure = _figure([row for row in drawable if row["exponent_bits"] == exponent], exponent)
-            name = "floors" if len(exponents) == 1 else f"floors_e{exponent}"
-            paths += style.save(figure, out, name, formats)
+            figure = _figure([row for row in drawable if row["exponent_bits"] == exponent], exponent, note)
+            stem = name if len(exponents) == 1 else f"{name}_e{exponent}"
+            paths += style.save(figure, out, stem, formats)
     return paths
 
 
-def _figure(rows: Sequence[Row], exponent: int) -> Figure:
+def _figure(rows: Sequence[Row], exponent: int, note: str = "") -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,7 +83,7 @@ def _figure(rows: Sequence[Row], exponent: int) -> Figure:
         panels[i, 0].set_ylabel(TITLES.get(optimizer, optimizer))
         _limit(panels[i, 0], [row for row in rows if row["optimizer"] == optimizer])
     _axis(panels[0, 0], {row["mantissa_bits"] for row in rows})
-    figure.supxlabel(f"stored mantissa bits $m$ ({exponent} exponent bits)")
+    figure.supxlabel(f"stored mantissa bits $m$ ({exponent} exponent bits{', ' * bool(note)}{note})")
     figure.supylabel(r"floor: root-mean-square gradient norm $(\mathrm{E}\,\|\nabla F(w_t)\|^2)^{1/2}$")
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)
     figure.canvas.draw()  # lays the figure out once, for all formats

@@ -4,7 +4,7 @@ Inside fpsim, a module imports from its own row and the rows above:
 
     number_format formats format_text rounding codes random_bits number_line dtypes
         exact exact_operations elementary block_formats exact_block accumulator exact_accumulate tensor_core
-    scalars program tracing precision events
+    scalars schedule_text plugins shapes program tracing precision events
     exact_run cpu cuda
     array_call arrays more_arrays elementary_arrays block_arrays contractions run event_counts
     optim
@@ -30,7 +30,7 @@ ROWS = [
     {"number_format", "formats", "format_text", "rounding", "codes", "random_bits", "number_line", "dtypes"}
     | {"exact", "exact_operations", "elementary", "block_formats", "exact_block"}
     | {"accumulator", "exact_accumulate", "tensor_core"},
-    {"scalars", "program", "tracing", "precision", "events"},
+    {"scalars", "schedule_text", "plugins", "shapes", "program", "tracing", "precision", "events"},
     {"exact_run", "cpu", "cuda"},
     {"array_call", "arrays", "arrays_torch", "more_arrays", "elementary_arrays", "block_arrays", "contractions", "run"}
     | {"event_counts"},

@@ -108,6 +108,24 @@ def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hy
     )
 
 
+def stored_scalar(window: Window, name: str) -> str:
+    """What is known of a stored scalar, for the detail of a hypothesis about its constant value."""
+    known = window.scalars.get(f"scalar.{name}")
+    if known is not None:
+        return f"stored {name} = {known:g}"
+    schedule = window.program.schedules.get(name)
+    if schedule is not None:
+        return f"{name} = {schedule.bare(schedule)} changes from step to step"
+    return f"the step has no constant scalar.{name}"
+
+
+def one_format_of_weights(window: Window) -> Hypothesis:
+    """w.sub and w hold the same values: what is stored is the sum as it was rounded, and starts on that grid too."""
+    stored, summed = window.slots["w"][0], window.slots["w.sub"][0]
+    same = stored.holds(summed) and summed.holds(stored)
+    return Hypothesis("w is stored in the format of w.sub", same, f"{stored.name}, and w.sub in {summed.name}")
+
+
 def not_flushed(window: Window, slots: Iterable[str]) -> Hypothesis:
     """No tiny result of the named slots was flushed to zero: that can be off by more than the gap that holds it."""
     flushed = {s: n for s in slots if window.slots[s][0].tiny == "flush" and (n := window.underflow.get(s, 0))}

@@ -28,7 +28,7 @@ class Window:
     program : what the machine ran; ``gradient >> step`` when the gradient is computed inside the machine
     slots : slot -> (Format, rounding mode), the resolved precision
     scalars : effective (stored) constant scalars by name, ``"scalar.lr"``; scalars that change per step are absent
-    hyperparameters : declared values
+    hyperparameters : declared values; a schedule is an expression in the step
     dimension : d
     smoothness : L, an upper bound
     strong_convexity : mu (or PL constant), a lower bound; 0 if there is none

@@ -13,6 +13,7 @@ from typing import NoReturn
 # What ``fpsim --help`` lists. A verb's module has add_arguments(parser) and run(args) -> exit code.
 VERBS = {
     "scan": "measure where optimizers stop improving, width by width, beside proven bounds",
+    "status": "show how far a study is, from another terminal",
     "formats": "list the named number formats, or print the properties of one",
     "bench": "measure how fast the emulator is, beside a memory copy and other libraries",
     "selftest": "check that results are right on this machine, to the last bit",

@@ -17,7 +17,7 @@ from experiments.cli.record_file import check_file, write_file
 if TYPE_CHECKING:
     from experiments.bench.measure import Row
 
-BENCHES = ("round", "arithmetic", "matmul", "peers", "startup")
+BENCHES = ("round", "arithmetic", "matmul", "reductions", "peers", "startup", "store")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +106,8 @@ def _print_table(rows: Sequence[Row]) -> None:
     decided = [row.met for row in rows if row.met is not None]
     if decided:
         print(f"{sum(decided)} of {len(decided)} targets met")
-    print("time: ns an element (matmul: a multiply-add); x: multiple of the time of what 'of' names")
+    of = "an element (matmul: a multiply-add; reductions: a rounded operation)"
+    print(f"time: ns {of}; x: multiple of the time of what 'of' names")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,27 @@ BAR_EVERY_SECONDS = 0.2
 
 
 class Progress:
-    """Cells and element-steps done, and the time left at the mean speed so far. Safe to advance from any thread."""
+    """Cells done and the time left. Safe to advance from any thread.
 
-    def __init__(self, cells: int, cost: int, label: str = "fpsim scan", unit: str = "cells") -> None:
+    Parameters
+    ----------
+    cells, cost : how many there are, and element-steps in all
+    label : what stands before every line;  unit : what the cells are called
+    left : the seconds that the rest takes, where somebody knows better than the mean speed so far
+    """
+
+    def __init__(
+        self,
+        cells: int,
+        cost: int,
+        label: str = "fpsim scan",
+        unit: str = "cells",
+        left: Callable[[], float | None] | None = None,
+    ) -> None:
         self.cells, self.cost, self.label, self.unit = cells, max(cost, 1), label, unit
+        self.left = left or self._at_mean_speed
         self.cells_done = self.done = 0
+        self.share = 0.0
         self.started = self.printed = time.monotonic()
         self.lock = threading.Lock()
         self.live = self._bar() if sys.stderr.isatty() else None
@@ -32,15 +49,24 @@ class Progress:
 
         columns = (TextColumn(self.label), BarColumn(bar_width=30), TextColumn("{task.fields[state]}"))
         bar = Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
-        self.task = bar.add_task("", total=self.cost, state=self.state())
+        self.task = bar.add_task("", total=1.0, state=self.state())
         return bar
 
     def state(self) -> str:
         """Such as ``12/414 cells, 3 %, 1:05 elapsed, about 12:10 left``."""
         elapsed = time.monotonic() - self.started
+        left = self.left()
+        if left is None:
+            return f"{self.cells_done}/{self.cells} {self.unit}, {clock(elapsed)} elapsed"
+        self.share = elapsed / max(elapsed + left, 1e-9)
+        return (
+            f"{self.cells_done}/{self.cells} {self.unit}, {100 * self.share:.0f} %, {clock(elapsed)} elapsed, "
+            f"about {clock(left)} left"
+        )
+
+    def _at_mean_speed(self) -> float | None:
         share = min(self.done / self.cost, 1.0)
-        left = f", about {clock(elapsed * (1 / share - 1))} left" if share > 0.005 else ""
-        return f"{self.cells_done}/{self.cells} {self.unit}, {100 * share:.0f} %, {clock(elapsed)} elapsed{left}"
+        return (time.monotonic() - self.started) * (1 / share - 1) if share > 0.005 else None
 
     def advance(self, amount: int = 0, cells: int = 0) -> None:
         with self.lock:
@@ -51,7 +77,8 @@ class Progress:
                 if now - self.printed < BAR_EVERY_SECONDS:
                     return
                 self.printed = now
-                self.live.update(self.task, completed=min(self.done, self.cost), state=self.state())
+                state = self.state()
+                self.live.update(self.task, completed=self.share, state=state)
             elif now - self.printed >= LINE_EVERY_SECONDS:
                 self.printed = now
                 print(f"{self.label}: {self.state()}", file=sys.stderr, flush=True)

@@ -16,39 +16,47 @@ from experiments.cli import UsageError
 FLAGS = {
     "optimizer": ("NAMES", "optimizers, comma-separated (default: sgd,rmsprop,adam)"),
     "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic)"),
-    "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7 or 1..4,8; a..b is inclusive (default: 1..23)"),
+    "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7, 1..4,8 or 'ceil(4+log2(T))' (default: 1..23)"),
     "exponent": ("WIDTHS", "exponent bits, written likewise (default: 8)"),
     "rounding": ("NAMES", "rounding modes, comma-separated (default: nearest_even,stochastic)"),
     "random_bits": ("N", "random bits of one stochastic rounding (default: 16)"),
     "seeds": ("N", "runs of each cell; a seed sets start point, noise and random bits (default: 8)"),
     "seed": ("N", "the root of all random bits (default: 0)"),
 }
-# These have one default for each optimizer and problem; the header of a run prints them.
+# These have one default for each optimizer and problem; the header of a run prints them. Each may be a list.
 CONSTANTS = {
-    "steps": ("N", "optimizer steps"),
-    "lr": ("X", "learning rate"),
+    "steps": ("N", "optimizer steps, T"),
+    "lr": ("X", "learning rate: a number, or a schedule in the step t and T: '0.1/sqrt(t)'"),
     "beta1": ("X", "decay of the first moment"),
-    "beta2": ("X", "decay of the second moment"),
+    "beta2": ("X", "decay of the second moment: '1 - 1/T'"),
     "eps": ("X", "added to the denominator"),
     "noise": ("KIND", "gradient noise: none, gaussian or minibatch"),
     "sigma": ("X", "standard deviation of gaussian noise, each coordinate"),
     "batch": ("N", "samples of a minibatch"),
+    "gradient": ("KIND", "rounded (computed in the machine) or exact (in binary64, then stored)"),
     "dimension": ("N", "number of weights, where the problem leaves it open"),
     "window": ("SHARE", "share of the steps, at the end, that is measured"),
 }
 
+MOST_FIGURES = 8  # of a grid over more than formats and roundings
+
 # How and where, which a study file does not say: results do not depend on it.
-_HOW = ("engine", "workers", "scheduler", "out", "dry_run")
+_HOW = ("engine", "workers", "scheduler", "cluster", "out", "dry_run")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid = parser.add_argument_group("what to run")
-    grid.add_argument("--study", metavar="FILE", type=Path, help="a TOML file whose keys are these flags; flags win")
+    grid.add_argument(
+        "--study", metavar="FILE", type=Path, help="a TOML file whose keys are these flags, and more; flags win"
+    )
     for key, (metavar, text) in FLAGS.items():
         grid.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
     constants = parser.add_argument_group("constants (default: one for each optimizer and problem, see --dry-run)")
     for key, (metavar, text) in CONSTANTS.items():
         constants.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
+    constants.add_argument(
+        "--set", dest="hyperparameters", metavar="NAME=X", action="append", help="any hyperparameter of an optimizer"
+    )
     how = parser.add_argument_group("how and where")
     how.add_argument(
         "--engine", metavar="ENGINE", default="threads", help="serial, threads, processes or dask (default: threads)"
@@ -56,9 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--workers", metavar="N", help="batches at a time (default: the processors this process may use)")
     how.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
     how.add_argument(
+        "--cluster", metavar="KIND", help="start Dask workers by a batch system: slurm, pbs, sge, lsf, ..."
+    )
+    how.add_argument(
         "--out", metavar="DIR", type=_folder, default=Path("fpsim-results/scan"), help="default: %(default)s"
     )
-    how.add_argument("--dry-run", action="store_true", help="print constants, cells and batches, and do nothing")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print constants, cells, batches, expected time and memory; write nothing",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         study = _study(args)
-        backends.check_engine(args.engine, args.scheduler)
+        backends.check_engine(args.engine, args.scheduler, args.cluster)
         workers = engine.available_workers() if args.workers is None else integer(1, 4096)("workers", args.workers)
         cells = study.cells()
         header = _header(study, cells)
@@ -86,65 +101,86 @@ def run(args: argparse.Namespace) -> int:
     except StudyError as error:  # a scheduler that does not answer shows only now
         raise UsageError(f"fpsim scan: error: {_origin(args, error)}") from error
     except store.StoreError as error:  # the disk is full, say
-        print(f"fpsim scan: stopped: {error}", file=sys.stderr)
+        print(f"fpsim scan: stopped: {error}; finished cells are kept, the same command resumes", file=sys.stderr)
         return 1
 
 
 def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: int, header: list[str]) -> int:
-    from experiments import engine, store
+    import msgspec
+
+    from experiments import drivers, engine, store
     from experiments.cli.progress import Progress, clock
+    from experiments.meter import Meter
 
     started = time.monotonic()
-    rows, damaged = store.read_finished(args.out, cells)
-    missing = [cell for cell in cells if cell.key not in rows]
+    keys = [cell.key for cell in cells]
+    kept = store.look(args.out, keys)
+    missing = [cell for cell in cells if cell.key not in kept.finished]
     work = engine.batches(missing, workers)
     print("\n".join(header))
     print(f"engine: {args.engine}, {workers} workers, {len(work)} batches; results: {args.out}")
-    if rows:
-        print(f"resuming: {len(rows)} of {len(cells)} cells are finished in {args.out}, {len(missing)} to run")
+    if kept.finished:
+        there = f"{len(kept.finished)} of {len(cells)} cells are finished in {args.out}"
+        print(f"resuming: {there}, {len(missing)} to run")
     print(flush=True)
-    for line in damaged:
+    for line in kept.damaged:
         print(f"fpsim scan: {line}", file=sys.stderr)
 
     reasons: set[str] = set()
 
     def finished(done: Sequence[Any], made: list[dict[str, Any]] | None, error: BaseException | None) -> None:
-        reason, trace = engine.describe(error) if error is not None else ("", "")
-        for cell, row in zip(done, made or [store.failed_row(c, reason) for c in done], strict=True):
-            rows[cell.key] = store.keep_cell(args.out, cell, row, trace)
-        if error is not None and reason not in reasons:  # the table lists every failed cell
-            reasons.add(reason)
-            cell = done[0]
-            which = f"{cell.optimizer} {cell.problem} {cell.rounding} m={cell.mantissa_bits}"
-            progress.say(f"fpsim scan: {which} failed: {reason}")
+        said = engine.describe(error)[0] if error is not None else ""
+        for i, cell in enumerate(done):
+            reason = said if made is None else made[i]["reason"] if made[i]["outcome"] == store.FAILED else ""
+            if reason and reason not in reasons:  # the table lists every failed cell
+                reasons.add(reason)
+                which = f"{cell.optimizer} {cell.problem} {cell.rounding} m={cell.mantissa_bits}"
+                progress.say(f"fpsim scan: {which} failed: {reason}")
         progress.advance(cells=len(done))
 
-    stop = engine.Stop()
-    with engine.stop_on_signals(stop), Progress(len(missing), sum(cell.cost for cell in missing)) as progress:
+    stop, meter = engine.Stop(), Meter(workers)
+    plan = drivers.Plan(msgspec.to_builtins(study), keys)
+    how = {"engine": args.engine, "workers": workers}
+    with (
+        engine.stop_on_signals(stop),
+        drivers.Heartbeat(args.out, plan, how, meter.state) as heart,
+        Progress(len(missing), sum(cell.cost for cell in missing), left=meter.left) as progress,
+    ):
         stop.noticed = lambda: progress.say("fpsim scan: stopping; finished cells are kept (once more: at once)")
         if work:
-            where = {"engine": args.engine, "workers": workers, "scheduler": args.scheduler}
-            engine.execute(work, finished, **where, advance=progress.advance, stop=stop)
-    found = [rows[cell.key] for cell in cells if cell.key in rows]
-    if found:
-        _publish(args.out, study, found, len(cells))
+            where = how | {"scheduler": args.scheduler, "cluster": args.cluster, "out": args.out}
+            told = {"advance": progress.advance, "meter": meter, "stop": stop, "others": heart.others}
+            engine.execute(work, finished, **where, **told)
+    kept = store.look(args.out, keys)
+    rows = store.read_cells(args.out, [key for key in keys if key in kept.finished or key in kept.failed])
+    if len(rows):
+        _publish(args.out, study, rows, len(cells))
     print(f"time: {clock(time.monotonic() - started)}")
-    return _end(args.out, found, len(cells), stop.signal)
+    return _end(args.out, rows.select("outcome", "verdict").to_dicts(), len(cells), stop.signal)
 
 
-def _publish(out: Path, study: Any, rows: list[dict[str, Any]], cells: int) -> None:
+def _publish(out: Path, study: Any, frame: Any, cells: int) -> None:
     """Write the merged file, print the table, draw the figure: of all that is there."""
     from experiments import store
-    from experiments.cli.scan_table import print_table
+    from experiments.cli.scan_table import print_table, variants
 
-    merged = store.write_scan(out, study, rows, cells)
+    merged = store.write_scan(out, study, frame, cells)
+    rows = frame.to_dicts()
     print_table(rows)
     from paper_figures import floors
 
-    figures = floors.build(rows, out)
+    labels = variants(rows)
+    several = list(dict.fromkeys(labels))
+    figures: list[Path] = []
+    for number, variant in enumerate(several[:MOST_FIGURES], start=1):
+        chosen = [row for row, label in zip(rows, labels, strict=True) if label == variant]
+        named = {"name": f"floors_{number}", "note": variant} if len(several) > 1 else {}
+        figures += floors.build(chosen, out, **named)
     print(f"\ntable: {merged} ({len(rows)} of {cells} cells, one row each)")
     if figures:
         print(f"figure: {', '.join(str(path) for path in figures)}")
+    if len(several) > MOST_FIGURES:
+        print(f"figure: of the first {MOST_FIGURES} of {len(several)} variants; the table has them all")
 
 
 def _end(out: Path, rows: Sequence[dict[str, Any]], cells: int, signal: int | None) -> int:
@@ -168,23 +204,54 @@ def _end(out: Path, rows: Sequence[dict[str, Any]], cells: int, signal: int | No
 
 def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], workers: int) -> int:
     from experiments import engine, store
+    from experiments.cli.progress import clock
     from experiments.cli.scan_header import spans
+    from experiments.estimate import estimate
 
-    rows, _ = store.read_finished(args.out, cells)
-    missing = [cell for cell in cells if cell.key not in rows]
+    finished = store.look(args.out, [cell.key for cell in cells]).finished
+    missing = [cell for cell in cells if cell.key not in finished]
     work = engine.batches(missing, workers)
     print("\n".join(header))
-    print(f"to run: {len(missing)} of {len(cells)} cells ({len(rows)} are finished in {args.out})")
+    print(f"to run: {len(missing)} of {len(cells)} cells ({len(finished)} are finished in {args.out})")
     cost = sum(batch.cost for batch in work)
     print(f"batches: {len(work)} on {workers} {args.engine} workers; {cost:.3g} element-steps")
-    for batch in work:
-        first = batch.cells[0]
-        widths: dict[int, list[int]] = {}
-        for cell in batch.cells:
-            widths.setdefault(cell.exponent_bits, []).append(cell.mantissa_bits)
-        formats = " ".join(f"e{exponent}m{spans(mantissas)}" for exponent, mantissas in widths.items())
-        print(f"  {first.optimizer} {first.problem} {first.rounding}: {formats} ({batch.cost:.3g})")
+    for line in _listed([_batch_line(batch, spans) for batch in work]):
+        print(f"  {line}")
+    if work:
+        at_a_time = 1 if args.engine == "serial" else workers
+        expected = estimate([batch.cells for batch in work], at_a_time)
+        print(
+            f"expected: {expected.seconds:.3g} CPU-seconds, {clock(expected.wall)} with {at_a_time} at a time "
+            f"(some steps and a short cell of each optimizer were run); {_size(expected.bytes)} of arrays at a time"
+        )
     return 0
+
+
+MOST_BATCHES = 40  # lines of a dry run
+
+
+def _batch_line(batch: Any, spans: Any) -> str:
+    first = batch.cells[0]
+    widths: dict[int, list[int]] = {}
+    for cell in batch.cells:
+        widths.setdefault(cell.exponent_bits, []).append(cell.mantissa_bits)
+    formats = " ".join(f"e{exponent}m{spans(mantissas)}" for exponent, mantissas in widths.items())
+    cells = f"{len(batch.cells)} cell{'s' * (len(batch.cells) > 1)}"
+    return f"{first.optimizer} {first.problem} {first.rounding}: {formats} ({cells}, {batch.cost:.3g})"
+
+
+def _listed(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= MOST_BATCHES else [*lines[:MOST_BATCHES], f".. {len(lines) - MOST_BATCHES} more"]
+
+
+def _size(count: int) -> str:
+    """Such as ``12.3 MiB``."""
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.3g} {unit}"
 
 
 def _header(study: Any, cells: Sequence[Any]) -> list[str]:
@@ -199,6 +266,13 @@ def _study(args: argparse.Namespace) -> Any:
 
     given = {key: value for key in (*FLAGS, *CONSTANTS) if (value := getattr(args, key)) is not None}
     from_file = load(args.study) if args.study is not None else {}
+    if args.hyperparameters is not None:
+        for pair in args.hyperparameters:
+            if "=" not in pair:
+                raise StudyError("set", f"{pair!r} is not NAME=X")
+        table = from_file.get("hyperparameters", {})
+        pairs = dict(pair.split("=", 1) for pair in args.hyperparameters)
+        given["hyperparameters"] = (table if isinstance(table, dict) else {}) | pairs
     for key in _HOW:
         if key in from_file:
             raise StudyError("study", f"{args.study}: {key!r} is no part of a study; give the flag {_flag(key)}")
@@ -207,8 +281,11 @@ def _study(args: argparse.Namespace) -> Any:
 
 def _origin(args: argparse.Namespace, error: Any) -> str:
     """The error with the place its value came from: a flag, or a key of the study file."""
-    if args.study is not None and error.key not in ("study", *_HOW) and getattr(args, error.key, None) is None:
+    key, _, name = error.key.partition(".")
+    if args.study is not None and key not in ("study", "set", *_HOW) and getattr(args, key, None) is None:
         return f"{args.study}: {error.key}: {error.message}"
+    if key == "hyperparameters" and name:
+        return f"--set {name}: {error.message}"
     return f"{_flag(error.key)}: {error.message}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import statistics
@@ -13,6 +14,7 @@ from typing import Any
 from experiments.cli.formats import align
 from experiments.cli.scan_header import spans
 from experiments.floors import OUTCOMES
+from experiments.overrides import label
 
 Row = dict[str, Any]
 
@@ -32,7 +34,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 def print_table(rows: Sequence[Row]) -> None:
     """Print the table and, below it, every bound that does not apply with its reason. Lines fit 100 columns."""
     head, body = summarize(rows)
-    title, *lines = align([head, *body], left=3)
+    title, *lines = align([head, *body], left=4 if "variant" in head else 3)
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     print(f"{bold}{title}{plain}")
     for line, cells in zip(lines, body, strict=True):
@@ -42,12 +44,24 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def summarize(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the table: one line for each optimizer, problem, rounding and exponent width."""
+    """Head and body of the table: one line for each optimizer, problem, rounding, exponent width and variant."""
     shown = shown_widths({row["mantissa_bits"] for row in rows})
     exponents = {row["exponent_bits"] for row in rows}
-    head = ["optimizer", "problem", "rounding", "stops", *(f"m={m}" for m in shown), "ratio", "worst", "verdicts"]
+    groups = _grouped(rows)
+    several = any(variant for *_, variant in groups)
+    head = [
+        "optimizer",
+        "problem",
+        "rounding",
+        *(["variant"] * several),
+        "stops",
+        *(f"m={m}" for m in shown),
+        "ratio",
+        "worst",
+        "verdicts",
+    ]
     body = []
-    for (optimizer, problem, rounding, exponent), group in _grouped(rows).items():
+    for (optimizer, problem, rounding, exponent, variant), group in groups.items():
         at = {row["mantissa_bits"]: row for row in group}
         ratios = [row["ratio"] for row in group if row["ratio"] is not None and math.isfinite(row["ratio"])]
         counts = Counter(row["verdict"] for row in group)
@@ -56,6 +70,7 @@ def summarize(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 optimizer if len(exponents) == 1 else f"{optimizer} e{exponent}",
                 problem,
                 _mode(rounding, group[0]["random_bits"]),
+                *([variant or "-"] * several),
                 stops_at(group),
                 *(_floor(at.get(m)) for m in shown),
                 _short(statistics.median(ratios), 3) if ratios else "-",
@@ -110,10 +125,9 @@ def by_reason(rows: Sequence[Row]) -> list[str]:
     """Such as ``sgd quadratic nearest_even m=1..2 T6: reason``. Reasons that differ in numbers only share a line."""
     several = len({row["exponent_bits"] for row in rows}) > 1
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        where = f"{row['optimizer']} {row['problem']} {row['rounding']}" + (
-            f" e{row['exponent_bits']}" if several else ""
-        )
+    for row, variant in zip(rows, variants(rows), strict=True):
+        where = f"{row['optimizer']} {row['problem']} {row['rounding']}"
+        where += (f" e{row['exponent_bits']}" if several else "") + f" {variant}" * bool(variant)
         groups[where, _NUMBER.sub("#", f"{row['theorem']} {_reason(row)}")].append(row)
     lines = []
     for (where, _), group in groups.items():
@@ -140,11 +154,40 @@ def shown_widths(widths: set[int]) -> list[int]:
     return sorted({ordered[round(i * (len(ordered) - 1) / max(count - 1, 1))] for i in range(count)})
 
 
-def _grouped(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], list[Row]]:
-    groups: dict[tuple[str, str, str, int], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["optimizer"], row["problem"], row["rounding"], row["exponent_bits"]].append(row)
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str, str, int, str], list[Row]]:
+    groups: dict[tuple[str, str, str, int, str], list[Row]] = defaultdict(list)
+    for row, variant in zip(rows, variants(rows), strict=True):
+        groups[row["optimizer"], row["problem"], row["rounding"], row["exponent_bits"], variant].append(row)
     return groups
+
+
+def variants(rows: Sequence[Row]) -> list[str]:
+    """For each row what sets it apart from the others of its optimizer and problem, formats and roundings left out.
+
+    Such as ``lr=0.1 steps=1000 v=e5m10``; "" where nothing varies.
+    """
+    settings = [_settings(row) for row in rows]
+    values: dict[tuple[str, str, str], set[Any]] = defaultdict(set)
+    for row, setting in zip(rows, settings, strict=True):
+        for name, value in setting.items():
+            values[row["optimizer"], row["problem"], name].add(value)
+    found = []
+    for row, setting in zip(rows, settings, strict=True):
+        varying = [(n, x) for n, x in setting.items() if len(values[row["optimizer"], row["problem"], n]) > 1]
+        found.append(" ".join(_setting(name, value) for name, value in varying))
+    return found
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    nested = {**json.loads(row.get("hyperparameters") or "{}"), **json.loads(row.get("options") or "{}")}
+    plain = {name: row.get(name) for name in ("steps", "noise", "sigma", "batch", "gradient", "dimension", "window")}
+    return nested | plain | {"overrides": label(json.loads(row.get("overrides") or "[]"))}
+
+
+def _setting(name: str, value: Any) -> str:
+    if name == "overrides":
+        return value or "no overrides"
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
 
 
 def _floor(row: Row | None) -> str:

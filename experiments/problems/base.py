@@ -42,7 +42,10 @@ class Problem(ABC):
     hessian_diagonal : [d], upper bounds of the diagonal of one matrix, of norm at most L, that dominates every Hessian
         where L holds; None where no such matrix is known
     program : the gradient as a program (inputs ``w`` and the names in ``constants``, output ``g``), or None
-    constants : name -> [d], exact as declared: rounding them to a narrow format makes another problem
+    program_default : whether a study that does not say so computes the gradient by that program, every operation
+        rounded; else it is evaluated in binary64, by ``gradient``
+    constants : name -> array of the shape that the program declares, exact as declared: rounding them to a narrow
+        format makes another problem
     start_scale : start points are uniform in (-start_scale, start_scale)
 
     Laws (tests hold every problem to them)
@@ -63,6 +66,7 @@ class Problem(ABC):
     curvature: Array | None = None
     hessian_diagonal: Array | None = None
     program: Program | None = None
+    program_default: bool = True
     constants: Mapping[str, Array] = field(default_factory=dict)
     start_scale: float = 0.125
 
@@ -89,6 +93,17 @@ class Problem(ABC):
         runs : [n], the run number of each column
         """
         raise ValueError(f"noise='minibatch': {self.name!r} has no data to draw from; admissible: none, gaussian")
+
+    def minibatch_program(self, batch: int = 16) -> tuple[Program, Mapping[str, Array]]:
+        """The mean gradient of the samples ``index``, as a program, and its constants.
+
+        Its inputs are ``w``, the constants and ``index`` [batch], for every step and run: ``minibatch_indices``.
+        """
+        raise ValueError(f"minibatch program: {self.name!r} has no data to draw from")
+
+    def minibatch_indices(self, steps: range, runs: npt.ArrayLike, key: Key, batch: int = 16) -> Array:
+        """[len(steps), batch, len(runs)], the samples that ``minibatch_gradient`` draws."""
+        raise ValueError(f"minibatch indices: {self.name!r} has no data to draw from")
 
     @abstractmethod
     def gradient_error(self, w_abs_max: Array) -> Array:

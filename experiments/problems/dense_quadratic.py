@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,16 @@ from experiments.problems.spectra import center_of, spectrum_of
 from experiments.recipes import UNIT
 from experiments.streams import ROTATION
 from fpsim.random_bits import Key, philox4x32
+from fpsim.tracing import column, slot, step, total
 
 _REFLECTIONS = 3
+
+
+@step(name="dense_quadratic", shapes={"hessian": ("d", "d")}, shared=("center", "hessian"))
+def _gradient(w: Any, center: Any, hessian: Any) -> Any:
+    """g_i = sum over j = 0, 1, .. of H_ij (w_j - c_j), from the left. H_ij is read as H_ji, which it equals."""
+    z = slot("difference", w - center)
+    return {"g": slot("sum", total(slot("product", hessian * column(z)), axis=0))}
 
 
 @final
@@ -85,6 +93,7 @@ def dense_quadratic(
     h = spectrum_of("dense_quadratic", spectrum, d, smoothness, condition)
     moved = math.sqrt(d) * float(h.max()) * UNIT * (1.0 + 2.0**-40)
     hessian = _rotated(h, Key(rotation).fold(ROTATION))
+    c = center_of("dense_quadratic", center, d)
     return DenseQuadratic(
         name="dense_quadratic",
         dimension=d,
@@ -92,7 +101,10 @@ def dense_quadratic(
         strong_convexity=max(0.0, math.nextafter(float(h.min()) - moved, 0.0)),
         hessian=hessian,
         hessian_diagonal=np.diag(hessian).copy(),
-        center=center_of("dense_quadratic", center, d),
+        center=c,
+        program=_gradient,
+        program_default=False,
+        constants={"center": c, "hessian": hessian},
     )
 
 

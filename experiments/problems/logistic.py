@@ -10,10 +10,11 @@ import functools
 import importlib.util
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import mpmath
 import numpy as np
@@ -23,7 +24,9 @@ from experiments import recipes, streams
 from experiments.jit import kernel
 from experiments.problems.base import Array, Problem, checked_integer, checked_real, gamma, outward, quiet, rounded_up
 from experiments.problems.linear import column_sums, multiply
+from fpsim.program import Program
 from fpsim.random_bits import Key
+from fpsim.tracing import column, gather, sigmoid, slot, step, total
 
 FEATURES = 30
 # Lanes at a time in the loss gap, so that its temporaries stay small.
@@ -36,6 +39,35 @@ _NODES = tuple(
     for point, weight in zip(_POINTS, _WEIGHTS, strict=True)
     for sign in (-1.0, 1.0)
 )
+
+
+def _mean(w: Any, weighted: Any, count: Any, regularization: Any) -> Any:
+    """lambda w + (sum_i a_i p_i from the left) / n, with the terms a_i p_i."""
+    mean = slot("mean", slot("data", total(slot("data.product", weighted), axis=0)) / count)
+    return {"g": slot("sum", mean + slot("decay", regularization * w))}
+
+
+@step(
+    name="logistic",
+    shapes={"rows": ("n", "d"), "columns": ("d", "n"), "count": (), "regularization": ()},
+    shared=("rows", "columns", "count", "regularization"),
+)
+def _gradient(w: Any, rows: Any, columns: Any, count: Any, regularization: Any) -> Any:
+    """m_i = a_i . w from the left, p_i = sigmoid(m_i), lambda w + (sum_i a_i p_i from the left) / n."""
+    margins = slot("margin", total(slot("margin.product", columns * column(w)), axis=0))
+    return _mean(w, rows * column(slot("slope", sigmoid(margins))), count, regularization)
+
+
+@step(
+    name="logistic minibatch",
+    shapes={"rows": ("n", "d"), "index": ("b",), "count": (), "regularization": ()},
+    shared=("rows", "count", "regularization"),
+)
+def _minibatch(w: Any, rows: Any, index: Any, count: Any, regularization: Any) -> Any:
+    """The same operations on the rows that ``index`` picks, in its order; ``count`` is how many they are."""
+    picked = slot("picked", gather(rows, index))
+    margins = slot("margin", total(slot("margin.product", picked * w), axis=1))
+    return _mean(w, picked * column(slot("slope", sigmoid(margins))), count, regularization)
 
 
 @final
@@ -76,14 +108,27 @@ class Logistic(Problem):
     ) -> Array:
         """The same operations on ``batch`` rows, in the order drawn (``experiments.streams.indices``)."""
         out = self._arrays(w, out)
-        drawn = np.empty((checked_integer("batch", batch, 1, len(self.rows)), w.shape[1]), dtype=np.int64)
-        streams.indices(streams.folded(key, streams.MINIBATCH), step, runs, len(self.rows), drawn)
+        drawn = self._drawn(step, runs, key, batch)
         margins = np.empty(drawn.shape)
         _batch_margins(self.rows, w, drawn, margins)
         _batch_sums(self.rows, drawn, recipes.sigmoid(margins), out)
         out /= float(batch)
         out += self.regularization * w
         return out
+
+    def minibatch_program(self, batch: int = 16) -> tuple[Program, Mapping[str, Array]]:
+        constants = {name: self.constants[name] for name in ("rows", "regularization")}
+        return _minibatch, constants | {"count": np.array(float(checked_integer("batch", batch, 1, len(self.rows))))}
+
+    def minibatch_indices(self, steps: range, runs: npt.ArrayLike, key: Key, batch: int = 16) -> Array:
+        return np.array([self._drawn(step, runs, key, batch) for step in steps], dtype=np.float64)
+
+    def _drawn(self, step: int, runs: npt.ArrayLike, key: Key, batch: int) -> npt.NDArray[np.int64]:
+        """[batch, len(runs)]"""
+        shape = checked_integer("batch", batch, 1, len(self.rows)), len(np.asarray(runs))
+        drawn = np.empty(shape, dtype=np.int64)
+        streams.indices(streams.folded(key, streams.MINIBATCH), step, runs, len(self.rows), drawn)
+        return drawn
 
     def gradient_error(self, w_abs_max: Array) -> Array:
         """Margin, sigmoid, sum, regulariser: every error bounded in absolute value.
@@ -166,6 +211,7 @@ def logistic(dimension: int = FEATURES, *, regularization: float = 0.1) -> Logis
     rows = np.ascontiguousarray(_data()[:, :d])
     point = _minimise(rows, strength)
     high = np.array([float(x) for x in point.minimiser])
+    columns = np.ascontiguousarray(rows.T)
     return Logistic(
         name="logistic",
         dimension=d,
@@ -175,12 +221,20 @@ def logistic(dimension: int = FEATURES, *, regularization: float = 0.1) -> Logis
         hessian_diagonal=outward(strength + 0.25 * np.mean(rows * rows, axis=0)),
         minimum=math.nextafter(point.value, -math.inf),
         rows=rows,
-        columns=np.ascontiguousarray(rows.T),
+        columns=columns,
         regularization=strength,
         optimum=high,
         optimum_low=np.array([float(x - hi) for x, hi in zip(point.minimiser, high.tolist(), strict=True)]),
         optimum_margins=point.margins,
         certificate=point.certificate,
+        program=_gradient,
+        program_default=False,
+        constants={
+            "rows": rows,
+            "columns": columns,
+            "count": np.array(float(len(rows))),
+            "regularization": np.array(strength),
+        },
     )
 
 
@@ -199,9 +253,9 @@ def _data() -> Array:
     table = np.array(lines, dtype=np.float64)
     labels = np.where(table[:, -1] == 1.0, 1.0, -1.0)
     features = []
-    for column in table[:, :-1].T:
-        centred = column - math.fsum(column) / len(column)
-        features.append(centred / math.sqrt(math.fsum(centred * centred) / len(column)))
+    for feature in table[:, :-1].T:
+        centred = feature - math.fsum(feature) / len(feature)
+        features.append(centred / math.sqrt(math.fsum(centred * centred) / len(feature)))
     return -labels[:, None] * np.stack(features, axis=1)
 
 

@@ -7,12 +7,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from experiments.problems.base import Array, Problem, checked_integer, checked_real, gamma, outward, quiet, rounded_up
 from experiments.problems.linear import column_sums
+from fpsim.tracing import gather, slot, step, where
+
+_INDICES = ("upper", "lower", "above", "here")
+
+
+@step(
+    name="rosenbrock",
+    shapes={"upper": ("p",), "lower": ("p",), "steepness": ()},
+    shared=(*_INDICES, "first", "last", "steepness"),
+)
+def _gradient(
+    w: Any, upper: Any, lower: Any, above: Any, here: Any, first: Any, last: Any, steepness: Any
+) -> Any:  # fmt: skip
+    """With x = W_i, y = W_{i+1}: t_i = 200 (y - x^2), g_i = t_{i-1} - (2x t_i + 2 (1 - x)).
+
+    ``upper`` and ``lower`` pick x and y, ``above`` and ``here`` t_{i-1} and the rest of row i; what the ``first`` and
+    the ``last`` row do not have is 0.
+    """
+    x, y = slot("x", gather(w, upper)), slot("y", gather(w, lower))
+    t = slot("scaled", steepness * slot("residual", y - slot("square", x * x)))
+    bent = slot("bent", slot("double", 2 * x) * t)
+    pull = slot("pull", bent + slot("straight", 2 * slot("gap", 1 - x)))
+    before, own = where(first, 0, gather(t, above)), where(last, 0, gather(pull, here))
+    return {"g": slot("difference", before - own)}
+
+
+def _constants(rows: int, columns: int) -> dict[str, Array]:
+    """What the program picks with and selects by, for elements in the order of a rows x columns matrix."""
+    d, pairs = rows * columns, (rows - 1) * columns
+    element = np.arange(float(d))
+    return {
+        "upper": element[:pairs],
+        "lower": element[columns:],
+        "above": np.maximum(element - columns, 0.0),
+        "here": np.minimum(element, pairs - 1.0),
+        "first": np.where(element < columns, 1.0, 0.0),
+        "last": np.where(element >= pairs, 1.0, 0.0),
+        "steepness": np.array(200.0),
+    }
 
 
 @final
@@ -99,4 +138,7 @@ def rosenbrock(dimension: int = 32, *, rows: int = 4, box: float = 1.5) -> Rosen
         strong_convexity=0.0,
         box=bound,
         rows=rows,
+        program=_gradient,
+        program_default=False,
+        constants=_constants(rows, d // rows),
     )

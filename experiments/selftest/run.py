@@ -11,9 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.backends import die_with_driver
 from experiments.selftest.batches import Choice, check
 from experiments.selftest.outcome import Outcome
+from experiments.worker import die_with_driver
 
 GROUP = 8  # batches that are sent to a process together
 SHOWN = 5  # mismatches that are described in the end

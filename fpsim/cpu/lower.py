@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fpsim.cpu import codes, execute
-from fpsim.cpu.format_table import tables
+from fpsim.cpu.format_table import fast, tables
 from fpsim.cpu.tiers import Range, choose, is_binary64
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
-from fpsim.program import RUNNABLE, Operation, Program
-from fpsim.rounding import Rounding, Stochastic, code, random_bits
+from fpsim.precision import drawn_bits
+from fpsim.program import ELEMENTARY, RUNNABLE, Operation, Program
+from fpsim.rounding import Rounding, Stochastic, asked_bits, code, random_bits
 
 Slots = Mapping[str, tuple[Format, Rounding]]
 Place = tuple[int, int, int]
@@ -32,6 +33,9 @@ class Formats:
 
     def decide(self, kind: str, operands: Sequence[Range], fmt: Format, rounding: Rounding) -> Decision:
         """Tier, mode and format row of one rounded operation."""
+        if kind in ELEMENTARY:
+            decided = fast(fmt, random_bits(rounding)) and fmt.precision + asked_bits(rounding) <= 52
+            return codes.ODD if decided else codes.EXACT, code(rounding), self.row(fmt, rounding)
         if is_binary64(fmt, rounding):
             return codes.PLAIN, codes.BINARY64, 0
         return choose(kind, operands, fmt, rounding), code(rounding), self.row(fmt, rounding)
@@ -49,7 +53,8 @@ class Draws:
 
     @classmethod
     def of(cls, program: Program, slots: Slots) -> Draws:
-        """As ``fpsim.random_bits.program_draw`` numbers them."""
+        """As ``fpsim.random_bits.program_draw`` numbers them, for draws of ``precision.drawn_bits``."""
+        halves = 2 if drawn_bits(program, slots) <= 16 else 1
         places: dict[str, tuple[int, int, int, int]] = {}
         groups: list[int] = []
         drawn = [operation.slot for operation in program.operations if operation.rounded] + list(program.inputs)
@@ -57,7 +62,6 @@ class Draws:
             mode = slots[name][1]
             if not isinstance(mode, Stochastic) or name not in drawn:
                 continue
-            halves = 2 if mode.bits <= 16 else 1
             group, position = divmod(number, 4 * halves)
             word, half = divmod(position, halves)
             if group not in groups:
@@ -68,22 +72,27 @@ class Draws:
 
 
 def decisions(
-    program: Program, slots: Slots, scalars: Mapping[str, npt.NDArray[np.float64]], formats: Formats
+    program: Program,
+    slots: Slots,
+    scalars: Mapping[str, npt.NDArray[np.float64]],
+    formats: Formats,
+    known: Mapping[str, Range] | None = None,
 ) -> dict[str, Decision]:
     """Tier, mode and format of every operation and of storing every array, for the formats of one block.
 
-    A constant scalar is known, a scalar that changes with the step counts as any number of its format.
+    A constant scalar is known, a scalar that changes with the step counts as any number of its format. ``known``: the
+    ranges of inputs that are constant, where they are known.
     """
-    ranges = {name: Range.of_format(slots[name][0]) for name in program.inputs}
+    ranges = {name: Range.of_format(slots[name][0]) for name in program.inputs} | dict(known or {})
     for scalar in program.scalars:
         fmt = slots[scalar.name][0]
-        ranges[scalar.name] = Range.of_format(fmt) if scalar.per_step else Range.of_values(scalars[scalar.name])
+        ranges[scalar.name] = Range.of_format(fmt) if program.varies(scalar) else Range.of_values(scalars[scalar.name])
     result: dict[str, Decision] = {}
     for operation in program.operations:
         operands = [ranges[name] for name in operation.operands]
         if not operation.rounded:
             result[operation.slot] = (codes.PLAIN, codes.NONE, 0)
-            ranges[operation.slot] = _union(operands)
+            ranges[operation.slot] = _unrounded(operation.kind, operands)
             continue
         fmt, mode = slots[operation.slot]
         ranges[operation.slot] = Range.of_format(fmt)
@@ -91,11 +100,22 @@ def decisions(
         if kind == "sum":
             partial = _union([*operands, Range.of_format(fmt)])
             kind, operands, ranges[operation.slot] = "add", [partial, partial], partial
+        elif kind == "dot":
+            kind, operands = "fma", [*operands, Range.of_format(fmt)]
+        elif kind == "rem":  # computed exactly, then rounded
+            kind = "round"
         result[operation.slot] = formats.decide(kind, operands, fmt, mode)
     for name in program.inputs:
         fmt, mode = slots[name]
         result[name] = formats.decide("round", (), fmt, mode)
     return result
+
+
+def _unrounded(kind: str, operands: Sequence[Range]) -> Range:
+    """What an exact operation can return: one of its operands, or of those it selects from, but for signs."""
+    if kind == "less":
+        return Range(1, 0, 0, 0)
+    return _union(operands[1:] if kind == "where" else operands[:1] if kind == "gather" else operands)
 
 
 def _union(ranges: Sequence[Range]) -> Range:

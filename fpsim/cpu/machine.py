@@ -1,8 +1,14 @@
-"""The CPU machine: a program over ``[d, lanes]`` arrays for many steps, a format for each block of lanes."""
+"""The CPU machine: a program over ``[d, lanes]`` arrays for many steps, a format for each block of lanes.
+
+Programs with other shapes, sums along an axis or functions run on ``whole_machine``, which ``Machine`` makes for them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +20,7 @@ from fpsim.precision import Precision, scalar_values
 from fpsim.program import Program
 from fpsim.random_bits import Key
 from fpsim.rounding import Stochastic
+from fpsim.shapes import Sizes, check_index
 
 Array = npt.NDArray[np.float64]
 
@@ -28,8 +35,9 @@ class Machine:
     ----------
     program : Program
     precisions : one for each block; rounding modes must agree over blocks
+    programs : one for each block, where blocks differ in their hyperparameters' values; default: ``program`` for all
     lanes_per_block : int >= 1; lane l belongs to block ``l // lanes_per_block``
-    dimension : int >= 1, elements d of one run's arrays
+    dimension : int >= 1, elements d of one run's arrays; or the lengths of all dimensions by name
     key : Key or None (where nothing rounds stochastically)
     runs : uint64 ``[blocks * lanes_per_block]``, each run's global number below 2^32: it names the random bits
     track : names of operations and arrays whose smallest and largest magnitudes are kept
@@ -45,19 +53,28 @@ class Machine:
     -----
     Results depend on neither the number of blocks, the order of lanes, the chunking of steps, nor the strip length.
     The compiled code releases the interpreter's lock: machines may run in threads, one machine per thread.
+    Where [d] stands below, an array of a declared shape has that shape; one that all runs share has no lanes.
     """
+
+    def __new__(cls, program: Program, *_: Any, **__: Any) -> Machine:
+        if cls is Machine and isinstance(program, Program) and not program.uniform:
+            from fpsim.cpu.whole_machine import WholeMachine  # on first use: it compiles code of its own
+
+            return super().__new__(WholeMachine)
+        return super().__new__(cls)
 
     def __init__(
         self,
         program: Program,
         precisions: Sequence[Precision],
         lanes_per_block: int,
-        dimension: int,
+        dimension: int | Mapping[str, int],
         key: Key | None,
         runs: npt.ArrayLike,
         *,
         track: Sequence[str] = (),
         events: bool | Sequence[str] = False,
+        programs: Sequence[Program] | None = None,
     ) -> None:
         check_runnable(program)
         if isinstance(events, str):
@@ -67,16 +84,24 @@ class Machine:
             if name not in NAMES:
                 raise ValueError(f"events: {name!r}; admissible: True, False, or some of {', '.join(NAMES)}")
         self.program, self.precisions, self.key = program, tuple(precisions), key
-        self.blocks, self.lanes_per_block, self.dimension = len(self.precisions), lanes_per_block, dimension
+        lengths = dict(dimension) if isinstance(dimension, Mapping) else {"d": dimension}
+        self.blocks, self.lanes_per_block, self.dimension = len(self.precisions), lanes_per_block, lengths.get("d", 1)
+        self.programs = tuple(programs or (program,) * self.blocks)
         self.lanes = self.blocks * lanes_per_block
         self.first_step = 0
         for name, number in (
             ("lanes_per_block", lanes_per_block),
-            ("dimension", dimension),
+            *(("dimension" if name == "d" else f"dimension {name}", length) for name, length in lengths.items()),
             ("precisions", self.blocks),
         ):
             if number < 1:
                 raise ValueError(f"{name}={number}: at least 1 is needed")
+        for other in self.programs:
+            if replace(other, hyperparameters=program.hyperparameters) != program:
+                raise ValueError(f"programs: {other.name!r} is not {program.name!r} with other hyperparameters")
+        if len(self.programs) != self.blocks:
+            raise ValueError(f"programs: {len(self.programs)} for {self.blocks} blocks; one for each is needed")
+        self._sizes = Sizes(lengths)
         self.runs = _run_numbers(runs, self.lanes)
         self.track = tuple(track)
         self._slots = [precision.resolve(program) for precision in self.precisions]
@@ -95,10 +120,14 @@ class Machine:
         view: Array = self._view[self._array(name)]
         return view.reshape(self.blocks, self.dimension, self.lanes_per_block)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The lengths of an array of one run, or of the result of an operation."""
+        return self._sizes.of(self.program.shape(name))
+
     def state(self, name: str) -> Array:
         """A copy ``[d, lanes]`` of an array."""
         # a copy even where the view is contiguous already: one block, or one element
-        return np.array(self.values(name).transpose(1, 0, 2), order="C").reshape(self.dimension, self.lanes)
+        return np.array(np.moveaxis(self.values(name), 0, -2), order="C").reshape(*self.shape(name), self.lanes)
 
     def extremes(self) -> dict[str, tuple[Array, Array]]:
         """Name -> (smallest, largest) magnitude ``[blocks, d, lanes_per_block]`` since ``reset_extremes``.
@@ -110,7 +139,8 @@ class Machine:
     def reset_extremes(self) -> None:
         for name in self.track:
             known = name in self.program.state or name in self._constants
-            now = np.abs(self.values(name)) if known else np.nan
+            now: Any = np.abs(self.values(name)) if known else np.nan
+            now = now[..., np.newaxis] if known and name in self.program.shared else now
             self.values(f"{name} low")[:] = np.where(np.isnan(now), np.inf, now)
             self.values(f"{name} high")[:] = np.where(np.isnan(now), -np.inf, now)
 
@@ -146,6 +176,7 @@ class Machine:
                 raise ValueError(f"array {name!r} is not an input of program {self.program.name!r}; "
                                  f"inputs: {', '.join(self.program.inputs)}")  # fmt: skip
             array = np.asarray(values, dtype=np.float64)
+            self._check_index(name, array)
             self.values(name)[:] = self._spread(name, array)
         self._constants |= set(constants or {})
         self._set_up(tuple(given))
@@ -178,19 +209,22 @@ class Machine:
         if len(inputs) == 1:
             flat = next(iter(inputs.values())).reshape(-1)
         bases = np.cumsum([0, *(x.size for x in inputs.values())])
-        per_step = {name: (int(base), x.shape[2]) for (name, x), base in zip(inputs.items(), bases, strict=False)}
+        per_step = {name: (int(base), x.shape[-1]) for (name, x), base in zip(inputs.items(), bases, strict=False)}
         table, plan = self._table(per_step, record)
-        records = np.empty((len(record), steps, self.blocks, self.dimension, self.lanes_per_block))
+        shapes = [(steps, self.blocks, *self.shape(name), self.lanes_per_block) for name in record]
+        ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+        records = np.empty(int(ends[-1]))
         done = 0
         while done < steps:
             when, scalars = self._scalars(self.first_step)
             count = min(steps - done, when.stop - self.first_step)
             begin = self.first_step - when.start
             part = scalars[:, :, begin : begin + count]
-            self._execute(table, plan, np.ascontiguousarray(part), flat, records.reshape(-1), done, count, steps)
+            self._execute(table, plan, np.ascontiguousarray(part), flat, records, done, count, steps)
             done += count
             self.first_step += count
-        return {name: records[r] for r, name in enumerate(record)}
+        parts = zip(record, shapes, ends, strict=False)
+        return {name: records[begin : begin + math.prod(shape)].reshape(shape) for name, shape, begin in parts}
 
     # How
 
@@ -239,9 +273,9 @@ class Machine:
         formats = Formats()
         self._decisions = []
         set_up = []
-        for precision, slots in zip(self.precisions, self._slots, strict=True):
-            constants = scalar_values(self.program, precision, range(1))
-            self._decisions.append(decisions(self.program, slots, constants, formats))
+        for program, precision, slots in zip(self.programs, self.precisions, self._slots, strict=True):
+            constants = scalar_values(program, precision, range(1))
+            self._decisions.append(decisions(program, slots, constants, formats))
             nearest = {n: (f, "nearest_even" if isinstance(m, Stochastic) else m) for n, (f, m) in slots.items()}
             set_up.append({n: formats.decide("round", (), *nearest[n]) for n in self.program.inputs})
         self._set_up_decisions = set_up
@@ -303,10 +337,12 @@ class Machine:
             return when, table
         start = step // _SCALAR_STEPS * _SCALAR_STEPS
         when = range(start, start + _SCALAR_STEPS)
-        unique = {
-            precision: scalar_values(self.program, precision, when) for precision in dict.fromkeys(self.precisions)
-        }
-        columns = [[unique[p][scalar.name] for scalar in self.program.scalars] for p in self.precisions]
+        unique: dict[tuple[int, Precision], dict[str, Array]] = {}
+        for program, precision in zip(self.programs, self.precisions, strict=True):
+            if (id(program), precision) not in unique:
+                unique[id(program), precision] = scalar_values(program, precision, when)
+        blocks = [unique[id(program), p] for program, p in zip(self.programs, self.precisions, strict=True)]
+        columns = [[values[scalar.name] for scalar in self.program.scalars] for values in blocks]
         per_run = any(column.ndim == 2 for block in columns for column in block)
         width = self.lanes_per_block if per_run else 1
         table = np.empty((self.blocks, len(self.program.scalars), len(when), width))
@@ -332,23 +368,37 @@ class Machine:
         if name not in self.program.inputs or name in self.program.state:
             raise ValueError(f"per-step input {name!r} is not an input of {self.program.name!r} that it only reads")
         array = np.ascontiguousarray(given, dtype=np.float64)
-        shapes = [(steps, self.dimension, k) for k in (self.lanes, self.lanes_per_block)]
-        if array.shape not in shapes:
-            raise ValueError(f"per-step input {name!r} has shape {array.shape}; admissible: {shapes[0]} or {shapes[1]}")
+        own = self.shape(name)
+        shapes = [(steps, *own, k) for k in (self.lanes, self.lanes_per_block)]
+        if array.shape not in shapes or name in self.program.shared:
+            admissible = "none, for all runs share it" if name in self.program.shared else f"{shapes[0]} or {shapes[1]}"
+            raise ValueError(f"per-step input {name!r} has shape {array.shape}; admissible: {admissible}")
+        self._check_index(name, array)
         return array
 
+    def _check_index(self, name: str, array: Array) -> None:
+        """What gathers read must lie inside what they pick from."""
+        for operation in self.program.operations:
+            if operation.kind == "gather" and operation.operands[1] == name:
+                source = self.program.shape(operation.operands[0])
+                length = self._sizes.of(source)[dict(operation.attributes)["axis"]]
+                check_index(operation.slot, name, array, length)
+
     def _spread(self, name: str, array: Array) -> Array:
-        shape = (self.blocks, self.dimension, self.lanes_per_block)
-        if array.shape == (self.dimension,):
-            return np.broadcast_to(array[np.newaxis, :, np.newaxis], shape)
-        if array.shape == (self.dimension, self.lanes):
-            return array.reshape(self.dimension, self.blocks, self.lanes_per_block).transpose(1, 0, 2)
-        if array.shape == (self.dimension, self.lanes_per_block) and name not in self.program.state:
+        """What is given as ``values`` has it: [blocks, d, lanes_per_block], or [blocks, d] of a shared array."""
+        own = self.shape(name)
+        if name in self.program.shared:
+            if array.shape == own:
+                return np.broadcast_to(array, (self.blocks, *own))
+            raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {own}, for all runs share it")
+        shape = (self.blocks, *own, self.lanes_per_block)
+        if array.shape == own:
+            return np.broadcast_to(array[np.newaxis, ..., np.newaxis], shape)
+        if array.shape == (*own, self.lanes):
+            return np.moveaxis(array.reshape(*own, self.blocks, self.lanes_per_block), -2, 0)
+        if array.shape == (*own, self.lanes_per_block) and name not in self.program.state:
             return np.broadcast_to(array, shape)
-        raise ValueError(
-            f"array {name!r} has shape {array.shape}; "
-            f"admissible: ({self.dimension},) or ({self.dimension}, {self.lanes})"
-        )
+        raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {own} or {(*own, self.lanes)}")
 
     def _array(self, name: str) -> int:
         if name not in self._arrays:

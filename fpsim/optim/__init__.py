@@ -1,10 +1,45 @@
-"""Optimizers: one step a file. A new one is one file and one row here."""
+"""Optimizers: one step a file. A new one is one file and one row here.
 
+An installed package adds its own through the entry point group ``fpsim.optimizers``, name -> ``Program``.
+"""
+
+from fpsim import plugins
 from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import momentum, sgd
 from fpsim.program import Program
 
 STEPS: dict[str, Program] = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}
+GROUP = "fpsim.optimizers"
 
-__all__ = ["STEPS", "adam", "momentum", "rmsprop", "sgd"]
+__all__ = ["STEPS", "adam", "available", "find", "momentum", "rmsprop", "sgd"]
+
+
+def available() -> list[str]:
+    """Every name that ``find`` takes: fpsim's own first, then those of installed packages."""
+    return [*STEPS, *plugins.names(GROUP, STEPS)]
+
+
+def find(name: str) -> tuple[Program, str]:
+    """The step of a name, and the package that it comes from ("" for fpsim's own, which need no look around).
+
+    Raises
+    ------
+    KeyError
+        Neither fpsim nor an installed package has the name.
+    ValueError
+        A package has it, and it cannot be loaded or is no ``Program``; the message names the package.
+
+    Examples
+    --------
+    >>> find("sgd")[0].state
+    ('w',)
+    """
+    if name in STEPS:
+        return STEPS[name], ""
+    program, package = plugins.load(GROUP, name)
+    if not isinstance(program, Program):
+        raise plugins.PluginError(
+            f"{name!r} of package {package} is a {type(program).__name__}; a Program (what fpsim.step makes) is needed"
+        )
+    return program, package

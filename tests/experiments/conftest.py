@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # worker processes import fake_s
 
 import fake_simulate
 
+import fpsim.rounding  # noqa: F401  (the real package, before some of its modules are replaced)
+
 
 @pytest.fixture
 def fakes(monkeypatch):

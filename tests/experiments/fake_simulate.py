@@ -20,40 +20,58 @@ class Cancelled(Exception):
 
 
 def setting(optimizer, problem):
-    values = {
+    hyperparameters = {"lr": 0.01}
+    if optimizer != "sgd":
+        hyperparameters |= {"beta2": 0.999, "eps": 1e-8}
+    if optimizer == "adam":
+        hyperparameters |= {"beta1": 0.9}
+    return {
         "noise": NOISE[optimizer],
         "sigma": 0.1,
         "batch": 16,
+        "gradient": "exact",
         "dimension": 30,
         "steps": 2000,
-        "lr": 0.01,
         "window": 0.5,
+        "hyperparameters": hyperparameters,
     }
-    if optimizer != "sgd":
-        values |= {"beta2": 0.999, "eps": 1e-8}
-    if optimizer == "adam":
-        values |= {"beta1": 0.9}
-    return values
 
 
 class Problem:
     def __init__(self, dimension):
         self.smoothness = 10.0
 
-    def minibatch_gradient(self):
-        raise NotImplementedError
+
+def check_cell(cell, own):
+    from experiments.fields import StudyError
+
+    if cell.noise == "minibatch":
+        raise StudyError("noise", "'minibatch' needs a problem with data")
 
 
 def scalar_report(step, cell):
-    warning = "scalar.beta2 = 0.999 becomes 1" if cell.beta2 and cell.mantissa_bits <= 8 else ""
-    return [types.SimpleNamespace(warning=warning)]
+    warning = "scalar.beta2 = 0.999 becomes 1" if "beta2" in cell.hyperparameters and cell.mantissa_bits <= 8 else ""
+    return [types.SimpleNamespace(name="scalar.beta2", warning=warning)]
 
 
 class Step:
-    hyperparameters = ("lr",)
+    slots = ("w.sub", "w", "g")
+    expression = types.SimpleNamespace(symbols=lambda: {"beta2"})
+    scalars = (types.SimpleNamespace(name="scalar.beta2", expression=expression),)
 
-    def bind(self, lr):
+    def __init__(self, optimizer):
+        self.hyperparameters = setting(optimizer, "")["hyperparameters"]
+
+    def bind(self, **values):
         return self
+
+
+STEPS = {name: Step(name) for name in NOISE}
+PROBLEMS = dict.fromkeys(("quadratic", "rational", "logistic"), Problem)
+
+
+class Expected:
+    seconds, wall, bytes = 1.0, 1.0, 1000
 
 
 def run_batch(cells, report, cancelled):
@@ -90,8 +108,7 @@ def row(cell):
     applies = cell.mantissa_bits >= (2 if cell.optimizer == "sgd" else 5)
     bound = floor * (1.2 if cell.optimizer == "sgd" else 6.0 + 40 / cell.mantissa_bits) if applies else None
     seeds = [floor * (1 + 0.1 * math.sin(s + cell.mantissa_bits)) for s in range(cell.seeds)]
-    settings = {name: getattr(cell, name) for name in cell.__struct_fields__}
-    return settings | {
+    return cell.columns() | {
         "key": cell.key,
         "outcome": "reached a floor" if cell.noise != "none" else "stagnated",
         "stationary": cell.mantissa_bits < 20 or cell.optimizer != "sgd",
@@ -118,20 +135,32 @@ def row(cell):
         "seed_rms_gradient": seeds,
         "seed_loss_gap": [s * s for s in seeds],
         "seed_frozen": [0.0] * cell.seeds,
+        "trace_step": [0, cell.steps],
+        "trace_rms_gradient": [4.0, floor],
+        "trace_loss_gap": [8.0, floor**2],
         "diverged_at": None,
         "seconds": 0.0,
     }
 
 
 def modules():
+    def finder(known):
+        return lambda name: (known[name], "")
+
     members = {
         "experiments.simulate": {"run_batch": run_batch},
         "experiments.defaults": {"setting": setting},
-        "experiments.trajectory": {"precision_of": lambda cell, program: cell},
-        "experiments.problems": {"PROBLEMS": dict.fromkeys(("quadratic", "rational", "logistic"), Problem)},
+        "experiments.estimate": {"estimate": lambda batches, workers: Expected()},
+        "experiments.trajectory": {"precision_of": lambda cell, program: cell, "check_cell": check_cell},
+        "experiments.problems": {
+            "PROBLEMS": PROBLEMS,
+            "find": finder(PROBLEMS),
+            "available": lambda: list(PROBLEMS),
+            "options_of": lambda factory: {},
+        },
         "experiments.problems.base": {"Problem": Problem},
-        "fpsim.optim": {"STEPS": {name: Step() for name in NOISE}},
-        "fpsim.precision": {"scalar_report": scalar_report},
+        "fpsim.optim": {"STEPS": STEPS, "find": finder(STEPS), "available": lambda: list(STEPS)},
+        "fpsim.precision": {"scalar_report": scalar_report, "Precision": None},
     }
     made = {name: types.ModuleType(name) for name in members}
     for name, module in made.items():

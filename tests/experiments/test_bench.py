@@ -169,7 +169,10 @@ def test_what_is_finished_is_kept(error, code, says, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["rond"], "BENCH: 'rond' is unknown; admissible: round, arithmetic, matmul, peers, startup, all"),
+        (
+            ["rond"],
+            "BENCH: 'rond' is unknown; admissible: round, arithmetic, matmul, reductions, peers, startup, store, all",
+        ),
         (["--size", "x"], "--size: 'x' is no integer"),
         (["--size", "0"], "--size: 0 is outside 1..4294967296"),
         (["--size", "3^4"], "--size: '3^4' is no number and no power 2^k"),

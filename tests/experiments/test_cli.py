@@ -1,6 +1,7 @@
 """The command line as its users meet it: help, errors of one line, resuming, interruption."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def fake_command(*words):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--mantissa", "60"], "--mantissa: 60 is outside 1..52"),
+        (["--mantissa", "60"], "--mantissa: 60 is outside 0..52"),
         (["--mantissa", "5..2"], "--mantissa: the range 5..2 is empty"),
         (["--exponent", "1"], "--exponent: 1 is outside 2..11"),
         (["--lr", "-1"], "--lr: -1 is outside (0, inf)"),
@@ -61,6 +62,10 @@ def fake_command(*words):
         (["--random-bits", "0"], "--random-bits: 0 is outside 1..32"),
         (["--study", "absent.toml"], "--study: absent.toml cannot be read"),
         (["--seeds"], "--seeds: expected one argument"),
+        (["--lr", "0.1,2*x"], "--lr: '2*x', at character 3: 'x' is unknown"),
+        (["--set", "rho"], "--set: 'rho' is not NAME=X"),
+        (["--set", "rho=0.5"], "--set rho: 0.5 is used by no cell"),
+        (["--set", "beta2=1"], "--set beta2: 1 is outside [0, 1)"),
         (["--out", ""], "--out: '' is no folder; name one"),
         (["--man", "3"], "unrecognized arguments: --man 3"),
     ],
@@ -96,7 +101,7 @@ def test_study_file_and_flags(tmp_path, capsys, fakes):
     study = tmp_path / "study.toml"
     study.write_text('optimizer = "sgd"\nmantissa = "2,60"\n')
     assert main(["scan", "--study", str(study), "--dry-run"]) == 2
-    assert f"{study}: mantissa: 60 is outside 1..52" in capsys.readouterr().err
+    assert f"{study}: mantissa: 60 is outside 0..52" in capsys.readouterr().err
     assert main(["scan", "--study", str(study), "--mantissa", "2", "--dry-run"]) == 0  # flags win
     assert "6 cells" in capsys.readouterr().out
 
@@ -162,11 +167,13 @@ def test_a_violated_bound_is_an_error(tmp_path, capsys, fakes, no_figure, monkey
 
 def test_a_full_disk_ends_with_one_line(tmp_path, capsys, fakes, no_figure, monkeypatch):
     def full(*_):
-        raise store.StoreError("scan.parquet cannot be written (No space left on device)")
+        raise store.StoreError("KEY.parquet cannot be written (No space left on device)")
 
-    monkeypatch.setattr(store, "write_cell", full)
+    monkeypatch.setattr(store, "write_whole", full)
     assert main([*SMALL, "--out", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "stopped: KEY.parquet cannot be written (No space left on device); finished cells are kept" in printed
 
 
 def test_dry_run_does_nothing(tmp_path, capsys, fakes):
@@ -174,7 +181,7 @@ def test_dry_run_does_nothing(tmp_path, capsys, fakes):
     assert main([*SMALL, "--out", str(out), "--workers", "1", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "to run: 12 of 12 cells" in printed
-    assert "sgd quadratic stochastic: e8m2..3" in printed
+    assert "sgd quadratic stochastic: e8m2..4" in printed
     assert not out.exists()
 
 
@@ -341,3 +348,24 @@ def test_help_fits_a_narrow_terminal(capsys, monkeypatch):
         main(["scan", "--help"])
     usage, _, _ = capsys.readouterr().out.partition("\n\n")
     assert max(map(len, usage.splitlines())) <= 60
+
+
+def test_a_grid_prints_what_sets_its_rows_apart(tmp_path, capsys):
+    """With the real simulation: variants in the table, figures of each, and an error in a table of a study file."""
+    study = tmp_path / "study.toml"
+    lines = ['optimizer = "sgd"', 'problem = "quadratic"', 'rounding = "nearest_even"', 'lr = [0.0625, "0.5/sqrt(t)"]']
+    study.write_text("\n".join([*lines, "seeds = 2", "steps = 300", 'mantissa = "3,6"', "[options]", "condition = 4"]))
+    words = ["scan", "--study", str(study), "--out", str(tmp_path / "out"), "--workers", "2"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "lr=0.5 / sqrt(t)" in printed and "lr=0.0625" in printed and "options: condition = 4" in printed
+    assert "0.0625, 0.5 / sqrt(t)" in printed  # the header
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"floors_1.png", "floors_2.png"}
+    assert main([*words, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "to run: 0 of 4 cells (4 are finished" in printed
+    assert main([*words, "--dry-run", "--seeds", "3"]) == 0
+    assert re.search(r"expected: [\d.e+-]+ CPU-seconds, .* of arrays at a time", capsys.readouterr().out)
+    study.write_text('optimizer = "sgd"\n[hyperparameters]\nlr = "sqr(t)"\n')
+    assert main(["scan", "--study", str(study), "--dry-run"]) == 2
+    assert f"error: {study}: hyperparameters.lr: 'sqr(t)', at character 1: 'sqr' is unknown" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import simulate
+from experiments.defaults import GRADIENT_INSIDE
 from experiments.floors import is_stationary
 from experiments.problems import PROBLEMS
 from experiments.study import Cell
@@ -22,8 +23,15 @@ SETTING: dict[str, Any] = {
 }  # fmt: skip
 
 
+HYPERPARAMETERS = {"sgd": ("lr",), "rmsprop": ("lr", "beta2", "eps"), "adam": ("lr", "beta1", "beta2", "eps")}
+
+
 def cell(**changed: Any) -> Cell:
-    return Cell(**{**SETTING, **changed})
+    fields = {**SETTING, **changed}
+    known = {name: fields.pop(name) for name in HYPERPARAMETERS["adam"]}
+    hyperparameters = {name: known[name] for name in HYPERPARAMETERS[fields["optimizer"]]}
+    inside = fields["problem"] in GRADIENT_INSIDE and fields["noise"] != "minibatch"
+    return Cell(**{"gradient": "rounded" if inside else "exact", "hyperparameters": hyperparameters, **fields})
 
 
 def trajectory(*cells: Cell) -> Trajectory:

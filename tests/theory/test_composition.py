@@ -16,7 +16,21 @@ from fpsim.optim.sgd import sgd
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.rounding import Stochastic
-from fpsim.tracing import Value, absolute, fma, maximum, slot, sqrt, step, total
+from fpsim.tracing import (
+    Value,
+    absolute,
+    expand,
+    fma,
+    gather,
+    less,
+    maximum,
+    sigmoid,
+    slot,
+    sqrt,
+    step,
+    total,
+    where,
+)
 from theory.composition import NoEnclosure, compose, eta, model_values, relative_factor, symbol
 from theory.enclosure import ball, compile_expression
 
@@ -139,6 +153,27 @@ def test_max_abs_fma_and_sums() -> None:
 
     with pytest.raises(NoEnclosure, match="norm: no composition rule for sum"):
         relative_factor(summed, BF16.resolve(summed), "norm", exact=("a",))
+
+
+def test_kinds_without_a_rule_are_refused_by_slot_and_kind() -> None:
+    @step(shapes={"m": ("n", "d"), "i": ("k",)}, shared=("m",))
+    def shaped(a: Value, m: Value, i: Value) -> dict[str, Value]:
+        margins = slot("margins", total(slot("terms", m * a), axis=1))
+        return {
+            "p": slot("p", sigmoid(margins)),
+            "rows": slot("rows", gather(m, i)),
+            "c": slot("c", expand(a, 1)),
+            "l": slot("l", where(slot("less", less(a, 1)), a, 0)),
+        }
+
+    slots = BF16.resolve(shaped)
+    for name, kind in (("margins", "sum"), ("rows", "gather"), ("c", "expand"), ("less", "less")):
+        with pytest.raises(NoEnclosure, match=f"{name}: no composition rule for {kind}"):
+            relative_factor(shaped, slots, name, exact=("a", "m", "i"))
+    with pytest.raises(NoEnclosure, match="p: no composition rule for sigmoid"):
+        relative_factor(shaped, slots, "p", exact=("a", "m", "margins"))
+    with pytest.raises(NoEnclosure, match="l: no composition rule for where"):
+        relative_factor(shaped, slots, "l", exact=("a", "less"))
 
 
 @pytest.mark.parametrize("mode", ["nearest_even", "toward_zero", "up", Stochastic(16)], ids=str)

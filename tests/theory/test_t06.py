@@ -196,7 +196,7 @@ def test_seeds_that_still_move_are_not_covered(machine: SimpleNamespace) -> None
         ({"halted": np.zeros(S, dtype=bool)}, "halted: 0 of 16 seeds"),
         ({"overflow": {"w.sub": 2}}, "no overflow or invalid operation: 2 in w.sub"),
         ({"exact_constants": ()}, "may cancel"),
-        ({"scalars": {"scalar.lr": 0.0}}, "stored lr = 0.0"),
+        ({"scalars": {"scalar.lr": 0.0}}, "stored lr = 0"),
     ],
 )
 def test_missed_hypotheses_are_named(fields: dict[str, object], reason: str, machine: SimpleNamespace) -> None:

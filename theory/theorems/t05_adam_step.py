@@ -82,7 +82,7 @@ def evaluate_bound(window: Window) -> Bound:
     checks = [Hypothesis("the optimizer stores m and v", {"m", "v"} <= set(window.program.state), window.optimizer)]
     if not checks[0].ok:
         return Bound("T5", QUANTITY, tuple(checks))
-    constant = [s.name for s in window.program.scalars if not s.per_step]
+    constant = [s.name for s in window.program.scalars if not window.program.varies(s)]
     missing = [name for name in constant if not window.scalars.get(name, -1.0) >= 0]
     checks.append(Hypothesis("constant scalars are known and nonnegative", not missing, ", ".join(missing)))
     checks.append(Hypothesis("the ratio was recorded", window.step_ratio is not None))
@@ -92,6 +92,10 @@ def evaluate_bound(window: Window) -> Bound:
         run = partial(compose, window.program, window.slots, scalars=window.scalars)
         first = run("m ->", exact=("m", "g"))
         second = run("v ->", exact=("v", "g"), nonnegative=("v",))
+        changing = sorted(_scalars_of(first, second) - set(window.scalars))
+        if changing:
+            checks.append(Hypothesis("the scalars of m and v are constant", False, ", ".join(changing)))
+            return Bound("T5", QUANTITY, tuple(checks))
         upper = _coefficients(window, first, (named("m"), named("g")), upper=True)
         lower = _coefficients(window, second, (named("v", nonnegative=True), named("g") ** 2), upper=False)
     except NoEnclosure as none:
@@ -116,6 +120,12 @@ def evaluate_bound(window: Window) -> Bound:
 def measured(window: Window) -> FloatArray:
     """The largest recorded |m|/sqrt(v) of each seed."""
     return np.full(window.seeds, math.nan) if window.step_ratio is None else window.step_ratio
+
+
+def _scalars_of(*values: Composed) -> set[str]:
+    """Names of the scalars in the exact parts of composed values."""
+    names = {str(x) for value in values for term in value.terms for x in term.exact.free_symbols}
+    return {name for name in names if name.startswith("scalar.")}
 
 
 def _coefficients(window: Window, composed: Composed, monomials: tuple[sp.Expr, ...], *, upper: bool) -> list[Ball]:

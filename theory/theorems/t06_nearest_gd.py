@@ -42,7 +42,7 @@ from theory.composition import symbol as named
 from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import Ball, ball, ends, evaluate
 from theory.rounding_model import gap_toward
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
 from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "gradient norm where the run halted"
@@ -110,12 +110,15 @@ def evaluate_bound(window: Window) -> Bound:
     exact = ("w", *window.exact_constants)
     try:
         factor = relative_factor(window.program, window.slots, step_name, exact=exact, scalars=window.scalars)
+        gradient = relative_factor(window.program, window.slots, "g", exact=exact, scalars=window.scalars)
     except NoEnclosure as none:
         return Bound(
             "T6", QUANTITY, (*checks, Hypothesis("the step is an exact value times a factor", False, str(none)))
         )
-    if named("scalar.lr") in sp.cancel(factor.exact / named("scalar.lr")).free_symbols:
-        return Bound("T6", QUANTITY, (*checks, Hypothesis("the step is lr times a gradient", False, str(factor.exact))))
+    if sp.cancel(factor.exact / named("scalar.lr") - gradient.exact) != 0:
+        return Bound(
+            "T6", QUANTITY, (*checks, Hypothesis("the step is lr times the gradient", False, str(factor.exact)))
+        )
     low = evaluate(factor.low, model_values(window.slots, tuple(factor.exponents)))
     scale = 1 / (low * ball(window.scalars["scalar.lr"]))
     absolute = _absolute(window, factor)
@@ -152,7 +155,8 @@ def loss_bound(bound: Bound, strong_convexity: float) -> FloatArray:
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     program, slots = window.program, window.slots
     operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    if operation is None or operation.kind != "sub" or operation.operands[0] != "w" or program.state != ("w",):
+    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
+    if not plain or program.state != ("w",) or dict(program.outputs)["w"] != "w.sub":
         return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
     not_nearest = [s for s in ("w.sub", "w") if not is_nearest(slots[s][1])]
     random = [s for s in program.slots if isinstance(slots[s][1], Stochastic) and not s.startswith("scalar.")]
@@ -164,7 +168,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         Hypothesis("round to nearest in w.sub and w", not not_nearest, ", ".join(not_nearest)),
         Hypothesis("deterministic", not random and window.noise == "none", f"noise {window.noise}, random {random}"),
         Hypothesis("the formats of w.sub and w are nested", nested),
-        Hypothesis("a constant positive step size", 0 < lr < math.inf, f"stored lr = {lr}"),
+        Hypothesis("a constant positive step size", 0 < lr < math.inf, stored_scalar(window, "lr")),
         no_events(window)[0],
         not_flushed(window, ("w.sub", "w")),
         Hypothesis("halted", still > 0, f"{still} of {window.seeds} seeds; {_may_cycle(window)}"),

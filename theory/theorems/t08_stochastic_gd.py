@@ -45,7 +45,7 @@ from theory.composition import NoEnclosure
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
 from theory.theorems._gradient_mean import GradientMean, gradient_mean
 from theory.theorems._mean_rounding import moments, second_moment
@@ -208,7 +208,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     plain = (
         step is not None and step.kind == "sub" and step.operands == ("w", "update.scale")
         and scale is not None and scale.kind == "mul" and scale.operands == ("scalar.lr", "g")
-        and program.state == ("w",)
+        and program.state == ("w",) and dict(program.outputs)["w"] == "w.sub"
     )  # fmt: skip
     if not plain:
         return (Hypothesis("w <- w - lr g is the only update", False, window.optimizer),)
@@ -219,9 +219,9 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     return (
         Hypothesis("w <- w - lr g is the only update", True),
         Hypothesis("stochastic rounding, variant A", not other, ", ".join(other)),
-        Hypothesis("w is stored in the format of w.sub", slots["w"][0].holds(slots["w.sub"][0])),
+        one_format_of_weights(window),
         Hypothesis("no noise", window.noise == "none", window.noise),
-        Hypothesis("a constant positive step size", 0 < lr < math.inf, f"stored lr = {lr}"),
+        Hypothesis("a constant positive step size", 0 < lr < math.inf, stored_scalar(window, "lr")),
         no_events(window)[0],
         not_flushed(window, rounded),
         Hypothesis("w stays in the box", window.box is None or widest <= window.box, f"{widest:.4g} > {window.box}"),

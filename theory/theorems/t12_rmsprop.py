@@ -47,7 +47,7 @@ from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
@@ -229,7 +229,9 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     program, slots = window.program, window.slots
     found = {o.slot: (o.kind, o.operands) for o in program.operations}
     differing = [slot for slot, what in _DAG.items() if found.get(slot) != what]
-    if differing or program.state != ("w", "v"):
+    stored_in = dict(program.outputs)
+    differing += [name for name, value in (("w", "w.sub"), ("v", "v.add")) if stored_in.get(name) != value]
+    if differing or set(program.state) != {"w", "v"}:
         return (Hypothesis("the operations are those of RMSprop", False, ", ".join(differing) or window.optimizer),)
     rounded = [*_DAG, "w", "v", "g", *(("noise",) if "noise" in slots else ())]
     modes = {s: slots[s][1] for s in rounded if s in slots}
@@ -243,10 +245,14 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     return (
         Hypothesis("the operations are those of RMSprop", True),
         Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
-        Hypothesis("w is stored in the format of w.sub", slots["w"][0].holds(slots["w.sub"][0])),
-        Hypothesis("0 < stored beta2 <= 1", 0 < kept <= 1, f"stored beta2 = {kept:g}"),
-        Hypothesis("stored 1 - beta2 > 0", injection > 0, f"stored 1 - beta2 = {injection:g}"),
-        Hypothesis("constant eps >= 0 and lr > 0", eps >= 0 and 0 < lr < math.inf, f"eps = {eps:g}, lr = {lr:g}"),
+        one_format_of_weights(window),
+        Hypothesis("0 < stored beta2 <= 1", 0 < kept <= 1, stored_scalar(window, "beta2")),
+        Hypothesis("stored 1 - beta2 > 0", injection > 0, stored_scalar(window, "one_minus_beta2")),
+        Hypothesis(
+            "constant eps >= 0 and lr > 0",
+            eps >= 0 and 0 < lr < math.inf,
+            f"{stored_scalar(window, 'eps')}, {stored_scalar(window, 'lr')}",
+        ),
         Hypothesis("noise of mean zero", window.noise in ("none", "gaussian", "minibatch"), window.noise),
         Hypothesis(
             "minibatches are drawn outside the program", window.noise != "minibatch" or not window.gradient_inside

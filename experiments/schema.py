@@ -1,0 +1,84 @@
+"""The columns of a result: every field of a cell, then what was measured and what the theory says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from experiments.cell import CELL_COLUMNS, Cell
+
+Row = dict[str, Any]
+
+FAILED = "failed"  # the outcome of a cell that raised
+
+_OF_TYPE = {str: pl.String(), int: pl.Int64(), float: pl.Float64()}
+
+# Every column with its type, so that a column of nulls keeps it and all cell files fit together.
+SCHEMA: dict[str, pl.DataType] = {
+    **{name: _OF_TYPE[kind] for name, kind in CELL_COLUMNS.items()},
+    "key": pl.String(),
+    "outcome": pl.String(),
+    "stationary": pl.Boolean(),
+    "window_steps": pl.Int64(),
+    "rms_gradient": pl.Float64(),
+    "rms_gradient_low": pl.Float64(),
+    "rms_gradient_high": pl.Float64(),
+    "rms_gradient_low999": pl.Float64(),
+    "rms_gradient_high999": pl.Float64(),
+    "loss_gap": pl.Float64(),
+    "loss_gap_low": pl.Float64(),
+    "loss_gap_high": pl.Float64(),
+    "frozen_share": pl.Float64(),
+    "theorem": pl.String(),
+    "quantity": pl.String(),
+    "measured": pl.Float64(),
+    "bound": pl.Float64(),
+    "bound_lower": pl.Float64(),
+    "ratio": pl.Float64(),
+    "verdict": pl.String(),
+    "reason": pl.String(),
+    "seeds_needed": pl.Int64(),
+    "warnings": pl.String(),
+    "seed_rms_gradient": pl.List(pl.Float64()),
+    "seed_loss_gap": pl.List(pl.Float64()),
+    "seed_frozen": pl.List(pl.Float64()),
+    "trace_step": pl.List(pl.Int64()),
+    "trace_rms_gradient": pl.List(pl.Float64()),
+    "trace_loss_gap": pl.List(pl.Float64()),
+    "diverged_at": pl.Int64(),
+    "seconds": pl.Float64(),
+}
+
+
+def failed_row(cell: Cell, reason: str) -> Row:
+    """The row of a cell that raised: its settings, the reason, and nulls."""
+    return dict.fromkeys(SCHEMA) | cell.columns() | {"key": cell.key, "outcome": FAILED, "reason": reason}
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a frame of exactly the columns of ``SCHEMA``.
+
+    Raises
+    ------
+    ValueError, TypeError, polars.exceptions.PolarsError
+        A column is missing or unknown, or a value does not fit its column.
+    """
+    for row in rows:
+        if row.keys() != SCHEMA.keys():
+            wrong = sorted(set(row) ^ set(SCHEMA))
+            raise ValueError(f"row of cell {row.get('key')}: columns {wrong} are missing or unknown")
+    columns = {name: [_plain(row[name], dtype) for row in rows] for name, dtype in SCHEMA.items()}
+    return pl.DataFrame(columns, schema=SCHEMA, strict=True)
+
+
+def _plain(value: Any, dtype: pl.DataType) -> Any:
+    """Python numbers and lists for NumPy ones, a float for a whole number, JSON for what is no text."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, int) and dtype == pl.Float64():
+        return float(value)
+    if isinstance(value, (Mapping, tuple, msgspec.Struct)) and dtype == pl.String():
+        return msgspec.json.encode(value, order="deterministic").decode()
+    return value
