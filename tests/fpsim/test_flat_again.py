@@ -141,6 +141,28 @@ def test_a_declaration_is_checked(dtype: Any) -> None:
     assert again("add", (x, x), operands=wide) is None
 
 
+def test_what_a_thread_may_be_reading_is_never_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second dtype, and a plan made again, take rows of their own: the old ones refer to the old plans alone."""
+    monkeypatch.setattr(flat_again, "_again", {})
+    x = normal(40)
+    arrays.round(x, BF16, "up")
+    (before,) = flat_again._again.values()
+    rows, plans = before[-1].rows.copy(), dict(before[-1].plans)
+    flat.plan.cache_clear()
+    single = arrays.round(x.astype(np.float32), BF16, "up")
+    (after,) = flat_again._again.values()
+    assert (before[-1].rows == rows).all() and before[-1].plans == plans
+    assert set(after[-1].plans) == {"d", "f"} and after[-1].plans["d"] is plans["d"]
+    assert (again("round", (x.astype(np.float32),)) == single).all()
+    assert (again("round", (x,)) == arrays.round(x[::-1], BF16, "up")[::-1]).all()
+
+
+def test_more_axes_than_numpy_broadcasts() -> None:
+    x = normal(24).reshape((1,) * 60 + (4, 6))
+    for _ in range(2):
+        assert (arrays.add(x, x, BF16, "up").ravel() == arrays.add(x.ravel(), x.ravel(), BF16, "up")).all()
+
+
 def test_calls_that_are_refused_leave_nothing_behind() -> None:
     x = normal(80)[::2]
     arrays.round(x.copy(), BF16, "up")
