@@ -131,6 +131,19 @@ def test_a_proof_that_is_off_by_a_few_bits_is_found(kind, wrongly, trust):
     assert any(batches.check(choice, number, kind).wrong for number in range(120))
 
 
+def test_quotients_that_lose_what_is_left_below_binary64_are_found(trust, monkeypatch):
+    """The last bits that a quotient leaves of its numerator lie below 2^-1074: rounding to odd does not see them."""
+    right = tiers._in_range
+
+    def in_range(kind, operands):
+        low = operands[0].low - operands[-1].high - 1
+        return right(kind, operands) or (kind == "div" and low >= -1022 and low - 52 + operands[1].lsb >= -1074 - 30)
+
+    trust(lambda *_: False)
+    monkeypatch.setattr(tiers, "_in_range", in_range)
+    assert any(batches.check(Choice(7, ("div",)), number, "div").wrong for number in range(120))
+
+
 def test_an_error_outside_of_what_is_compared_counts(monkeypatch):
     monkeypatch.setattr(contractions, "drawn_accumulator", lambda *_: 1 / 0)
     outcome = batches.check(Choice(), 0, "contractions")
