@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_cases import KEY, bits
+from numba import types
 
 from fpsim import arrays
 from fpsim.cpu import flat, flat_again, flat_entry
@@ -155,6 +156,32 @@ def test_what_a_thread_may_be_reading_is_never_written_to(monkeypatch: pytest.Mo
     assert set(after[-1].plans) == {"d", "f"} and after[-1].plans["d"] is plans["d"]
     assert (again("round", (x.astype(np.float32),)) == single).all()
     assert (again("round", (x,)) == arrays.round(x[::-1], BF16, "up")[::-1]).all()
+
+
+def test_ctrl_c_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the kernel's signature is hashed: iterating over an OrderedDict can make a KeyError of it."""
+    x = normal(40)
+    arrays.round(x, BF16, "up")
+    kernel = flat.plan("round", (), BF16, "up", False).kernel
+    place = flat_entry._machine_code(kernel)
+    hash_of, left = type(types.int64).__hash__, 0
+
+    def interrupted(self: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return int(hash_of(self))
+
+    monkeypatch.setattr(type(types.int64), "__hash__", interrupted)
+    stopped = 0
+    for first in range(1, 60):
+        left = first
+        try:
+            assert flat_entry._machine_code(kernel) == place
+        except KeyboardInterrupt:
+            stopped += 1
+    assert stopped
 
 
 def test_more_axes_than_numpy_broadcasts() -> None:
