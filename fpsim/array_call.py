@@ -46,7 +46,9 @@ def apply(
         return _apply_torch(kind, inputs, fmt, rounding, key, operands, check, out, dtype)
     arrays = [np.asarray(x) for x in inputs]
     names = [_dtype_name(x, array) for x, array in zip(inputs, arrays, strict=True)]
-    shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(array.shape for array in arrays))
+    shapes = [array.shape for array in arrays]
+    # NumPy broadcasts at most 32 axes, but has arrays of 64.
+    shape = shapes[0] if shapes.count(shapes[0]) == len(shapes) else np.broadcast_shapes(*shapes)
     target = _target(names, fmt, out, dtype)
     if out is not None:
         _check_out(out, shape, [array for array in arrays if array.shape != () or array is out])

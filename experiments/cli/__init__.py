@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -40,7 +41,14 @@ class HelpFormatter(argparse.HelpFormatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and code == INTERRUPTED:
+        # Pressed again while the interpreter waits for the last threads, Ctrl-C would print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+def _run(words: list[str]) -> int:
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # here, where it can still fail in one line

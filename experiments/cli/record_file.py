@@ -21,14 +21,16 @@ def check_file(verb: str, file: Path | None) -> None:
     """
     if file is None:
         return
-    if file.is_dir():
-        raise UsageError(f"fpsim {verb}: error: --json: {str(file)!r} is a folder")
-    if file.exists() and not file.is_file():
-        raise UsageError(f"fpsim {verb}: error: --json: {str(file)!r} is a device or a pipe, which would be replaced")
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise UsageError(f"fpsim {verb}: error: --json: {str(file.parent)!r} is no folder that can be written to")
-    temporary = _temporary(file)
     try:
+        if file.is_dir():
+            raise UsageError(f"fpsim {verb}: error: --json: {str(file)!r} is a folder")
+        if file.exists() and not file.is_file():
+            raise UsageError(
+                f"fpsim {verb}: error: --json: {str(file)!r} is a device or a pipe, which would be replaced"
+            )
+        if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+            raise UsageError(f"fpsim {verb}: error: --json: {str(file.parent)!r} is no folder that can be written to")
+        temporary = _temporary(file)
         temporary.write_text("")
         temporary.unlink()
     except OSError as error:

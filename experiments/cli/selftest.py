@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         cases = _cases(args.cases)
         seed = integer(0, (1 << 63) - 1)("seed", args.seed)
-        processes = integer(1, 4096)("processes", args.processes or available_workers())
+        given = available_workers() if args.processes is None else args.processes
+        processes = integer(1, 4096)("processes", given)
         choice = _choice(args, seed)
     except StudyError as error:
         raise UsageError(f"fpsim selftest: error: --{error}") from error

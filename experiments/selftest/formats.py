@@ -10,7 +10,7 @@ import numpy as np
 from fpsim.formats import NAMED
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format, OddOverflow, Overflow, Parity, Specials, Tiny
-from fpsim.rounding import CODES, Rounding, Stochastic, asked_bits
+from fpsim.rounding import CODES, Rounding, Stochastic, asked_bits, random_bits
 
 # Widths at the borders between what is exact in binary64, what rounding to odd decides, and what integers decide.
 SPREAD = (
@@ -147,6 +147,21 @@ def border_formats(
         low = 1 - bias - m
         made.append(Format(max(e, 2), m, bias=bias + min(0, low + 1074)))
     return tuple(made)
+
+
+def lowest_quotient(generator: np.random.Generator, mode: Rounding) -> tuple[Format, tuple[Format, Format]]:
+    """A format and those of a numerator and a denominator: the numerators end at the last bit of binary64, 2^-1074, and
+    what a quotient leaves of one lies below it. The quotients are normal binary64 numbers and of the result's size."""
+    p = int(generator.integers(4, 51))
+    first = int(generator.choice([53, generator.integers(max(p - 40, 4), 54)]))
+    # Enough bits for a quotient within 2^-54 of a place where a rounding turns, and a few more.
+    second = min(max(55 - p - asked_bits(mode) + int(generator.integers(0, 5)), 2), 53)
+    lowest = first - 1 - 1074  # the exponent of the numerator's smallest normal number
+    emin = p - 1021 + random_bits(mode) + int(generator.integers(0, 9))
+    subnormals = generator.integers(4) == 0
+    high = min((-1074 if subnormals else lowest) + 1021, lowest - emin - int(generator.integers(0, 3)))
+    numerator = Format(3, first - 1, bias=1 - lowest, subnormals=bool(subnormals))
+    return Format(10, p - 1, bias=1 - emin), (numerator, Format(2, second - 1, bias=2 - high))
 
 
 def drawn_modes(generator: np.random.Generator, modes: Sequence[Rounding], count: int) -> list[Rounding]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import fpsim
 from experiments.selftest import arguments
 from experiments.selftest.cases import extremes, special
-from experiments.selftest.formats import border_formats, drawn_format, drawn_modes
+from experiments.selftest.formats import border_formats, drawn_format, drawn_modes, lowest_quotient
 from experiments.selftest.outcome import Mismatch, Outcome, error_of, literal, shown
 from experiments.selftest.ties import OPERANDS, Ties
 from fpsim import exact
@@ -132,7 +132,10 @@ def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: S
         if kind in ("add", "sub") and not formats and generator.integers(4) == 0:
             # Where the sum of two numbers of the result's format first has a nearest number that binary64 misses.
             fmt, mode = Format(8, int(generator.integers(21, 31))), "nearest_even"
-        declared = border_formats(kind, generator, fmt, mode, width)
+        if kind == "div" and not formats and generator.integers(4) == 0:
+            fmt, declared = lowest_quotient(generator, mode)
+        else:
+            declared = border_formats(kind, generator, fmt, mode, width)
     single = all(BINARY32.holds(one) for one in (fmt, *declared)) and bool(generator.integers(2))
     dtype = "float32" if single else "float64"
     longer = int(generator.choice([1, 1, 3, 9, 33]))

@@ -194,6 +194,11 @@ def _mul(ties: Ties) -> tuple[float, ...]:
 
 
 def _div(ties: Ties) -> tuple[float, ...]:
+    first, second = ties.own[:2]
+    if first.emax < -900:  # the last bit of the numerator at that of its format, and what is left of it below
+        a, b = ties.quotient()
+        place = int(ties.generator.integers(second.emin, second.emax + 1))
+        return math.ldexp(a, first.emin - 1), math.ldexp(b, place)
     if ties.generator.integers(3):
         a, b = ties.quotient()
         shift = int(ties.generator.integers(ties.fmt.emin - 2, ties.fmt.emax + 2)) if ties.generator.integers(3) else 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class _Kept:
     rows: npt.NDArray[Any]
     grids: Sequence[flat.Plan]
     named: tuple[Any, ...]
-    plans: dict[str, flat.Plan]
+    plans: Mapping[str, flat.Plan]
 
 
 # By the identity of what names format, mode and declared operands (none of them can change): the compiled entry, the
@@ -46,22 +46,25 @@ def remember(
     if not (flat_entry.KNOWN and kind in flat.KINDS and alike and result.size > 1 and dtype in _FLOATS):
         return
     key = (kind, *map(id, named))
-    if key in _again:
-        kept = _again[key][-1]
-    else:
+    found = _again.get(key)
+    if found is None:
         made = flat_entry.rows(declared)
         if made is None:
             return
         kept = _Kept(*made, named, {})
-    if dtype.char in kept.plans:  # what other threads may be reading stays as it is
-        return
+    else:
+        kept = found[-1]
+        if dtype.char in kept.plans:
+            return
     chosen = flat.plan(kind, ranges, fmt, rounding, dtype == _FLOATS[0])
-    if flat_entry.fill(kept.rows, chosen, dtype):
-        kept.plans[dtype.char] = chosen
+    # What other threads may be reading stays as it is: with a second dtype, rows and all are made anew.
+    rows = kept.rows.copy()
+    if flat_entry.fill(rows, chosen, dtype):
+        kept = replace(kept, rows=rows, plans={**kept.plans, dtype.char: chosen})
         if len(_again) >= 4096:
             _again.clear()
         # A plan that draws does so in both dtypes.
-        _again[key] = flat_entry.run, flat.address(kept.rows), chosen.bits > 0, kept
+        _again[key] = flat_entry.run, flat.address(rows), chosen.bits > 0, kept
 
 
 def again(

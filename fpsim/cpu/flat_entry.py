@@ -222,7 +222,7 @@ def fill(made: Array, chosen: flat.Plan, dtype: np.dtype[Any]) -> bool:
 
 def _machine_code(kernel: Any) -> int:
     """The address of a flat kernel's machine code; 0 if it has another signature."""
-    for arguments, compiled in kernel.overloads.items():
-        if arguments == _ARGUMENTS and types.unliteral(compiled.signature.return_type) == types.int64:
-            return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
-    return 0
+    compiled = kernel.overloads.get(_ARGUMENTS)
+    if compiled is None or types.unliteral(compiled.signature.return_type) != types.int64:
+        return 0
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

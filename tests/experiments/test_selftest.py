@@ -131,6 +131,19 @@ def test_a_proof_that_is_off_by_a_few_bits_is_found(kind, wrongly, trust):
     assert any(batches.check(choice, number, kind).wrong for number in range(120))
 
 
+def test_quotients_that_lose_what_is_left_below_binary64_are_found(trust, monkeypatch):
+    """The last bits that a quotient leaves of its numerator lie below 2^-1074: rounding to odd does not see them."""
+    right = tiers._in_range
+
+    def in_range(kind, operands):
+        low = operands[0].low - operands[-1].high - 1
+        return right(kind, operands) or (kind == "div" and low >= -1022 and low - 52 + operands[1].lsb >= -1074 - 30)
+
+    trust(lambda *_: False)
+    monkeypatch.setattr(tiers, "_in_range", in_range)
+    assert any(batches.check(Choice(7, ("div",)), number, "div").wrong for number in range(120))
+
+
 def test_an_error_outside_of_what_is_compared_counts(monkeypatch):
     monkeypatch.setattr(contractions, "drawn_accumulator", lambda *_: 1 / 0)
     outcome = batches.check(Choice(), 0, "contractions")
@@ -259,6 +272,19 @@ def test_ctrl_c_ends_all_processes(wait):
     assert "interrupted" in said and said.count("\n") == 1
 
 
+def test_ctrl_c_twice_is_no_traceback():
+    command = [sys.executable, "-m", "experiments.cli", "selftest", "--cases", "1e7", "--processes", "2"]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(1.0)
+    for _ in range(2):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in said, said
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 def test_workers_of_a_driver_that_was_killed_end_too():
     command = [sys.executable, "-m", "experiments.cli", "selftest", "--cases", "1e7", "--processes", "2"]
@@ -307,6 +333,8 @@ def test_what_breaks_is_one_line(capsys, monkeypatch):
         (["--rounding", "stochastic0"], "--rounding: 'stochastic0' is unknown; admissible: nearest_even"),
         (["--seed", "-1"], "--seed: -1 is outside 0..9223372036854775807"),
         (["--processes", "many"], "--processes: 'many' is not a whole number; admissible: 1..4096"),
+        (["--processes", ""], "--processes: '' is not a whole number; admissible: 1..4096"),
+        (["--json", "x" * 300], f"--json: '{'x' * 300}' cannot be written: File name too long"),
         (["--json", "absent/record.json"], "--json: 'absent' is no folder that can be written to"),
         (["--json", os.devnull], f"--json: '{os.devnull}' is a device or a pipe"),
         (["--json"], "--json: expected one argument"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_cases import KEY, bits
+from numba import types
 
 from fpsim import arrays
 from fpsim.cpu import flat, flat_again, flat_entry
@@ -139,6 +140,54 @@ def test_a_declaration_is_checked(dtype: Any) -> None:
     wide = named("e10m52")
     arrays.add(x, x, BF16, "up", operands=wide)
     assert again("add", (x, x), operands=wide) is None
+
+
+def test_what_a_thread_may_be_reading_is_never_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second dtype, and a plan made again, take rows of their own: the old ones refer to the old plans alone."""
+    monkeypatch.setattr(flat_again, "_again", {})
+    x = normal(40)
+    arrays.round(x, BF16, "up")
+    (before,) = flat_again._again.values()
+    rows, plans = before[-1].rows.copy(), dict(before[-1].plans)
+    flat.plan.cache_clear()
+    single = arrays.round(x.astype(np.float32), BF16, "up")
+    (after,) = flat_again._again.values()
+    assert (before[-1].rows == rows).all() and before[-1].plans == plans
+    assert set(after[-1].plans) == {"d", "f"} and after[-1].plans["d"] is plans["d"]
+    assert (again("round", (x.astype(np.float32),)) == single).all()
+    assert (again("round", (x,)) == arrays.round(x[::-1], BF16, "up")[::-1]).all()
+
+
+def test_ctrl_c_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the kernel's signature is hashed: iterating over an OrderedDict can make a KeyError of it."""
+    x = normal(40)
+    arrays.round(x, BF16, "up")
+    kernel = flat.plan("round", (), BF16, "up", False).kernel
+    place = flat_entry._machine_code(kernel)
+    hash_of, left = type(types.int64).__hash__, 0
+
+    def interrupted(self: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return int(hash_of(self))
+
+    monkeypatch.setattr(type(types.int64), "__hash__", interrupted)
+    stopped = 0
+    for first in range(1, 60):
+        left = first
+        try:
+            assert flat_entry._machine_code(kernel) == place
+        except KeyboardInterrupt:
+            stopped += 1
+    assert stopped
+
+
+def test_more_axes_than_numpy_broadcasts() -> None:
+    x = normal(24).reshape((1,) * 60 + (4, 6))
+    for _ in range(2):
+        assert (arrays.add(x, x, BF16, "up").ravel() == arrays.add(x.ravel(), x.ravel(), BF16, "up")).all()
 
 
 def test_calls_that_are_refused_leave_nothing_behind() -> None:
