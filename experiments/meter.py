@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import msgspec
@@ -172,14 +173,23 @@ class Meter:
             return max(seconds / self.workers, longest)
 
     def order(self, queue: Iterable[Any]) -> list[Any] | None:
-        """Batches that wait, those first that take longest; ``None`` while words are among them that were not seen."""
+        """Batches that wait, those first that take longest; ``None`` while words are among them that were not seen.
+
+        Two words that were not seen together may surprise, so such a batch counts twice: better early than late.
+        """
+        batches = [(words(batch.cells[0]), batch) for batch in queue]
         with self.lock:
             speeds = self._speeds(self.clock())
             known = {pair for kind in self.seen for pair in enumerate(kind)}
-            batches = [(words(batch.cells[0]), batch) for batch in queue]
             if not all(known.issuperset(enumerate(kind)) for kind in {kind for kind, _ in batches}):
                 return None
-        return [batch for _, batch in sorted(batches, key=lambda pair: -speeds[pair[0]] * effort(pair[1]))]
+            begun = [*self.seen, *(kind for kind, _ in self.running.values())]
+        together = {pair for kind in begun for pair in combinations(enumerate(kind), 2)}
+        weights = {
+            kind: speeds[kind] * (1 if together.issuperset(combinations(enumerate(kind), 2)) else 2)
+            for kind in {kind for kind, _ in batches}
+        }
+        return [batch for _, batch in sorted(batches, key=lambda pair: -weights[pair[0]] * effort(pair[1]))]
 
     def state(self) -> dict[str, Any]:
         """For ``fpsim status``."""
