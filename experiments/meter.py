@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +25,9 @@ from experiments.study import Cell
 # How strongly terms are drawn towards 0: the variance of a measured logarithm over that of a term. What a word does
 # alone is trusted to be larger than what it does only together with others.
 PULL, PULL_TOGETHER = 0.02, 0.2
+# A batch of so many lanes takes twice as long for each element-step as one of very many: more, where gradients are
+# computed outside the machine, and less where all is done in long strips.
+NARROW = 64
 REFIT_SECONDS = 0.5
 
 
@@ -45,6 +49,11 @@ def words(cell: Cell) -> Words:
     return tuple(value for value in msgspec.structs.astuple(cell) if isinstance(value, str))
 
 
+def effort(batch: Work) -> float:
+    """Element-steps of very wide batches that take as long."""
+    return batch.cost * (1 + NARROW / sum(cell.seeds for cell in batch.cells))
+
+
 def telling(cells: Sequence[Cell]) -> list[Cell]:
     """A few cells that have, together, every word that any cell has: the speeds of all others follow from theirs."""
     kinds: dict[Words, Cell] = {}
@@ -64,6 +73,7 @@ def telling(cells: Sequence[Cell]) -> list[Cell]:
 @dataclass
 class _Running:
     cost: int
+    effort: float
     began: float  # when it was handed over, or, once it reports, when it first did
     first: int = 0  # element-steps of that first report
     done: int = 0
@@ -80,7 +90,7 @@ class _Running:
         if self.speed is not None:
             return max((self.cost - self.done) * self.speed - (now - self.last), 0.0)
         elapsed = now - self.began
-        return max(self.cost * speed - elapsed, elapsed / 4)  # one that should have ended is not over for that
+        return max(self.effort * speed - elapsed, elapsed / 4)  # one that should have ended is not over for that
 
 
 class Meter:
@@ -96,10 +106,10 @@ class Meter:
         self.workers, self.clock = workers, clock
         self.lock = threading.Lock()
         self.began = clock()
-        self.waiting: dict[Words, list[int]] = defaultdict(lambda: [0, 0])  # element-steps, batches
+        self.waiting: dict[Words, list[float]] = defaultdict(lambda: [0.0, 0])  # effort, batches
         self.running: dict[int, tuple[Words, _Running]] = {}
-        self.seen: dict[Words, list[float]] = defaultdict(lambda: [0.0, 0.0])  # element-steps, seconds
-        self.largest: dict[Words, int] = defaultdict(int)
+        self.seen: dict[Words, list[float]] = defaultdict(lambda: [0.0, 0.0])  # effort, seconds
+        self.largest: dict[Words, float] = defaultdict(float)  # effort
         self.cells = self.cells_done = self.failed = 0
         self.fitted: tuple[float, dict[Words, float]] = (-math.inf, {})
 
@@ -108,18 +118,18 @@ class Meter:
         with self.lock:
             for batch in work:
                 kind = words(batch.cells[0])
-                self.waiting[kind][0] += batch.cost
+                self.waiting[kind][0] += effort(batch)
                 self.waiting[kind][1] += 1
-                self.largest[kind] = max(self.largest[kind], batch.cost)
+                self.largest[kind] = max(self.largest[kind], effort(batch))
                 self.cells += len(batch.cells) if count else 0
 
     def begin(self, number: int, batch: Work) -> None:
         """A batch was handed to a worker; ``number`` names it until ``end``."""
         with self.lock:
             kind = words(batch.cells[0])
-            self.waiting[kind][0] -= batch.cost
+            self.waiting[kind][0] -= effort(batch)
             self.waiting[kind][1] -= 1
-            self.running[number] = (kind, _Running(batch.cost, self.clock()))
+            self.running[number] = (kind, _Running(batch.cost, effort(batch), self.clock()))
 
     def advance(self, number: int, amount: int) -> None:
         """Element-steps that a running batch has done since it last said so."""
@@ -136,7 +146,7 @@ class Meter:
         with self.lock:
             kind, running = self.running.pop(number)
             if seconds is not None:
-                self.seen[kind][0] += running.cost
+                self.seen[kind][0] += running.effort
                 self.seen[kind][1] += seconds
             self.cells_done += cells
             self.failed += failed
@@ -157,20 +167,29 @@ class Meter:
             in_hand = sorted(self.running.values(), key=lambda pair: pair[1].began)
             for place, (kind, running) in enumerate(in_hand):
                 waits = place >= self.workers and not running.done
-                rest = running.cost * speeds[kind] if waits else running.rest(speeds[kind], now)
+                rest = running.effort * speeds[kind] if waits else running.rest(speeds[kind], now)
                 seconds += rest
                 longest = max(longest, rest)
             return max(seconds / self.workers, longest)
 
     def order(self, queue: Iterable[Any]) -> list[Any] | None:
-        """Batches that wait, those first that take longest; ``None`` while words are among them that were not seen."""
+        """Batches that wait, those first that take longest; ``None`` while words are among them that were not seen.
+
+        Two words that were not seen together may surprise, so such a batch counts twice: better early than late.
+        """
+        batches = [(words(batch.cells[0]), batch) for batch in queue]
         with self.lock:
             speeds = self._speeds(self.clock())
             known = {pair for kind in self.seen for pair in enumerate(kind)}
-            batches = [(words(batch.cells[0]), batch) for batch in queue]
             if not all(known.issuperset(enumerate(kind)) for kind in {kind for kind, _ in batches}):
                 return None
-        return [batch for _, batch in sorted(batches, key=lambda pair: -speeds[pair[0]] * pair[1].cost)]
+            begun = [*self.seen, *(kind for kind, _ in self.running.values())]
+        together = {pair for kind in begun for pair in combinations(enumerate(kind), 2)}
+        weights = {
+            kind: speeds[kind] * (1 if together.issuperset(combinations(enumerate(kind), 2)) else 2)
+            for kind in {kind for kind, _ in batches}
+        }
+        return [batch for _, batch in sorted(batches, key=lambda pair: -weights[pair[0]] * effort(pair[1]))]
 
     def state(self) -> dict[str, Any]:
         """For ``fpsim status``."""
@@ -180,7 +199,7 @@ class Meter:
         return done | {"seconds": round(elapsed, 1), "seconds_left": None if left is None else round(left, 1)}
 
     def _speeds(self, now: float) -> dict[Words, float]:
-        """Seconds an element-step, of every kind of work there is."""
+        """Seconds for one of effort, of every kind of work there is."""
         when, speeds = self.fitted
         known = speeds.keys() >= self.waiting.keys()
         if now - when < REFIT_SECONDS and known and speeds:
@@ -189,7 +208,8 @@ class Meter:
         for kind, running in self.running.values():
             if running.speed is not None:
                 cost, seconds = seen.get(kind, (0.0, 0.0))
-                seen[kind] = (cost + running.done - running.first, seconds + running.last - running.began)
+                part = (running.done - running.first) / running.cost
+                seen[kind] = (cost + part * running.effort, seconds + running.last - running.began)
         logs = {kind: math.log(seconds / cost) for kind, (cost, seconds) in seen.items() if seconds > 0 and cost > 0}
         speeds = fit(logs, [*self.waiting, *(kind for kind, _ in self.running.values())]) if logs else {}
         self.fitted = (now, speeds)
