@@ -109,6 +109,7 @@ def enter_process(done: Any, told: Any) -> None:
 
 
 def die_with_driver() -> None:
+    """Wait for the end of the driver, however it ends, and end this process. For a thread of a worker."""
     import multiprocessing
 
     driver = multiprocessing.parent_process()
