@@ -113,28 +113,32 @@ def random_format(generator: np.random.Generator) -> Format:
 
 
 def border_formats(
-    kind: str, generator: np.random.Generator, fmt: Format, mode: Rounding, count: int
+    kind: str, generator: np.random.Generator, fmt: Format, mode: Rounding, count: int, lanes: int = 53
 ) -> tuple[Format, ...]:
-    """Formats of operands next to a border between the kernels of ``fpsim.cpu.tiers``: what they may be declared as."""
+    """Formats of operands next to a border between the kernels of ``fpsim.cpu.tiers``: what they may be declared as.
+
+    lanes : bits of the significand in which they compute, 53 or 24
+    """
     near = int(generator.integers(-2, 4))
     asked = fmt.precision + asked_bits(mode)
-    e = int(generator.choice([4, 5, 6, 8, 8, 10, 11]))
-    widths = [int(generator.integers(2, 54)) for _ in range(count)]
+    e = int(generator.choice([4, 5, 6, 8, 8, 10, 11][: 5 if lanes < 53 else 7]))
+    widths = [int(generator.integers(2, lanes + 1)) for _ in range(count)]
     narrow = int(generator.integers(3, 6))
     if kind in ("mul", "fma") and generator.integers(2):
         # Short first factors leave the second one the bits that place a product beside a tie.
-        widths[0] = int(generator.integers(2, min(max(fmt.precision, 2), 51) + 1))
-        widths[1] = 53 + near - widths[0]
+        widths[0] = int(generator.integers(2, min(max(fmt.precision, 2), lanes - 2) + 1))
+        widths[1] = lanes + near - widths[0]
     elif kind == "fma":  # sums of products that need about 53 places
         e, widths = min(narrow, 4), [29 - (1 << min(narrow, 4)) + near // 2] * count
     elif kind == "div":
-        widths = [int(generator.choice([53, widths[0]])), 52 - asked + near]
+        widths = [int(generator.choice([lanes, widths[0]])), lanes - 1 - asked + near]
     elif kind == "sqrt":
-        widths = [int(generator.choice([51 + near, 53, widths[0]]))]
+        widths = [int(generator.choice([lanes - 2 + near, lanes, widths[0]]))]
     elif kind in ("add", "sub"):
         way = generator.integers(3)
-        if way == 0:  # sums that need about 53 places
-            e, widths = narrow, [55 - (1 << narrow) + near] * count
+        if way == 0:  # sums that need about as many places as the lanes have
+            narrow = min(narrow, 4) if lanes < 53 else narrow
+            e, widths = narrow, [lanes + 2 - (1 << narrow) + near] * count
         elif way == 1:
             e = int(generator.choice([fmt.exponent_bits, max(2, fmt.exponent_bits - 1), 5]))
             widths = [fmt.precision + int(generator.integers(0, 2)) for _ in range(count)]
@@ -143,7 +147,7 @@ def border_formats(
         bias += int(generator.integers(-60, 60))  # products and quotients just inside and outside binary64
     made = []
     for width in widths:
-        m = min(max(width, 2), 53) - 1
+        m = min(max(width, 2), lanes) - 1
         low = 1 - bias - m
         made.append(Format(max(e, 2), m, bias=bias + min(0, low + 1074)))
     return tuple(made)

@@ -123,6 +123,7 @@ def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: S
     width = OPERANDS.get(kind, 2 if kind == "pow" else 1)
     fmt = drawn_format(generator, formats)
     declared: tuple[Format, ...] = ()
+    lanes = 53
     way = 0 if kind == "round" else generator.integers(5)
     if way == 1:
         declared = (fmt,) * width
@@ -135,8 +136,11 @@ def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: S
         if kind == "div" and not formats and generator.integers(4) == 0:
             fmt, declared = lowest_quotient(generator, mode)
         else:
-            declared = border_formats(kind, generator, fmt, mode, width)
-    single = all(BINARY32.holds(one) for one in (fmt, *declared)) and bool(generator.integers(2))
+            if kind != "fma" and not formats and generator.integers(3) == 0:
+                lanes, fmt = 24, Format(int(generator.choice([5, 8])), int(generator.integers(1, 13)))
+            declared = border_formats(kind, generator, fmt, mode, width, lanes)
+    holds = all(BINARY32.holds(one) for one in (fmt, *declared))
+    single = holds and (lanes == 24 or bool(generator.integers(2)))
     dtype = "float32" if single else "float64"
     longer = int(generator.choice([1, 1, 3, 9, 33]))
     size = count * longer + (int(generator.integers(0, count)) if longer > 1 else 0)
@@ -155,7 +159,22 @@ def drawn_call(kind: str, generator: np.random.Generator, count: int, formats: S
         ]
     if layout == "scalar":
         rows = [(*row[:-1], rows[-1][-1]) for row in rows]
+    if single and kind in (*RANGED, "round") and generator.integers(4):
+        rows = _moderate(kind, rows, fmt)
     return replace(call, rows=rows)
+
+
+def _moderate(kind: str, rows: list[tuple[float, ...]], fmt: Format) -> list[tuple[float, ...]]:
+    """Those that 32-bit lanes keep, repeated: one case that needs the wide lanes takes its block of 1024 along."""
+
+    def stays(row: tuple[float, ...]) -> bool:
+        value = exact.value(kind, row)
+        if value.kind != "finite" or value.magnitude > min(fmt.max, 2.0**126):
+            return False
+        return all(x == 0 or abs(x) >= 2.0**-100 for x in (*row, value.magnitude))
+
+    kept = [row for row in rows if stays(row)] or rows
+    return [kept[i % len(kept)] for i in range(len(rows))]
 
 
 def drawn_rows(kind: str, generator: np.random.Generator, call: Call, mode: Rounding) -> list[tuple[float, ...]]:

@@ -21,7 +21,7 @@ from experiments.selftest.outcome import Outcome, bits
 from experiments.selftest.ties import Ties
 from fpsim import exact
 from fpsim.cpu import codes as tier_codes
-from fpsim.cpu import flat, flat_again, tiers
+from fpsim.cpu import flat, flat_again, flat_single_operations, tiers
 from fpsim.rounding import CODES, Stochastic, asked_bits
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,21 @@ def test_quotients_that_lose_what_is_left_below_binary64_are_found(trust, monkey
 
     trust(lambda *_: False)
     monkeypatch.setattr(tiers, "_in_range", in_range)
-    assert any(batches.check(Choice(7, ("div",)), number, "div").wrong for number in range(120))
+    choice = Choice(7, ("div",), modes=("nearest_even",))
+    assert any(batches.check(choice, number, "div").wrong for number in range(120))
+
+
+def test_products_that_24_bits_round_twice_are_found(trust, monkeypatch):
+    """In 32-bit lanes, with no number among the cases that makes their block take the wide lanes."""
+    right = flat_single_operations.plain
+
+    def plain(kind, ranges, fmt, mode, asked, width):
+        return right(kind, ranges, fmt, mode, asked, width + 3)
+
+    trust(lambda *_: False)
+    monkeypatch.setattr(flat_single_operations, "plain", plain)
+    choice = Choice(7, ("mul",), modes=("nearest_even",))
+    assert any(batches.check(choice, number, "mul").wrong for number in range(120))
 
 
 def test_an_error_outside_of_what_is_compared_counts(monkeypatch):
