@@ -272,19 +272,26 @@ def _python_column(
     return np.array([evaluate_python(expression, {**values, STEP: step + 1}) for step in steps])
 
 
+# The modes that round a multiple of the quantum, as NumPy names them.
+_INTEGRAL: dict[Rounding, Any] = {
+    "nearest_even": np.rint, "toward_zero": np.trunc, "up": np.ceil, "down": np.floor,
+}  # fmt: skip
+
+
 @functools.lru_cache(maxsize=8192)
 def _rounded_column(
     expression: ScalarExpression, given: tuple[tuple[str, Any], ...], steps: range, fmt: Format, mode: Rounding
 ) -> npt.NDArray[np.float64]:
-    """The exact values rounded to ``fmt``, all at once where that is a ``rint`` in binary64.
+    """The exact values rounded to ``fmt``, all at once where that is a ``rint`` or a ``trunc`` in binary64.
 
-    Rounding to odd at 53 bits and then to nearest at p <= 51 is one rounding to nearest (Boldo and Melquiond 2008).
+    Rounding to odd at 53 bits and then to p <= 51 is one rounding (Boldo and Melquiond 2008).
     """
-    if mode == "nearest_even" and fmt.precision <= 51 and fmt.ordinary and fmt.emin > -900:
+    integral = _INTEGRAL.get(mode)
+    if integral is not None and fmt.precision <= 51 and fmt.ordinary and fmt.emin > -900:
         odd = _odd_column(expression, given, steps)
         exponent = np.maximum(np.frexp(odd)[1] - 1, fmt.emin) - fmt.mantissa_bits
         with np.errstate(over="ignore"):  # what rounds up to 2^1024 is too large for the format and goes on below
-            rounded: npt.NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(odd, -exponent)), exponent)
+            rounded: npt.NDArray[np.float64] = np.ldexp(integral(np.ldexp(odd, -exponent)), exponent)
         normal = np.abs(odd) >= 2.0**-900  # below, binary64 itself may have lost bits
         if np.all(normal) and np.all(np.abs(rounded) <= fmt.max):
             return rounded if fmt.has_negative_zero else rounded + 0.0

@@ -34,4 +34,6 @@ KINDS = {
     "sum": SUM,
 }
 
-PLAIN, ODD, EXACT, GUARDED = range(4)
+
+# Tiers: which kernels compute an operation exactly. ``tiers`` chooses, ``operation_elements`` computes.
+PLAIN, ODD, EXACT, GUARDED, CUT = range(5)

@@ -32,7 +32,7 @@ def counted(kind: str, arrays: list[Any], fmt: Format, rounding: Rounding, draws
         for row, array in zip(rows, arrays, strict=False):
             row[:] = array[start : start + n]
         places = [(i * n, 0, 0) for i in range(len(arrays) + 1)]
-        steps = [Step(codes.KINDS[kind], "", 0, places[-1], tuple(places[:-1]), swamped=True)]
+        steps = [Step(codes.KINDS[kind], "", 0, places[-1], tuple(places[:-1]), watch=execute.SWAMPED)]
         words = np.zeros(n, dtype=np.uint32)
         if draws is not None:
             words[:] = draws[start : start + n].astype(np.uint32) << np.uint32(32 - random_bits(rounding))

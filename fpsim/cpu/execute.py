@@ -19,11 +19,12 @@ import numpy as np
 from fpsim.cpu import codes, jit
 from fpsim.cpu.bits import ZERO, pointer
 from fpsim.cpu.event_kernels import count, frozen, moved
+from fpsim.cpu.fused_kernels import perform_fused, perform_watched
 from fpsim.cpu.perform import perform
 from fpsim.cpu.random_words import fill_words
 
 # Columns of the table of operations. DESTINATION and the operands are three columns each.
-KIND, SLOT, DESTINATION, A, B, C, GROUP, WORD, LEFT, RIGHT, SWAMPED = 0, 1, 2, 5, 8, 11, 14, 15, 16, 17, 18
+KIND, SLOT, DESTINATION, A, B, C, GROUP, WORD, LEFT, RIGHT, WATCH = 0, 1, 2, 5, 8, 11, 14, 15, 16, 17, 18
 COLUMNS = 19
 # Columns of the plan.
 TIER, MODE, ROW = 0, 1, 2
@@ -32,6 +33,8 @@ PLAN = 3
 SPARE = 3
 # Elements of a strip: with some twenty rows in use, half of a first-level cache.
 STRIP = 256
+# How much of an operation is looked at: what is rare (all but the other two), whether it is inexact, swamping.
+RARE, INEXACT, SWAMPED = 0, 1, 2
 _SHIFT_32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -186,13 +189,25 @@ def _make(sources: int, counting: bool) -> Any:
                         word = np.uint64((4 * table[o, GROUP] + table[o, WORD]) * strip)
                         left, right = np.uint64(table[o, LEFT]), np.uint64(table[o, RIGHT])
                         if kind != codes.SUM:
-                            tier, beyond = perform(
-                                kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
-                                ints, reals, drawn, word, left, right,
-                            )  # fmt: skip
-                            if counting and slot >= 0:
+                            nothing = False
+                            if not counting:
+                                perform_fused(
+                                    kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
+                                    ints, reals, drawn, word, left, right,
+                                )  # fmt: skip
+                            elif table[o, WATCH] == RARE:
+                                tier, beyond, nothing = perform_watched(
+                                    kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
+                                    ints, reals, drawn, word, left, right,
+                                )  # fmt: skip
+                            else:
+                                tier, beyond = perform(
+                                    kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
+                                    ints, reals, drawn, word, left, right,
+                                )  # fmt: skip
+                            if counting and slot >= 0 and not nothing:
                                 count(
-                                    kind, slot, table[o, SWAMPED], tier, beyond, mode, row_, r, strip_x, strip_z, flags,
+                                    kind, slot, table[o, WATCH] == SWAMPED, tier, beyond, mode, row_, r, strip_x, strip_z, flags,
                                     a, b, c, to, spare, spare + stride, un, ints, reals, drawn, word, left, right,
                                     counts,
                                 )  # fmt: skip
@@ -210,7 +225,7 @@ def _make(sources: int, counting: bool) -> Any:
                             )  # fmt: skip
                             if counting:
                                 count(
-                                    codes.ADD, slot, table[o, SWAMPED], used, beyond, mode, row_, r, strip_x, strip_z,
+                                    codes.ADD, slot, table[o, WATCH] == SWAMPED, used, beyond, mode, row_, r, strip_x, strip_z,
                                     flags, to, term, term, result, spare, spare + stride, row_length, ints, reals,
                                     drawn, at_word, left, right, counts,
                                 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -127,8 +127,8 @@ def _union(ranges: Sequence[Range]) -> Range:
 class Step:
     """One line of the table before it is numbers: ``name`` finds its decision and its draws.
 
-    ``slot`` is -1 where nothing is counted. RECORD and MOVED have numbers of their own there. ``swamped``: that is
-    counted too.
+    ``slot`` is -1 where nothing is counted. RECORD and MOVED have numbers of their own there. ``watch``: how much of it
+    is looked at (see execute).
     """
 
     kind: int
@@ -136,7 +136,7 @@ class Step:
     slot: int
     destination: Place
     operands: tuple[Place, ...]
-    swamped: bool = False
+    watch: int = execute.RARE
 
 
 def rows_of(steps: Sequence[Step], draws: Draws) -> npt.NDArray[np.int64]:
@@ -148,7 +148,7 @@ def rows_of(steps: Sequence[Step], draws: Draws) -> npt.NDArray[np.int64]:
         a, b, c = (*step.operands, *(step.operands[:1] * 3))[:3]
         for column, place in ((execute.DESTINATION, step.destination), (execute.A, a), (execute.B, b), (execute.C, c)):
             row[column : column + 3] = place
-        row[execute.SWAMPED] = step.swamped
+        row[execute.WATCH] = step.watch
         row[execute.GROUP : execute.RIGHT + 1] = draws.columns.get(step.name, (0, 0, 0, 0))
     return table
 
@@ -166,6 +166,7 @@ class Lowering:
     Parameters
     ----------
     same_format : pairs (value, array) for which storing is the identity in every block
+    identities : slots of ``round`` operations whose operand is in their format already, in every block
     place_of_array : array name -> place;  first_row, strip : where rows of intermediate results begin, and their length
     scalar_places : scalar name -> place
     counting : the events to count; if any, no operation overwrites an array
@@ -175,6 +176,7 @@ class Lowering:
         self,
         program: Program,
         same_format: frozenset[tuple[str, str]],
+        identities: frozenset[str],
         place_of_array: Mapping[str, Place],
         scalar_places: Mapping[str, Place],
         first_row: int,
@@ -182,14 +184,21 @@ class Lowering:
         counting: Sequence[str] = (),
     ) -> None:
         self.program, self.same_format, self.counting = program, same_format, counting
+        self._identities = identities
         self.places: dict[str, Place] = {**place_of_array, **scalar_places}
         self.arrays = place_of_array
+        self._watch = execute.RARE
+        if "inexact" in counting or "frozen" in counting:
+            self._watch = execute.INEXACT
+        if "swamped" in counting:
+            self._watch = execute.SWAMPED
         self.numbers = {name: number for number, name in enumerate(program.slots)}
         self.first_row, self.strip, self.rows = first_row, strip, 0
         self._free: list[Place] = []
 
     def lower(self, per_step: Mapping[str, tuple[int, int]], record: Sequence[str], track: Sequence[str]) -> list[Step]:
         """The table of one step. ``per_step``: input name -> (base, columns) in the flat array of given inputs."""
+        aliases = self._without_identities(record)
         program = self.program
         steps = [
             Step(codes.LOAD, name, self.numbers[name], self.places[name], ((base, 0, 0), (columns, 0, 0)))
@@ -201,25 +210,54 @@ class Lowering:
         steps += [self._extremes(name) for name in per_step if name in track]
         for index, operation in enumerate(program.operations):
             operands = tuple(self.places[name] for name in operation.operands)
+            if operation.slot in aliases:
+                self.places[operation.slot] = operands[0]
+                if operation.slot in track:
+                    steps.append(self._extremes(operation.slot))
+                self._release(operation.operands, last_use, index)
+                continue
             destination = self.arrays[direct[operation.slot]] if operation.slot in direct else self._row()
             self.places[operation.slot] = destination
             slot = self.numbers.get(operation.slot, -1)
-            swamped = "swamped" in self.counting
-            steps.append(Step(codes.KINDS[operation.kind], operation.slot, slot, destination, operands, swamped))
+            steps.append(Step(codes.KINDS[operation.kind], operation.slot, slot, destination, operands, self._watch))
             if "frozen" in self.counting and operation.rounded and operation.kind != "sum":
                 watched = [name for name, value in self._replaced() if value == operation.slot]
                 moved |= {name: self._row() for name in watched}
                 steps += [self._moved(name, back, moved[name]) for back, name in enumerate(watched, start=1)]
             if operation.slot in track:
                 steps.append(self._extremes(operation.slot))
-            for name in {*operation.operands, operation.slot}:
-                if last_use.get(name, index) <= index and self._is_row(name):
-                    self._free.append(self.places[name])
+            self._release((*operation.operands, operation.slot), last_use, index)
         steps += self._stores_watched(moved) if "frozen" in self.counting else self._stores(direct)
         steps += [self._extremes(name) for name, _ in program.outputs if name in track]
         here = {**self.places, **self.arrays}
         steps += [Step(codes.RECORD, "", r, (0, 0, 0), (here[name],)) for r, name in enumerate(record)]
         return steps
+
+    def _without_identities(self, record: Sequence[str]) -> dict[str, str]:
+        """Let readers of a value that is rounded to its own format read the value itself: slot -> value.
+
+        Such a rounding changes nothing, whatever the mode, and has no events. What is recorded is kept, because the
+        value may be overwritten before the end of the step; so is everything where frozen numbers are counted.
+        """
+        aliases: dict[str, str] = {}
+        if self._watch != execute.RARE:
+            return aliases
+        operations = []
+        for operation in self.program.operations:
+            operands = tuple(aliases.get(name, name) for name in operation.operands)
+            operations.append(replace(operation, operands=operands))
+            if operation.slot in self._identities and operation.slot not in record:
+                aliases[operation.slot] = operands[0]
+        outputs = tuple((array, aliases.get(value, value)) for array, value in self.program.outputs)
+        self.same_format |= {(aliases.get(value, value), array) for value, array in self.same_format}
+        self.program = replace(self.program, operations=tuple(operations), outputs=outputs)
+        return aliases
+
+    def _release(self, names: Sequence[str], last_use: Mapping[str, int], index: int) -> None:
+        """Give back the rows of values that are not used after the operation ``index``."""
+        for name in dict.fromkeys(names):
+            if last_use.get(name, index) <= index and self._is_row(name):
+                self._free.append(self.places[name])
 
     def _stores(self, direct: Mapping[str, str]) -> list[Step]:
         fetch, store = [], []

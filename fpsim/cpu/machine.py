@@ -286,6 +286,13 @@ class Machine:
             for array, value in self.program.outputs
             if value in rounded and all(s[value][0] == s[array][0] for s in self._slots if array in s)
         )
+        in_format = rounded | set(self.program.inputs)
+        self._identities = frozenset(
+            o.slot
+            for o in self.program.operations
+            if o.kind == "round" and o.operands[0] in in_format
+            and all(s[o.operands[0]][0] == s[o.slot][0] for s in self._slots)
+        )  # fmt: skip
 
     def _table(
         self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]
@@ -297,8 +304,9 @@ class Machine:
             }
             places = {name: self._place(name) for name in self._arrays}
             lowering = Lowering(
-                self.program, self._same_format, places, scalars, self._first_row, self._strip, self.counting
-            )
+                self.program, self._same_format, self._identities, places, scalars, self._first_row, self._strip,
+                self.counting,
+            )  # fmt: skip
             steps = lowering.lower(per_step, record, self.track)
             self._lowered[key] = rows_of(steps, self._draws), plan_of(steps, self._decisions)
         return self._lowered[key]

@@ -1,9 +1,14 @@
-"""One operation on binary64 operands, not yet rounded to the format: plain, rounded to odd, or guarded.
+"""One operation on binary64 operands, not yet rounded to the format: plain, rounded to odd, cut, or guarded.
 
 Rounding to odd keeps everything that a later rounding to at most 51 bits (random bits included) can ask: it returns the
 exact result where that has 53 bits, else the neighbour with an odd last bit, which is never a number or a midpoint of
 the narrower grid. The exact residual of an operation tells which neighbour that is. The comparisons with the residual
 are ordered: it is NaN for infinite operands, and those results are exact.
+
+CUT, in the place of ODD for the modes toward zero and stochastic A, keeps the result's first 53 bits instead. These
+modes ask for floor(|exact| / u) only, with u a quantum or a draw's unit; the multiples of u that they compare with have
+at most 51 bits, so what 53 bits cut off changes no floor. It is one step of the bit pattern, toward zero, where the
+residual points there.
 
 GUARDED is for operands of which nothing is known, and formats with ``low_enough``: no positive number below 2^-968
 reaches h, the smallest threshold of any rounding (half a quantum, a draw's unit). Then
@@ -54,11 +59,23 @@ def odd(s: float, residual: float) -> float:
 
 
 @inline
-def _sum(u: float, v: float) -> Any:
-    """u + v to odd."""
+def cut(s: float, residual: float) -> float:
+    """``s`` moved toward zero, where the exact result is ``s`` plus a ``residual`` that points there."""
+    beyond = from_bits(to_bits(residual) ^ (to_bits(s) & SIGN)) < 0.0
+    return from_bits(to_bits(s) - ONE) if beyond else s
+
+
+@inline
+def _settled(tier: int, s: float, residual: float) -> Any:
+    return cut(s, residual) if tier == codes.CUT else odd(s, residual)
+
+
+@inline
+def _sum(tier: int, u: float, v: float) -> Any:
+    """u + v to odd, or cut."""
     s = u + v
     t = s - u
-    return odd(s, (u - (s - t)) + (v - t))
+    return _settled(tier, s, (u - (s - t)) + (v - t))
 
 
 @inline
@@ -76,20 +93,20 @@ def compute(kind: int, tier: int, mode: int, a: float, b: float, c: float) -> An
     x, infinite = a, True
     if kind in (codes.ADD, codes.SUB):
         u, v = from_bits(to_bits(a) ^ flip), from_bits(to_bits(b) ^ minus ^ flip)
-        x = u + v if tier == codes.PLAIN else from_bits(to_bits(_sum(u, v)) ^ flip)
+        x = u + v if tier == codes.PLAIN else from_bits(to_bits(_sum(tier, u, v)) ^ flip)
         infinite = tier != codes.GUARDED or max(abs(a), abs(b)) == np.inf
     elif kind == codes.MUL:
         x = a * b
         if tier != codes.PLAIN:
-            x = odd(x, fma(a, b, -x))
+            x = _settled(tier, x, fma(a, b, -x))
         if tier == codes.GUARDED:
             infinite = max(abs(a), abs(b)) == np.inf
             x = _nonzero(x, a == 0.0 or b == 0.0)
     elif kind == codes.DIV:
         # a/b - x has the sign of (a - x b) times that of b.
         x = a / b
-        if tier == codes.ODD:
-            x = odd(x, from_bits(to_bits(fma(-x, b, a)) ^ (to_bits(b) & SIGN)))
+        if tier in (codes.ODD, codes.CUT):
+            x = _settled(tier, x, from_bits(to_bits(fma(-x, b, a)) ^ (to_bits(b) & SIGN)))
         elif tier == codes.GUARDED:
             scale = _SCALE if abs(a) < _SMALL else 1.0
             x = odd(x, from_bits(to_bits(fma(-x, b * scale, a * scale)) ^ (to_bits(b) & SIGN)))
@@ -97,8 +114,8 @@ def compute(kind: int, tier: int, mode: int, a: float, b: float, c: float) -> An
             x = _nonzero(x, a == 0.0 or abs(b) == np.inf)
     elif kind == codes.SQRT:
         x = math.sqrt(a)
-        if tier == codes.ODD:
-            x = odd(x, fma(-x, x, a))
+        if tier in (codes.ODD, codes.CUT):
+            x = _settled(tier, x, fma(-x, x, a))
         elif tier == codes.GUARDED:
             small = a < _SMALL
             s = x * (_ROOT_SCALE if small else 1.0)
@@ -108,5 +125,5 @@ def compute(kind: int, tier: int, mode: int, a: float, b: float, c: float) -> An
             x = fma(a, b, c)
         else:  # the product is exact in binary64
             u, v = from_bits(to_bits(a * b) ^ flip), from_bits(to_bits(c) ^ flip)
-            x = from_bits(to_bits(_sum(u, v)) ^ flip)
+            x = from_bits(to_bits(_sum(tier, u, v)) ^ flip)
     return x, infinite

@@ -125,6 +125,22 @@ def _exact(
     return beyond
 
 
+@jit.merge
+def settled_tier(tier: int, registers: Any, a: Any, b: Any, c: Any, n: Any) -> Any:
+    """GUARDED decided for the operands of a strip; the other tiers as they are."""
+    if tier != codes.GUARDED:
+        return tier
+    low, high = operations.widest(registers, a, n)
+    if b != a:
+        low_b, high_b = operations.widest(registers, b, n)
+        low, high = min(low, low_b), max(high, high_b)
+    if c != a and c != b:
+        low_c, high_c = operations.widest(registers, c, n)
+        low, high = min(low, low_c), max(high, high_c)
+    safe = low >= np.uint64(GUARD_LOW) and high < np.uint64(GUARD_HIGH)
+    return codes.ODD if safe else codes.EXACT
+
+
 @jit.kernel
 def perform(
     kind: int,
@@ -149,16 +165,7 @@ def perform(
 
     A load has put its strip into ``x`` already. In mode BINARY64 nothing counts as beyond.
     """
-    if tier == codes.GUARDED:
-        low, high = operations.widest(registers, a, n)
-        if b != a:
-            low_b, high_b = operations.widest(registers, b, n)
-            low, high = min(low, low_b), max(high, high_b)
-        if c != a and c != b:
-            low_c, high_c = operations.widest(registers, c, n)
-            low, high = min(low, low_c), max(high, high_c)
-        safe = low >= np.uint64(GUARD_LOW) and high < np.uint64(GUARD_HIGH)
-        tier = codes.ODD if safe else codes.EXACT
+    tier = settled_tier(tier, registers, a, b, c, n)
     if tier == codes.EXACT:
         return tier, _exact(kind, mode, registers, a, b, c, d, n, integers, floats, row, words, first, left, right)
     if kind != codes.LOAD:
