@@ -1,19 +1,18 @@
 """Operation and rounding of a strip in one loop: the frequent operations, tiers and modes of the machine.
 
-A kernel reads operand strips at ``a`` and ``b`` of the registers and writes ``n`` rounded results to ``target[d:]``,
-which is no part of the operands: where input and output overlap a loop is not vectorised. It returns what tells whether
-its results are final,
+A loop reads operand strips at ``a`` and ``b`` of the registers and writes ``n`` rounded results to ``target[d:]``, which
+does not overlap the operands: where input and output overlap a loop is not vectorised. It returns what tells whether its
+results are final. With x the results before rounding,
 
-    peak    the largest bit pattern of the rounded magnitudes. Where it is at most that of the format's largest value,
-            nothing overflowed and nothing is infinite or NaN: those have larger patterns.
-    least   the smallest of (pattern of |x|) - 1, x the result before rounding; a zero wraps to the top. Where it is not
-            below (pattern of 2^emin) - 1 no nonzero x is below 2^emin, so nothing underflowed. Only where it is asked
-            for, ZERO otherwise.
+    peak    is the largest bit pattern of |x|. Where it is at most that of the format's largest value, nothing is rounded
+            beyond that value, and nothing is infinite or NaN: those have larger patterns.
+    least   is the smallest of (pattern of |x|) - 1; a zero wraps to the top. Where it is not below (pattern of
+            2^emin) - 1, no nonzero x is below 2^emin, so nothing underflowed. Without ``watched`` it is meaningless.
 
-Otherwise the caller computes the strip once more with the kernels of ``perform``, which repair and count.
+Otherwise ``perform`` computes the strip once more, repairs and counts.
 
-The tier CUT (see operation_elements) stands in for ODD in the modes that only cut: it leaves the same floor, and the same
-peak and order against 2^emin, which is a number of 53 bits.
+The tier CUT (see operation_elements) stands in for ODD in the modes that only cut. Its x lies on the same side of 2^emin,
+and of the largest value or on it; and x above the largest value without the exact result being so is impossible.
 """
 
 from __future__ import annotations
@@ -24,12 +23,14 @@ import numpy as np
 
 from fpsim.cpu import codes, jit
 from fpsim.cpu.bits import MAGNITUDE, ONE, SIGN, ZERO, from_bits, to_bits
-from fpsim.cpu.format_table import FLOATS, INTEGERS, MAX, NORMAL
+from fpsim.cpu.format_table import ADD, FLOATS, FRACTION, INTEGERS, MAX, NORMAL
 from fpsim.cpu.operation_elements import compute
 from fpsim.cpu.perform import perform, settled_tier
-from fpsim.cpu.rounding_elements import ADDED, draw_of, format_row, magnitude
+from fpsim.cpu.rounding_elements import draw_of, fixed_point, format_row, magnitude_within
 
-MODES = (codes.NEAREST_EVEN, codes.TOWARD_ZERO, codes.STOCHASTIC)
+WIDEST_FIXED = 18  # mantissa bits up to which FIXED is stochastic A
+_LOW = np.uint64(0xFFFFFFFF)
+_MODES = (codes.NEAREST_EVEN, codes.TOWARD_ZERO, codes.STOCHASTIC, codes.FIXED)
 
 
 @jit.inline
@@ -39,6 +40,7 @@ def _loop(
 ) -> Any:  # fmt: skip
     """The loop; kind, tier and mode are constants where it is called. ``flip``: the sign bit makes a sum a - b."""
     numbers = format_row(integers, floats, row)
+    kept = (_LOW >> right) << right
     peak, least = ZERO, MAGNITUDE
     for i in range(n):
         u = registers[a + i]
@@ -47,13 +49,24 @@ def _loop(
             v = from_bits(to_bits(v) ^ flip)
         x, _ = compute(kind, tier, mode, u, v, v)
         bits = to_bits(x)
-        draw = draw_of(words[first + i], left, right) if mode == codes.STOCHASTIC else ZERO
-        size = magnitude(mode, bits, numbers, draw)
-        peak = max(peak, to_bits(size))
+        size = bits & MAGNITUDE
+        peak = max(peak, size)
         if watched:
-            least = min(least, (bits & MAGNITUDE) - ONE)
-        target[d + i] = from_bits(to_bits(size) | (bits & SIGN)) + numbers[ADDED]
+            least = min(least, size - ONE)
+        if mode == codes.FIXED:
+            y = fixed_point(bits, numbers, ((words[first + i] << left) & _LOW) & kept)
+        else:
+            draw = draw_of(words[first + i], left, right) if mode == codes.STOCHASTIC else ZERO
+            y = magnitude_within(mode, bits, numbers, draw)
+        target[d + i] = from_bits(to_bits(y) | (bits & SIGN))
     return peak, least
+
+
+@jit.kernel
+def _one_zero(x: Any, at: Any, n: Any) -> None:
+    """+0 in the place of -0, in formats that have one zero."""
+    for i in range(n):
+        x[at + i] += 0.0
 
 
 def _of_mode(mode: int, watched: bool) -> Any:
@@ -102,7 +115,7 @@ def _of_mode(mode: int, watched: bool) -> Any:
 
 
 def _make(watched: bool) -> Any:
-    nearest, zero, stochastic = (_of_mode(mode, watched) for mode in MODES)
+    nearest, zero, stochastic, fixed = (_of_mode(mode, watched) for mode in _MODES)
 
     @jit.kernel
     def perform_fused(
@@ -126,11 +139,17 @@ def _make(watched: bool) -> Any:
                 peak, least = zero(
                     kind, tier, registers, a, b, target, to, n, integers, floats, row, words, first, left, right
                 )
+            elif integers[row * INTEGERS + FRACTION] <= WIDEST_FIXED:
+                peak, least = fixed(
+                    kind, tier, registers, a, b, target, to, n, integers, floats, row, words, first, left, right
+                )
             else:
                 peak, least = stochastic(
                     kind, tier, registers, a, b, target, to, n, integers, floats, row, words, first, left, right
                 )
             if peak <= to_bits(floats[row * FLOATS + MAX]):
+                if to_bits(floats[row * FLOATS + ADD]) == ZERO:
+                    _one_zero(target, to, n)
                 if overwrites:
                     for i in range(n):
                         registers[d + i] = x[i]

@@ -62,8 +62,10 @@ def fill_words(
     ``c0`` and ``c2`` are uint64 arrays of 32-bit values; the rest are uint64 scalars.
     """
     second, third, fourth = base + stride, base + stride + stride, base + stride + stride + stride
+    c1, c3 = c1 & _LOW, c3 & _LOW
     for i in range(n):
-        x0, x1, x2, x3 = _philox(c0[i], c1, c2[i], c3, key0, key1)
+        # The masks change nothing; they tell the compiler that a product of 32 by 32 bits will do.
+        x0, x1, x2, x3 = _philox(c0[i] & _LOW, c1, c2[i] & _LOW, c3, key0 & _LOW, key1 & _LOW)
         words[base + i] = x0
         words[second + i] = x1
         words[third + i] = x2
