@@ -167,8 +167,8 @@ def evaluate_odd(expression: ScalarExpression, values: Mapping[str, Number]) -> 
 
 
 def _evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> tuple[int, int, int]:
-    given = {name: _number(Fraction(value)) for name, value in values.items()}
-    if STEP in given:
+    given = {name: _given(value) for name, value in values.items() if name != STEP}
+    if STEP in values:
         given[STEP] = int(values[STEP])  # an integer power is a product, without a logarithm
     try:
         value = _context().mpf(expression.fold(_wide(), given))
@@ -183,6 +183,12 @@ def _evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> tup
 def _undefined(expression: ScalarExpression, values: Mapping[str, Number]) -> ValueError:
     at = ", ".join(f"{name} = {float(value):g}" for name, value in values.items() if name in expression.symbols())
     return ValueError(f"{expression} is not a finite real number{' at ' * bool(at)}{at}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _given(value: Number) -> Any:
+    """A hyperparameter, which has the same value in every step; equal numbers of two types are one number."""
+    return _number(Fraction(value))
 
 
 @functools.lru_cache(maxsize=1024)

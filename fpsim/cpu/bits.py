@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -88,3 +89,18 @@ def pointer(typing_context: Any, array: Any) -> Any:
         return make_array(signature.args[0])(context, builder, value=arguments[0]).data
 
     return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, place: Any, i: Any) -> Any:
+    """Ask for the cache line of place[i]; nothing happens where there is none."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [line.type, word, word, word])
+        ask = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [line, ir.Constant(word, 1), ir.Constant(word, 2), ir.Constant(word, 1)])
+        return context.get_dummy_value()
+
+    return types.void(place, types.uint64), generate

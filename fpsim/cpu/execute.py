@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fpsim.cpu import codes, jit
-from fpsim.cpu.bits import ZERO, pointer
+from fpsim.cpu.bits import ZERO, pointer, prefetch, to_bits
 from fpsim.cpu.event_kernels import count, frozen, moved
 from fpsim.cpu.fused_kernels import perform_fused, perform_watched
 from fpsim.cpu.perform import perform
@@ -35,6 +35,7 @@ SPARE = 3
 STRIP = 256
 # How much of an operation is looked at: what is rare (all but the other two), whether it is inexact, swamping.
 RARE, INEXACT, SWAMPED = 0, 1, 2
+_LINE = np.uint64(8)  # numbers in a line of the cache
 _SHIFT_32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -62,15 +63,15 @@ def _gather(given: Any, at: int, columns: int, lanes: int, first: int, x: Any, n
 
 
 @jit.kernel
-def _fill(registers: Any, at: Any, values: Any, first: int, n: Any) -> None:
-    """A row of a scalar: one value for all lanes, or the values of the lanes of a block."""
-    if len(values) == 1:
-        value = values[0]
+def _fill(registers: Any, at: Any, values: Any, first: int, n: Any, strip: Any) -> None:
+    """A row of a scalar: one value for all lanes, kept until it changes, or the values of the lanes of a block."""
+    if len(values) > 1:
         for i in range(n):
+            registers[at + i] = values[(first + np.int64(i)) % len(values)]
+    elif to_bits(registers[at]) != to_bits(values[0]):
+        value = values[0]
+        for i in range(strip):
             registers[at + i] = value
-        return
-    for i in range(n):
-        registers[at + i] = values[(first + np.int64(i)) % len(values)]
 
 
 @jit.kernel
@@ -79,6 +80,13 @@ def _extremes(registers: Any, low: Any, high: Any, a: Any, n: Any) -> None:
         size = abs(registers[a + i])
         registers[low + i] = size if size < registers[low + i] else registers[low + i]
         registers[high + i] = size if size > registers[high + i] else registers[high + i]
+
+
+@jit.kernel
+def _ahead(registers: Any, at: Any, n: Any) -> None:
+    """Ask for n numbers of an array that the next strip reads."""
+    for i in range(ZERO, n, _LINE):
+        prefetch(registers, at + i)
 
 
 @jit.inline
@@ -130,6 +138,7 @@ def _make(sources: int, counting: bool) -> Any:
         ints, reals, counts = pointer(integers), pointer(floats), pointer(events)
         inputs, recorded = pointer(given), pointer(records)
         size, slots = d * lanes, events.shape[1]
+        arrays = scalar_rows // (blocks * size)
         spare = np.uint64(len(registers) - SPARE * strip)
         # Rows that only counting has and uses.
         strip_z = pointer(x[strip:]) if counting else strip_x
@@ -142,8 +151,7 @@ def _make(sources: int, counting: bool) -> Any:
                 for t in range(steps):
                     for s in range(scalars.shape[1]):
                         row = np.uint64(scalar_rows + s * strip)
-                        if t == 0 or scalars.shape[3] > 1 or scalars[block, s, t, 0] != scalars[block, s, t - 1, 0]:
-                            _fill(r, row, scalars[block, s, t], first, un)
+                        _fill(r, row, scalars[block, s, t], first, un, stride)
                     step = np.uint64(first_step) + np.uint64(t)
                     for g in range(len(groups)):
                         fill_words(
@@ -151,6 +159,9 @@ def _make(sources: int, counting: bool) -> Any:
                             groups[g] + ((step >> _SHIFT_32) << np.uint64(16)), key0, key1, un,
                         )  # fmt: skip
                     for o in range(table.shape[0]):
+                        if t == 0 and first + strip < size and o < arrays:
+                            place = (o * blocks + block) * size + first + strip
+                            _ahead(r, np.uint64(place), np.uint64(min(strip, size - first - strip)))
                         kind = table[o, KIND]
                         a, b = _begins(table, o, A, block, first), _begins(table, o, B, block, first)
                         c, to = _begins(table, o, C, block, first), _begins(table, o, DESTINATION, block, first)
@@ -207,9 +218,9 @@ def _make(sources: int, counting: bool) -> Any:
                                 )  # fmt: skip
                             if counting and slot >= 0 and not nothing:
                                 count(
-                                    kind, slot, table[o, WATCH] == SWAMPED, tier, beyond, mode, row_, r, strip_x, strip_z, flags,
-                                    a, b, c, to, spare, spare + stride, un, ints, reals, drawn, word, left, right,
-                                    counts,
+                                    kind, slot, table[o, WATCH] == SWAMPED, tier, beyond, mode, row_,
+                                    r, strip_x, strip_z, flags, a, b, c, to, spare, spare + stride, un,
+                                    ints, reals, drawn, word, left, right, counts,
                                 )  # fmt: skip
                             continue
                         # Sequential from element 0; such programs run in strips of whole arrays.
@@ -225,9 +236,9 @@ def _make(sources: int, counting: bool) -> Any:
                             )  # fmt: skip
                             if counting:
                                 count(
-                                    codes.ADD, slot, table[o, WATCH] == SWAMPED, used, beyond, mode, row_, r, strip_x, strip_z,
-                                    flags, to, term, term, result, spare, spare + stride, row_length, ints, reals,
-                                    drawn, at_word, left, right, counts,
+                                    codes.ADD, slot, table[o, WATCH] == SWAMPED, used, beyond, mode, row_,
+                                    r, strip_x, strip_z, flags, to, term, term, result, spare, spare + stride,
+                                    row_length, ints, reals, drawn, at_word, left, right, counts,
                                 )  # fmt: skip
                                 _copy(r, result, r, to, row_length)
                         for k in range(1, d):

@@ -1,18 +1,19 @@
 """Operation and rounding of a strip in one loop: the frequent operations, tiers and modes of the machine.
 
-A loop reads operand strips at ``a`` and ``b`` of the registers and writes ``n`` rounded results to ``target[d:]``, which
-does not overlap the operands: where input and output overlap a loop is not vectorised. It returns what tells whether its
+A loop reads operand strips at ``a`` and ``b`` of the registers and writes ``n`` rounded results to ``target[d:]``. That
+does not overlap them: where input and output overlap a loop is not vectorised. It returns what tells whether its
 results are final. With x the results before rounding,
 
-    peak    is the largest bit pattern of |x|. Where it is at most that of the format's largest value, nothing is rounded
-            beyond that value, and nothing is infinite or NaN: those have larger patterns.
+    peak    is the largest bit pattern of |x|. Where it is at most that of the format's largest value, nothing is
+            rounded beyond that value, and nothing is infinite or NaN: those have larger patterns.
     least   is the smallest of (pattern of |x|) - 1; a zero wraps to the top. Where it is not below (pattern of
-            2^emin) - 1, no nonzero x is below 2^emin, so nothing underflowed. Without ``watched`` it is meaningless.
+            2^emin) - 1, no nonzero x is below 2^emin, so nothing underflowed. It is meaningless without ``watched``.
 
 Otherwise ``perform`` computes the strip once more, repairs and counts.
 
-The tier CUT (see operation_elements) stands in for ODD in the modes that only cut. Its x lies on the same side of 2^emin,
-and of the largest value or on it; and x above the largest value without the exact result being so is impossible.
+The tier CUT (see operation_elements) stands in for ODD in the modes that only cut. Its x is the exact result cut to 53
+bits, so it is below 2^emin where that is, and where it is at most the largest value, that value is what a larger exact
+result is cut to as well.
 """
 
 from __future__ import annotations
@@ -76,40 +77,48 @@ def _of_mode(mode: int, watched: bool) -> Any:
     @jit.kernel
     def fused(
         kind: int, tier: int, r: Any, a: Any, b: Any, x: Any, d: Any, n: Any, ints: Any, reals: Any, row: int,
-        w: Any, first: Any, left: Any, right: Any,
+        words: Any, first: Any, left: Any, right: Any,
     ) -> Any:  # fmt: skip
         flip = SIGN if kind == codes.SUB else ZERO
         if tier == codes.PLAIN:
             if kind == codes.MUL:
                 return _loop(
-                    codes.MUL, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-                )
+                    codes.MUL, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                    words, first, left, right,
+                )  # fmt: skip
             if kind == codes.DIV:
                 return _loop(
-                    codes.DIV, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-                )
+                    codes.DIV, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                    words, first, left, right,
+                )  # fmt: skip
             if kind == codes.SQRT:
                 return _loop(
-                    codes.SQRT, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-                )
+                    codes.SQRT, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                    words, first, left, right,
+                )  # fmt: skip
             return _loop(
-                codes.ADD, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-            )
+                codes.ADD, codes.PLAIN, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                words, first, left, right,
+            )  # fmt: skip
         if kind == codes.MUL:
             return _loop(
-                codes.MUL, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-            )
+                codes.MUL, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                words, first, left, right,
+            )  # fmt: skip
         if kind == codes.DIV:
             return _loop(
-                codes.DIV, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-            )
+                codes.DIV, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                words, first, left, right,
+            )  # fmt: skip
         if kind == codes.SQRT:
             return _loop(
-                codes.SQRT, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-            )
+                codes.SQRT, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+                words, first, left, right,
+            )  # fmt: skip
         return _loop(
-            codes.ADD, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row, w, first, left, right
-        )
+            codes.ADD, precise, mode, watched, r, a, b, flip, x, d, n, ints, reals, row,
+            words, first, left, right,
+        )  # fmt: skip
 
     return fused
 
@@ -122,14 +131,14 @@ def _make(watched: bool) -> Any:
         kind: int, tier: int, mode: int, row: int, registers: Any, x: Any, a: Any, b: Any, c: Any, d: Any, n: Any,
         integers: Any, floats: Any, words: Any, first: Any, left: Any, right: Any,
     ) -> Any:  # fmt: skip
-        """As ``perform``, and thirdly whether it is sure that nothing underflowed, overflowed, is infinite or NaN.
+        """As ``perform``, and thirdly whether a fused loop did it, so that ``x`` does not hold the unrounded strip.
 
-        Unless ``watched`` that is of no consequence. After a fused kernel ``x`` does not hold the unrounded strip.
+        With ``watched`` that says too that nothing underflowed, overflowed, is infinite or NaN.
         """
         tier = settled_tier(tier, registers, a, b, c, n)
         frequent = mode == codes.NEAREST_EVEN or mode == codes.TOWARD_ZERO or mode == codes.STOCHASTIC
         if frequent and codes.ADD <= kind <= codes.SQRT and tier != codes.EXACT:
-            overwrites = d == a or d == b
+            overwrites = d in (a, b)
             target, to = (x, ZERO) if overwrites else (registers, d)
             if mode == codes.NEAREST_EVEN:
                 peak, least = nearest(
@@ -147,13 +156,14 @@ def _make(watched: bool) -> Any:
                 peak, least = stochastic(
                     kind, tier, registers, a, b, target, to, n, integers, floats, row, words, first, left, right
                 )
-            if peak <= to_bits(floats[row * FLOATS + MAX]):
+            clean = not watched or least >= np.uint64(integers[row * INTEGERS + NORMAL])
+            if clean and peak <= to_bits(floats[row * FLOATS + MAX]):
                 if to_bits(floats[row * FLOATS + ADD]) == ZERO:
                     _one_zero(target, to, n)
                 if overwrites:
                     for i in range(n):
                         registers[d + i] = x[i]
-                return tier, 0, least >= np.uint64(integers[row * INTEGERS + NORMAL])
+                return tier, 0, True
         tier, beyond = perform(
             kind, tier, mode, row, registers, x, a, b, c, d, n, integers, floats, words, first, left, right
         )

@@ -70,6 +70,16 @@ class Draws:
             places[name] = (groups.index(group), word, left, 32 - mode.bits)
         return cls(tuple(groups), places)
 
+    def only(self, names: set[str]) -> Draws:
+        """Without the groups that only other slots draw from."""
+        used = sorted({place[0] for name, place in self.columns.items() if name in names})
+        columns = {
+            name: (used.index(group), word, left, right)
+            for name, (group, word, left, right) in self.columns.items()
+            if group in used
+        }
+        return Draws(tuple(self.groups[group] for group in used), columns)
+
 
 def decisions(
     program: Program,

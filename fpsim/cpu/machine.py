@@ -109,7 +109,7 @@ class Machine:
         self._draws = Draws.of(program, self._slots[0])
         self._lay_out()
         self._plan_blocks()
-        self._lowered: dict[object, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
+        self._lowered: dict[object, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]] = {}
         self._scalar_chunk: tuple[range, Array] = (range(0), np.empty((self.blocks, 0, 0, 1)))
         self._events = np.zeros((self.blocks, len(program.slots) if self.counting else 0, len(NAMES)), dtype=np.int64)
 
@@ -210,7 +210,7 @@ class Machine:
             flat = next(iter(inputs.values())).reshape(-1)
         bases = np.cumsum([0, *(x.size for x in inputs.values())])
         per_step = {name: (int(base), x.shape[-1]) for (name, x), base in zip(inputs.items(), bases, strict=False)}
-        table, plan = self._table(per_step, record)
+        lowered = self._table(per_step, record)
         shapes = [(steps, self.blocks, *self.shape(name), self.lanes_per_block) for name in record]
         ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
         records = np.empty(int(ends[-1]))
@@ -220,7 +220,7 @@ class Machine:
             count = min(steps - done, when.stop - self.first_step)
             begin = self.first_step - when.start
             part = scalars[:, :, begin : begin + count]
-            self._execute(table, plan, np.ascontiguousarray(part), flat, records, done, count, steps)
+            self._execute(*lowered, np.ascontiguousarray(part), flat, records, done, count, steps)
             done += count
             self.first_step += count
         parts = zip(record, shapes, ends, strict=False)
@@ -263,7 +263,6 @@ class Machine:
         self._registers = np.zeros(self._first_row + (rows + spare) * self._strip)
         self._view = self._registers[:held].reshape(len(names), self.blocks, size)
         self._x = np.empty((1 + spare) * self._strip)
-        self._groups = np.array(self._draws.groups, dtype=np.uint64)
         self._elements = np.repeat(np.arange(self.dimension, dtype=np.uint64), self.lanes_per_block)
         by_block = self.runs.reshape(self.blocks, 1, self.lanes_per_block)
         self._run_of_element = np.repeat(by_block, self.dimension, axis=1).reshape(-1)
@@ -296,7 +295,8 @@ class Machine:
 
     def _table(
         self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """Operations, plan and the groups of counters that are drawn from."""
         key = (tuple(per_step.items()), record)
         if key not in self._lowered:
             scalars = {
@@ -308,7 +308,9 @@ class Machine:
                 self.counting,
             )  # fmt: skip
             steps = lowering.lower(per_step, record, self.track)
-            self._lowered[key] = rows_of(steps, self._draws), plan_of(steps, self._decisions)
+            draws = self._draws.only({step.name for step in steps if step.kind != codes.COPY})
+            groups = np.array(draws.groups, dtype=np.uint64)
+            self._lowered[key] = rows_of(steps, draws), plan_of(steps, self._decisions), groups
         return self._lowered[key]
 
     def _set_up(self, names: tuple[str, ...]) -> None:
@@ -316,12 +318,23 @@ class Machine:
         steps = [Step(codes.ROUND, name, -1, places[name], (places[name],)) for name in names]
         table, plan = rows_of(steps, Draws((), {})), plan_of(steps, self._set_up_decisions)
         if len(table):
-            self._execute(table, plan, np.empty((self.blocks, 0, 1, 1)), np.empty(0), np.empty(0), 0, 1, 1)
+            self._execute(
+                table,
+                plan,
+                np.empty(0, dtype=np.uint64),
+                np.empty((self.blocks, 0, 1, 1)),
+                np.empty(0),
+                np.empty(0),
+                0,
+                1,
+                1,
+            )
 
     def _execute(
         self,
         table: npt.NDArray[np.int64],
         plan: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.uint64],
         scalars: Array,
         given: Array,
         records: Array,
@@ -333,7 +346,7 @@ class Machine:
         entry = execute.execute_counting if self.counting else execute.execute
         entry(
             self._registers, self._x, self._words, table, plan, self._integers, self._floats, scalars,
-            self._scalar_row, given, records, self._events, self._groups, self._elements, self._run_of_element,
+            self._scalar_row, given, records, self._events, groups, self._elements, self._run_of_element,
             np.uint64(k0), np.uint64(k1), self.blocks, self.dimension, self.lanes_per_block, self._strip,
             np.uint64(self.first_step), offset, steps, total,
         )  # fmt: skip
