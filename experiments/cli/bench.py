@@ -17,16 +17,15 @@ from experiments.cli.record_file import check_file, write_file
 if TYPE_CHECKING:
     from experiments.bench.measure import Row
 
-BENCHES = ("round", "arithmetic", "matmul", "reductions", "peers", "startup", "store")
+BENCHES = ("round", "arithmetic", "matmul", "adam", "scan", "reductions", "peers", "startup", "store")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = ", ".join(BENCHES)
     parser.add_argument("bench", metavar="BENCH", nargs="?", default="all", help=f"{what} or all (default: all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every number, the machine and the date")
-    parser.add_argument(
-        "--size", metavar="N", help="elements of an array: numbers or powers, comma-separated, such as 2^15,1000"
-    )
+    sizes = "elements of an array (scan: steps): numbers or powers, comma-separated, such as 2^15,1000"
+    parser.add_argument("--size", metavar="N", help=sizes)
     parser.add_argument("--repeats", metavar="N", default="7", help="repeats that the median is of (default: 7)")
     parser.add_argument("--format", metavar="NAMES", default="bfloat16", help="formats to round to (default: bfloat16)")
 
@@ -106,8 +105,8 @@ def _print_table(rows: Sequence[Row]) -> None:
     decided = [row.met for row in rows if row.met is not None]
     if decided:
         print(f"{sum(decided)} of {len(decided)} targets met")
-    of = "an element (matmul: a multiply-add; reductions: a rounded operation)"
-    print(f"time: ns {of}; x: multiple of the time of what 'of' names")
+    each = "matmul: a multiply-add; scan, reductions: a rounded operation"
+    print(f"time: ns an element ({each}); x: multiple of the time of what 'of' names")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

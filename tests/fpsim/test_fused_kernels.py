@@ -48,7 +48,9 @@ def expected(program: Program, given: dict[str, Array], precision: Precision) ->
     state = {name: given[name] for name in program.state}
     inputs = {name: given[name] for name in program.inputs if name not in program.state}
     name = program.outputs[0][0]
-    return exact_run.run(program, state, inputs, precision, KEY, first_step=2, runs=[3], record=[name])[1][name][0, :, 0]
+    return exact_run.run(program, state, inputs, precision, KEY, first_step=2, runs=[3], record=[name])[1][name][
+        0, :, 0
+    ]
 
 
 def bits(x: Array) -> npt.NDArray[np.uint64]:
@@ -184,7 +186,14 @@ def test_roundings_that_change_nothing_are_left_out_unless_recorded() -> None:
         )[1]
         for events in ((), RARE, True):
             machine = Machine(
-                program, [precision], 1, 3, KEY, np.array([3], dtype=np.uint64), track=["stored", "again"], events=events
+                program,
+                [precision],
+                1,
+                3,
+                KEY,
+                np.array([3], dtype=np.uint64),
+                track=["stored", "again"],
+                events=events,
             )
             machine.load(given)
             got = machine.run(3, record=record)
