@@ -19,7 +19,7 @@ import numpy as np
 from fpsim.cpu import codes, jit
 from fpsim.cpu.bits import ZERO, pointer, prefetch, to_bits
 from fpsim.cpu.event_kernels import count, frozen, moved
-from fpsim.cpu.fused_kernels import perform_fused, perform_watched
+from fpsim.cpu.fused_kernels import fast_kind, fast_mode, perform_fast, perform_watched
 from fpsim.cpu.perform import perform
 from fpsim.cpu.random_words import fill_words
 
@@ -29,6 +29,9 @@ COLUMNS = 19
 # Columns of the plan.
 TIER, MODE, ROW = 0, 1, 2
 PLAN = 3
+# Columns of what is worked out for a strip: see ``_resolve``.
+Q_KIND, Q_TIER, Q_MODE, Q_ROW, Q_FLIP, Q_A, Q_B, Q_TO, Q_WORD, Q_LEFT, Q_RIGHT = range(11)
+QUICK = 11
 # Strips that counting adds to ``x`` and to the registers.
 SPARE = 3
 # Elements of a strip: with some twenty rows in use, half of a first-level cache.
@@ -36,6 +39,7 @@ STRIP = 256
 # How much of an operation is looked at: what is rare (all but the other two), whether it is inexact, swamping.
 RARE, INEXACT, SWAMPED = 0, 1, 2
 _LINE = np.uint64(8)  # numbers in a line of the cache
+_SIGN_PLACE = np.uint64(63)
 _SHIFT_32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -62,14 +66,14 @@ def _gather(given: Any, at: int, columns: int, lanes: int, first: int, x: Any, n
             place += columns
 
 
-@jit.kernel
-def _fill(registers: Any, at: Any, values: Any, first: int, n: Any, strip: Any) -> None:
+@jit.inline
+def _fill(registers: Any, at: Any, values: Any, start: Any, width: int, first: int, n: Any, strip: Any) -> None:
     """A row of a scalar: one value for all lanes, kept until it changes, or the values of the lanes of a block."""
-    if len(values) > 1:
+    if width > 1:
         for i in range(n):
-            registers[at + i] = values[(first + np.int64(i)) % len(values)]
-    elif to_bits(registers[at]) != to_bits(values[0]):
-        value = values[0]
+            registers[at + i] = values[start + np.uint64((first + np.int64(i)) % width)]
+    elif to_bits(registers[at]) != to_bits(values[start]):
+        value = values[start]
         for i in range(strip):
             registers[at + i] = value
 
@@ -95,7 +99,29 @@ def _begins(table: Any, o: int, column: int, block: int, first: int) -> Any:
     return np.uint64(table[o, column] + block * table[o, column + 1] + first * table[o, column + 2])
 
 
+@jit.kernel
+def _resolve(table: Any, plan: Any, block: int, first: int, strip: int, integers: Any, rare: bool, quick: Any) -> None:
+    """What the operations that have a fused loop read in every step of a strip; strips come in their order."""
+    for o in range(table.shape[0]):
+        at = np.uint64(o * QUICK)
+        if first > 0:
+            for place, column in ((Q_A, A), (Q_B, B), (Q_TO, DESTINATION)):
+                quick[at + place] += strip * table[o, column + 2]
+            continue
+        tier, mode, row = plan[block, o, TIER], plan[block, o, MODE], plan[block, o, ROW]
+        kind = fast_kind(table[o, KIND], tier, mode)
+        quick[at + Q_KIND] = kind if table[o, WATCH] == RARE or not rare else -1
+        quick[at + Q_TIER], quick[at + Q_MODE], quick[at + Q_ROW] = tier, fast_mode(mode, integers, row), row
+        quick[at + Q_FLIP] = 1 if table[o, KIND] == codes.SUB else 0
+        for place, column in ((Q_A, A), (Q_B, B), (Q_TO, DESTINATION)):
+            quick[at + place] = _begins(table, o, column, block, 0)
+        quick[at + Q_WORD] = (4 * table[o, GROUP] + table[o, WORD]) * strip
+        quick[at + Q_LEFT], quick[at + Q_RIGHT] = table[o, LEFT], table[o, RIGHT]
+
+
 def _make(sources: int, counting: bool) -> Any:
+    quickly = perform_watched if counting else perform_fast
+
     @jit.entry
     def execute(
         registers: Any,
@@ -139,6 +165,9 @@ def _make(sources: int, counting: bool) -> Any:
         inputs, recorded = pointer(given), pointer(records)
         size, slots = d * lanes, events.shape[1]
         arrays = scalar_rows // (blocks * size)
+        values, many, width = pointer(scalars), scalars.shape[1], scalars.shape[3]
+        room = np.empty(table.shape[0] * QUICK, dtype=np.int64)
+        quick = pointer(room)
         spare = np.uint64(len(registers) - SPARE * strip)
         # Rows that only counting has and uses.
         strip_z = pointer(x[strip:]) if counting else strip_x
@@ -147,27 +176,39 @@ def _make(sources: int, counting: bool) -> Any:
             for first in range(0, size, strip):
                 n = min(strip, size - first)
                 un, stride = np.uint64(n), np.uint64(strip)
-                mine = runs[block * size + first :]
+                mine, its_elements = pointer(runs[block * size + first :]), pointer(elements[first:])
+                _resolve(table, plan, block, first, strip, ints, counting, quick)
                 for t in range(steps):
-                    for s in range(scalars.shape[1]):
-                        row = np.uint64(scalar_rows + s * strip)
-                        _fill(r, row, scalars[block, s, t], first, un, stride)
+                    for s in range(many):
+                        row, start = np.uint64(scalar_rows + s * strip), ((block * many + s) * steps + t) * width
+                        _fill(r, row, values, np.uint64(start), width, first, un, stride)
                     step = np.uint64(first_step) + np.uint64(t)
                     for g in range(len(groups)):
                         fill_words(
-                            drawn, np.uint64(4 * g) * stride, stride, elements[first:], step & _LOW, mine,
+                            drawn, np.uint64(4 * g) * stride, stride, its_elements, step & _LOW, mine,
                             groups[g] + ((step >> _SHIFT_32) << np.uint64(16)), key0, key1, un,
                         )  # fmt: skip
                     for o in range(table.shape[0]):
                         if t == 0 and first + strip < size and o < arrays:
                             place = (o * blocks + block) * size + first + strip
                             _ahead(r, np.uint64(place), np.uint64(min(strip, size - first - strip)))
+                        at = np.uint64(o * QUICK)
+                        if quick[at] >= 0:
+                            done = quickly(
+                                quick[at], quick[at + Q_TIER], quick[at + Q_MODE], quick[at + Q_ROW],
+                                np.uint64(quick[at + Q_FLIP]) << _SIGN_PLACE, r, strip_x, np.uint64(quick[at + Q_A]),
+                                np.uint64(quick[at + Q_B]), np.uint64(quick[at + Q_TO]), un, ints, reals, drawn,
+                                np.uint64(quick[at + Q_WORD]), np.uint64(quick[at + Q_LEFT]),
+                                np.uint64(quick[at + Q_RIGHT]),
+                            )  # fmt: skip
+                            if done:
+                                continue
                         kind = table[o, KIND]
                         a, b = _begins(table, o, A, block, first), _begins(table, o, B, block, first)
                         c, to = _begins(table, o, C, block, first), _begins(table, o, DESTINATION, block, first)
                         if kind == codes.RECORD:
-                            start = ((table[o, SLOT] * total + offset + t) * blocks + block) * size + first
-                            _copy(r, a, recorded, np.uint64(start), un)
+                            place = ((table[o, SLOT] * total + offset + t) * blocks + block) * size + first
+                            _copy(r, a, recorded, np.uint64(place), un)
                             continue
                         if kind == codes.EXTREMES:
                             _extremes(r, b, c, a, un)
@@ -185,8 +226,9 @@ def _make(sources: int, counting: bool) -> Any:
                             continue
                         if kind == codes.LOAD:
                             columns = table[o, B]
-                            at = table[o, A] + (offset + t) * d * columns + (block * lanes if columns > lanes else 0)
-                            _gather(inputs, at, columns, lanes, first, strip_x, n)
+                            begin = table[o, A] + (offset + t) * d * columns
+                            begin += block * lanes if columns > lanes else 0
+                            _gather(inputs, begin, columns, lanes, first, strip_x, n)
                             a = spare if counting else to
                             b, c = a, a
                             if plan[block, o, TIER] == codes.EXACT:
@@ -200,23 +242,11 @@ def _make(sources: int, counting: bool) -> Any:
                         word = np.uint64((4 * table[o, GROUP] + table[o, WORD]) * strip)
                         left, right = np.uint64(table[o, LEFT]), np.uint64(table[o, RIGHT])
                         if kind != codes.SUM:
-                            nothing = False
-                            if not counting:
-                                perform_fused(
-                                    kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
-                                    ints, reals, drawn, word, left, right,
-                                )  # fmt: skip
-                            elif table[o, WATCH] == RARE:
-                                tier, beyond, nothing = perform_watched(
-                                    kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
-                                    ints, reals, drawn, word, left, right,
-                                )  # fmt: skip
-                            else:
-                                tier, beyond = perform(
-                                    kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
-                                    ints, reals, drawn, word, left, right,
-                                )  # fmt: skip
-                            if counting and slot >= 0 and not nothing:
+                            tier, beyond = perform(
+                                kind, tier, mode, row_, r, strip_x, a, b, c, to, un,
+                                ints, reals, drawn, word, left, right,
+                            )  # fmt: skip
+                            if counting and slot >= 0:
                                 count(
                                     kind, slot, table[o, WATCH] == SWAMPED, tier, beyond, mode, row_,
                                     r, strip_x, strip_z, flags, a, b, c, to, spare, spare + stride, un,
