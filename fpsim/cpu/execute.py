@@ -38,7 +38,7 @@ SPARE = 3
 STRIP = 256
 # How much of an operation is looked at: what is rare (all but the other two), whether it is inexact, swamping.
 RARE, INEXACT, SWAMPED = 0, 1, 2
-_LINE = np.uint64(8)  # numbers in a line of the cache
+_LINE = 8  # numbers in a line of the cache
 _SIGN_PLACE = np.uint64(63)
 _SHIFT_32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -87,10 +87,12 @@ def _extremes(registers: Any, low: Any, high: Any, a: Any, n: Any) -> None:
 
 
 @jit.kernel
-def _ahead(registers: Any, at: Any, n: Any) -> None:
-    """Ask for n numbers of an array that the next strip reads."""
-    for i in range(ZERO, n, _LINE):
-        prefetch(registers, at + i)
+def _ahead(registers: Any, arrays: int, apart: int, at: int, n: int, share: int, of: int) -> None:
+    """Ask for the part ``share`` of ``of`` of what the next strip reads: n numbers of each array from ``at`` on."""
+    piece = (n + of * _LINE - 1) // (of * _LINE) * _LINE
+    for array in range(arrays):
+        for i in range(share * piece, min((share + 1) * piece, n), _LINE):
+            prefetch(registers, np.uint64(array * apart + at + i))
 
 
 @jit.inline
@@ -189,9 +191,10 @@ def _make(sources: int, counting: bool) -> Any:
                             groups[g] + ((step >> _SHIFT_32) << np.uint64(16)), key0, key1, un,
                         )  # fmt: skip
                     for o in range(table.shape[0]):
-                        if t == 0 and first + strip < size and o < arrays:
-                            place = (o * blocks + block) * size + first + strip
-                            _ahead(r, np.uint64(place), np.uint64(min(strip, size - first - strip)))
+                        if t == 0 and first + strip < size:
+                            following = block * size + first + strip
+                            left_over = min(strip, size - first - strip)
+                            _ahead(r, arrays, blocks * size, following, left_over, o, table.shape[0])
                         at = np.uint64(o * QUICK)
                         if quick[at] >= 0:
                             done = quickly(
