@@ -122,7 +122,6 @@ def _resolve(table: Any, plan: Any, block: int, first: int, strip: int, integers
 
 
 def _make(sources: int, counting: bool) -> Any:
-    quickly = perform_watched if counting else perform_fast
 
     @jit.entry
     def execute(
@@ -197,13 +196,20 @@ def _make(sources: int, counting: bool) -> Any:
                             _ahead(r, arrays, blocks * size, following, left_over, o, table.shape[0])
                         at = np.uint64(o * QUICK)
                         if quick[at] >= 0:
-                            done = quickly(
-                                quick[at], quick[at + Q_TIER], quick[at + Q_MODE], quick[at + Q_ROW],
-                                np.uint64(quick[at + Q_FLIP]) << _SIGN_PLACE, r, strip_x, np.uint64(quick[at + Q_A]),
-                                np.uint64(quick[at + Q_B]), np.uint64(quick[at + Q_TO]), un, ints, reals, drawn,
-                                np.uint64(quick[at + Q_WORD]), np.uint64(quick[at + Q_LEFT]),
-                                np.uint64(quick[at + Q_RIGHT]),
-                            )  # fmt: skip
+                            flip = np.uint64(quick[at + Q_FLIP]) << _SIGN_PLACE
+                            qa, qb = np.uint64(quick[at + Q_A]), np.uint64(quick[at + Q_B])
+                            q_to, q_word = np.uint64(quick[at + Q_TO]), np.uint64(quick[at + Q_WORD])
+                            q_left, q_right = np.uint64(quick[at + Q_LEFT]), np.uint64(quick[at + Q_RIGHT])
+                            if counting:
+                                done = perform_watched(
+                                    quick[at], quick[at + Q_TIER], quick[at + Q_MODE], quick[at + Q_ROW], flip,
+                                    r, strip_x, qa, qb, q_to, un, ints, reals, drawn, q_word, q_left, q_right,
+                                )  # fmt: skip
+                            else:
+                                done = perform_fast(
+                                    quick[at], quick[at + Q_TIER], quick[at + Q_MODE], quick[at + Q_ROW], flip,
+                                    r, strip_x, qa, qb, q_to, un, ints, reals, drawn, q_word, q_left, q_right,
+                                )  # fmt: skip
                             if done:
                                 continue
                         kind = table[o, KIND]

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.bench import arithmetic, cases, matmul, measure, peers, startup
+from experiments.bench import adam, arithmetic, cases, matmul, measure, peers, scan, startup
 from experiments.bench import round as rounding
 from experiments.bench.measure import Job, Row, Settings, WrongResult, interleaved, one_core
 from experiments.cli import bench, main, record_file
+from fpsim.rounding import Stochastic
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--size", "600", "--repeats", "1"]
@@ -171,7 +172,8 @@ def test_what_is_finished_is_kept(error, code, says, tmp_path, capsys, monkeypat
     [
         (
             ["rond"],
-            "BENCH: 'rond' is unknown; admissible: round, arithmetic, matmul, reductions, peers, startup, store, all",
+            "BENCH: 'rond' is unknown; "
+            "admissible: round, arithmetic, matmul, adam, scan, reductions, peers, startup, store, all",
         ),
         (["--size", "x"], "--size: 'x' is no integer"),
         (["--size", "0"], "--size: 0 is outside 1..4294967296"),
@@ -215,3 +217,41 @@ def test_help_needs_no_library():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     assert "interleaved repeats" in " ".join(done.stdout.split())
     assert not {"numpy", "numba", "rich", "fpsim", "torch"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_scan_measures_rates_growth_and_the_whole(monkeypatch):
+    monkeypatch.setattr(scan, "GROUPS", (("nearest_even", range(7, 8), 0.2), (Stochastic(16), range(8, 9), None)))
+    monkeypatch.setattr(scan, "ROUNDINGS", ("nearest_even", Stochastic(16)))
+    monkeypatch.setattr(scan, "WIDTHS", range(8))
+    monkeypatch.setattr(scan, "_TIMED", 1)
+    settings = Settings(sizes=(2,), repeats=1)
+    rows = [row for job in scan.jobs(settings) for row in job.run(settings)]
+    assert all(row.value > 0 for row in rows if not row.skipped)
+    assert [row.case for row in rows if row.case.startswith("growth")][1:] == [
+        f"growth: 8 x {what}" for what in ("formats", "lanes", "d", "steps")
+    ]
+    total = next(row for row in rows if row.case == "whole: CPU seconds")
+    assert total.reference == "strips" and total.target in (scan.RATIO, scan.CPU_SECONDS)
+    assert {row.case for row in rows if row.reference == "strips"} >= {"stochastic16 m 8..8 strips"}
+    assert scan._total(2, scan._Found(), settings)[0].skipped == "a part of it failed"
+
+
+def test_scan_is_checked_before_it_is_timed(monkeypatch):
+    monkeypatch.setattr(scan.exact_run, "run", lambda *given, **named: ({"w": np.ones((8, 2))}, {}))
+    with pytest.raises(WrongResult, match="scan toward_zero m=0: w is not what the exact reader gives"):
+        scan._check("toward_zero", 0)
+    strips = scan._Strips("nearest_even", 7)
+    strips.rows[3] += 1.0  # another problem
+    with pytest.raises(WrongResult, match="strips nearest_even m=7: w is not what the machine gives"):
+        strips.check()
+
+
+def test_adam_beside_a_copy(monkeypatch):
+    settings = Settings(("e8m4",), (700,), 1)
+    (job,) = adam.jobs(settings)
+    rows = job.run(settings)
+    assert [row.case for row in rows] == ["copy of 56 bytes"] + [f"e8m4 {mode}" for mode, _ in adam.TARGETS]
+    assert all(row.value > 0 and row.target is None for row in rows)
+    monkeypatch.setattr(adam.exact_run, "run", lambda *given: ({"w": np.ones((64, 1))}, {}))
+    with pytest.raises(WrongResult, match="adam e8m4 nearest_even: w is not what"):
+        job.run(settings)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from fpsim import exact_run
-from fpsim.cpu import codes
+from fpsim.cpu import codes, execute
 from fpsim.cpu.machine import Machine
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -214,3 +214,9 @@ def test_only_the_counters_that_are_drawn_from_are_computed() -> None:
     """Adam's 14 operations draw halves of two groups of counters; storing its states draws nothing."""
     machine = Machine(adam, [Precision.uniform("bfloat16", Stochastic(16))], 1, 2, KEY, np.zeros(1, dtype=np.uint64))
     assert machine._table({}, ())[2].tolist() == [0, 1]
+
+
+def test_entries_can_be_found_again_on_disk() -> None:
+    """Their closures are part of the key on disk: a kernel in one would be another object in every process."""
+    for entry in (execute.execute, execute.execute_counting):
+        assert all(isinstance(cell.cell_contents, int) for cell in entry.py_func.__closure__)
