@@ -4,6 +4,8 @@ Memory is one flat array of registers. The values of array i in block k start at
 S = d * lanes_per_block; behind them lie rows of one strip each for intermediate results and scalars. An operand is
 therefore (base, per block, per element): its strip begins at ``base + block * per_block + first * per_element``.
 A table of operations is read again for every strip and step; what differs between blocks (tier, format) is in ``plan``.
+What the operations with a fused loop (``fused_kernels``) read of both is worked out once for a strip. All others, and
+strips with results beyond the largest value, go through ``perform``.
 
 There are two entries, each compiled when it is first called: ``execute``, and ``execute_counting``, which counts
 events. The latter has three more strips in ``x`` and at the end of ``registers``, and in its table no operation that is
@@ -102,7 +104,9 @@ def _begins(table: Any, o: int, column: int, block: int, first: int) -> Any:
 
 
 @jit.kernel
-def _resolve(table: Any, plan: Any, block: int, first: int, strip: int, integers: Any, rare: bool, quick: Any) -> None:
+def _resolve(
+    table: Any, plan: Any, block: int, first: int, strip: int, integers: Any, counting: bool, quick: Any
+) -> None:  # fmt: skip
     """What the operations that have a fused loop read in every step of a strip; strips come in their order."""
     for o in range(table.shape[0]):
         at = np.uint64(o * QUICK)
@@ -112,7 +116,7 @@ def _resolve(table: Any, plan: Any, block: int, first: int, strip: int, integers
             continue
         tier, mode, row = plan[block, o, TIER], plan[block, o, MODE], plan[block, o, ROW]
         kind = fast_kind(table[o, KIND], tier, mode)
-        quick[at + Q_KIND] = kind if table[o, WATCH] == RARE or not rare else -1
+        quick[at + Q_KIND] = kind if table[o, WATCH] == RARE or not counting else -1
         quick[at + Q_TIER], quick[at + Q_MODE], quick[at + Q_ROW] = tier, fast_mode(mode, integers, row), row
         quick[at + Q_FLIP] = 1 if table[o, KIND] == codes.SUB else 0
         for place, column in ((Q_A, A), (Q_B, B), (Q_TO, DESTINATION)):
