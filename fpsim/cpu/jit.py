@@ -13,17 +13,16 @@ from typing import Any
 import numba
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False}
-_NEVER_FROM_PYTHON: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Any) -> Any:
     """Compile as a function of its own."""
-    return numba.njit(**_OPTIONS, **_NEVER_FROM_PYTHON)(function)
+    return numba.njit(**_OPTIONS)(function)
 
 
 def inline(function: Any) -> Any:
     """Compile into the caller: a call left inside a loop keeps it from being vectorised."""
-    return numba.njit(forceinline=True, **_OPTIONS, **_NEVER_FROM_PYTHON)(function)
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
 def merge(function: Any) -> Any:
