@@ -71,7 +71,7 @@ def drawn_program(generator: np.random.Generator) -> Program:
         return OPTIMIZERS[generator.integers(len(OPTIMIZERS))]
     names = ["w", "u", "g", "c"]
     operations = []
-    kinds = sorted(RUNNABLE)
+    kinds = sorted(RUNNABLE - {"dot", "gather", "expand"})  # what needs axes is drawn in the tests
     for number in range(int(generator.integers(3, 11))):
         kind = kinds[generator.integers(len(kinds))]
         # Half of the operands are recent results, so that programs are deep.

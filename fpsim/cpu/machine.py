@@ -109,7 +109,7 @@ class Machine:
         self._draws = Draws.of(program, self._slots[0])
         self._lay_out()
         self._plan_blocks()
-        self._lowered: dict[object, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]] = {}
+        self._lowered: dict[object, Any] = {}
         self._scalar_chunk: tuple[range, Array] = (range(0), np.empty((self.blocks, 0, 0, 1)))
         self._events = np.zeros((self.blocks, len(program.slots) if self.counting else 0, len(NAMES)), dtype=np.int64)
 
@@ -220,7 +220,7 @@ class Machine:
             count = min(steps - done, when.stop - self.first_step)
             begin = self.first_step - when.start
             part = scalars[:, :, begin : begin + count]
-            self._execute(*lowered, np.ascontiguousarray(part), flat, records, done, count, steps)
+            self._execute(lowered, np.ascontiguousarray(part), flat, records, done, count, steps)
             done += count
             self.first_step += count
         parts = zip(record, shapes, ends, strict=False)
@@ -293,9 +293,7 @@ class Machine:
             and all(s[o.operands[0]][0] == s[o.slot][0] for s in self._slots)
         )  # fmt: skip
 
-    def _table(
-        self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    def _table(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> Any:
         """Operations, plan and the groups of counters that are drawn from."""
         key = (tuple(per_step.items()), record)
         if key not in self._lowered:
@@ -318,30 +316,13 @@ class Machine:
         steps = [Step(codes.ROUND, name, -1, places[name], (places[name],)) for name in names]
         table, plan = rows_of(steps, Draws((), {})), plan_of(steps, self._set_up_decisions)
         if len(table):
-            self._execute(
-                table,
-                plan,
-                np.empty(0, dtype=np.uint64),
-                np.empty((self.blocks, 0, 1, 1)),
-                np.empty(0),
-                np.empty(0),
-                0,
-                1,
-                1,
-            )
+            lowered = table, plan, np.empty(0, dtype=np.uint64)
+            self._execute(lowered, np.empty((self.blocks, 0, 1, 1)), np.empty(0), np.empty(0), 0, 1, 1)
 
     def _execute(
-        self,
-        table: npt.NDArray[np.int64],
-        plan: npt.NDArray[np.int64],
-        groups: npt.NDArray[np.uint64],
-        scalars: Array,
-        given: Array,
-        records: Array,
-        offset: int,
-        steps: int,
-        total: int,
+        self, lowered: Any, scalars: Array, given: Array, records: Array, offset: int, steps: int, total: int
     ) -> None:
+        table, plan, groups = lowered
         k0, k1 = (self.key.k0, self.key.k1) if self.key else (0, 0)
         entry = execute.execute_counting if self.counting else execute.execute
         entry(

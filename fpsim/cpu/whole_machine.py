@@ -110,7 +110,7 @@ class WholeMachine(Machine):
             self._plan_again()
         key = (tuple(per_step.items()), record)
         if key not in self._lowered:
-            self._lowered[key] = self._lower(per_step, record), None  # type: ignore[assignment]
+            self._lowered[key] = self._lower(per_step, record)
         return self._lowered[key]
 
     def _lower(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> _Tables:
@@ -148,13 +148,12 @@ class WholeMachine(Machine):
             lines.append(Line(codes.ROUND, name, -1, per_block, self._places[name], (self._places[name],)))
         if lines:
             tables = _Tables(lines, nothing, self, self._longest(lines), self._set_up_decisions)
-            self._execute(tables, None, np.empty((self.blocks, 0, 1, 1)), np.empty(0), np.empty(0), 0, 1, 1)
+            self._execute(tables, np.empty((self.blocks, 0, 1, 1)), np.empty(0), np.empty(0), 0, 1, 1)
 
     def _execute(
-        self, table: Any, plan: Any, scalars: Array, given: Array, records: Array, offset: int, steps: int, total: int
+        self, lowered: Any, scalars: Array, given: Array, records: Array, offset: int, steps: int, total: int
     ) -> None:
-        del plan  # among the tables
-        tables: _Tables = table
+        tables: _Tables = lowered
         if len(self._registers) < tables.size:
             self._registers = np.concatenate([self._registers, np.zeros(tables.size - len(self._registers))])
         registers = self._registers[: tables.size]
