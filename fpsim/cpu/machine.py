@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fpsim.cpu import codes, execute
 from fpsim.cpu.lower import Draws, Formats, Lowering, Place, Step, check_runnable, decisions, plan_of, rows_of
+from fpsim.cpu.tiers import Range
 from fpsim.events import NAMES
 from fpsim.precision import Precision, scalar_values
 from fpsim.program import Program
@@ -272,9 +273,11 @@ class Machine:
         formats = Formats()
         self._decisions = []
         set_up = []
-        for program, precision, slots in zip(self.programs, self.precisions, self._slots, strict=True):
+        for block, (program, precision, slots) in enumerate(
+            zip(self.programs, self.precisions, self._slots, strict=True)
+        ):
             constants = scalar_values(program, precision, range(1))
-            self._decisions.append(decisions(program, slots, constants, formats))
+            self._decisions.append(decisions(program, slots, constants, formats, self._known(block)))
             nearest = {n: (f, "nearest_even" if isinstance(m, Stochastic) else m) for n, (f, m) in slots.items()}
             set_up.append({n: formats.decide("round", (), *nearest[n]) for n in self.program.inputs})
         self._set_up_decisions = set_up
@@ -292,6 +295,10 @@ class Machine:
             if o.kind == "round" and o.operands[0] in in_format
             and all(s[o.operands[0]][0] == s[o.slot][0] for s in self._slots)
         )  # fmt: skip
+
+    def _known(self, block: int) -> Mapping[str, Range]:
+        """The ranges of arrays whose values are known and do not change."""
+        return {}
 
     def _table(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> Any:
         """Operations, plan and the groups of counters that are drawn from."""

@@ -14,13 +14,13 @@ from fpsim.cpu import codes, contract, whole
 from fpsim.cpu import whole_codes as w
 from fpsim.cpu.contract_kernels import SIDE
 from fpsim.cpu.elementary_constants import exponential
-from fpsim.cpu.lower import Draws, Formats, decisions
+from fpsim.cpu.lower import Draws
 from fpsim.cpu.machine import Array, Machine
 from fpsim.cpu.tiers import Range
 from fpsim.cpu.whole_lower import COMPUTED, Lowering
 from fpsim.cpu.whole_table import Line, counters_of, plan_of, table_of
 from fpsim.cpu.whole_views import Place, View, c_strides
-from fpsim.precision import drawn_bits, scalar_values
+from fpsim.precision import drawn_bits
 from fpsim.random_bits import program_draw
 from fpsim.rounding import Stochastic, random_bits
 
@@ -86,23 +86,8 @@ class WholeMachine(Machine):
         self._registers = np.zeros(end)
         self._width = max(contract.STRIP, -(-self.lanes_per_block // 8) * 8)
 
-    def _plan_blocks(self) -> None:
-        formats = Formats()
-        self._decisions, set_up = [], []
-        for block, (program, slots) in enumerate(zip(self.programs, self._slots, strict=True)):
-            constants = scalar_values(program, self.precisions[block], range(1))
-            known = {name: Range.of_values(self.values(name)[block]) for name in self._constants}
-            self._decisions.append(decisions(program, slots, constants, formats, known))
-            nearest = {n: (f, "nearest_even" if isinstance(m, Stochastic) else m) for n, (f, m) in slots.items()}
-            set_up.append({n: formats.decide("round", (), *nearest[n]) for n in self.program.inputs})
-        self._set_up_decisions = set_up
-        self._integers, self._floats = formats.tables()
-        rounded = {o.slot for o in self.program.operations if o.rounded and o.kind != "sum"}
-        self._same_format = frozenset(
-            (value, array)
-            for array, value in self.program.outputs
-            if value in rounded and all(s[value][0] == s[array][0] for s in self._slots if array in s)
-        )
+    def _known(self, block: int) -> Mapping[str, Range]:
+        return {name: Range.of_values(self.values(name)[block]) for name in self._constants}
 
     def _table(self, per_step: Mapping[str, tuple[int, int]], record: tuple[str, ...]) -> Any:
         if not self._constants.isdisjoint(per_step):  # given for every step from now on
@@ -117,9 +102,11 @@ class WholeMachine(Machine):
         program, lanes = self.program, self.lanes_per_block
         shapes = {operation.slot: self.shape(operation.slot) for operation in program.operations}
         shapes |= {name: self.shape(name) for name in (*program.inputs, *(array for array, _ in program.outputs))}
-        for name in self._draws.columns:
-            if math.prod(shapes[name]) > 1 << 32:
-                raise ValueError(f"slot {name!r} rounds {math.prod(shapes[name])} elements stochastically, beyond 2^32")
+        for operation in program.operations:
+            if operation.slot in self._draws.columns:  # a sum has draws for each of its terms
+                terms = np.broadcast_shapes(*(shapes.get(name, ()) for name in operation.operands))
+                if math.prod(terms) > 1 << 32:
+                    raise ValueError(f"slot {operation.slot!r} rounds {math.prod(terms)} elements; draws end at 2^32")
         records, base = {}, 0
         for name in record:
             records[name] = base

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.bench import adam, arithmetic, cases, matmul, measure, peers, scan, startup
+from experiments.bench import adam, arithmetic, cases, matmul, measure, peers, reductions, scan, startup
 from experiments.bench import round as rounding
 from experiments.bench.measure import Job, Row, Settings, WrongResult, interleaved, one_core
 from experiments.cli import bench, main, record_file
@@ -50,6 +50,17 @@ def test_arithmetic_beside_the_unrounded_operation():
     assert len(rows) == 6 * (1 + len(arithmetic.CASES))
     assert {row.reference for row in rows} == {"np.add", "np.multiply", "np.divide"}
     assert all(row.value > 0 for row in rows)
+
+
+def test_reductions_count_their_operations():
+    settings = measure.Settings(repeats=1)
+    jobs = reductions.jobs(settings)
+    assert [job.title.split()[1] for job in jobs] == ["dense", "logistic", "logistic", "rosenbrock"]
+    rows = jobs[0].run(settings)
+    assert len(rows) == len(reductions.LANES) * len(reductions.MODES)
+    # difference, products, additions; the weights and the gradient as they are handed on, scaled and subtracted
+    assert {row.size for row in rows} == {64 + 64 * 64 + 64 * 63 + 4 * 64}
+    assert [row.target for row in rows] == [1.0, None] * 2
 
 
 def test_matmul_is_measured_or_says_why_not():

@@ -455,14 +455,19 @@ def random_program(seed: int) -> Program:
                     along, order = int(rng.integers(2)), str(rng.choice(["sequential", "pairwise"]))
                     add(total(total(picked * w, axis=along), 0, order), ())
             elif kind in ("sum", "dot") and shape and "1" not in shape:
+                fused_here = False
                 if kind == "dot":
                     y, other = pool[rng.integers(len(pool))]
                     if not all(p == q or q == "1" for p, q in zip(shape[::-1], other[::-1], strict=False)):
                         continue
                     if len(other) > len(shape):
                         continue
-                    x = x * y
+                    fused_here = bool(rng.random() < 0.3)
+                    x = x if fused_here else x * y
                 axis = int(rng.integers(len(shape)))
+                if fused_here:
+                    add(total_of_products(x, y, axis), shape[:axis] + shape[axis + 1 :])
+                    continue
                 order = str(rng.choice(["sequential", "sequential", "pairwise", "blocked"]))
                 add(total(x, axis, order, int(rng.integers(1, 4)) if order == "blocked" else None),
                     shape[:axis] + shape[axis + 1 :])  # fmt: skip
@@ -487,6 +492,16 @@ def random_program(seed: int) -> Program:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_programs(seed: int) -> None:
+    of_random_program(seed)
+
+
+@pytest.mark.slow
+def test_more_random_programs() -> None:
+    for seed in range(24, 200):
+        of_random_program(seed)
+
+
+def of_random_program(seed: int) -> None:
     program, rng = random_program(seed), np.random.default_rng(100 + seed)
     lanes = int(rng.choice([1, 2, 9]))
     n, d, b = (int(x) for x in rng.integers(1, 7, 3))
