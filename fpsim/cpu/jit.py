@@ -16,8 +16,8 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": F
 
 
 def kernel(function: Any) -> Any:
-    """Compile as a function of its own."""
-    return numba.njit(**_OPTIONS)(function)
+    """Compile as a function of its own, named by the numbers it captures: see ``entry``."""
+    return numba.njit(**_OPTIONS)(_named(function))
 
 
 def inline(function: Any) -> Any:
@@ -39,10 +39,14 @@ def entry(function: Any) -> Any:
     The other numbers of the closure become part of the name. Numba names machine code by the function and a counter of
     the process that compiled it; of two with one name, from the caches of two processes, only one could be looked up.
     """
+    return numba.njit(cache=True, **_OPTIONS)(_named(function))
+
+
+def _named(function: Any) -> Any:
     captured = [cell.cell_contents for cell in function.__closure__ or ()]
     numbers = [str(int(x)) for x in captured if isinstance(x, int) and x != SOURCES]
     function.__qualname__ = "_".join([function.__qualname__, *numbers])
-    return numba.njit(cache=True, **_OPTIONS)(function)
+    return function
 
 
 def _hash_of_sources() -> int:
