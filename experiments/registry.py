@@ -119,15 +119,20 @@ def bound(step: Program, cell: Cell) -> Program:
 
 
 def format_of(cell: Cell) -> Format:
-    """The format of every slot that no override names.
+    """The format of every slot that no override names."""
+    return format_of_widths(cell.exponent_bits, cell.mantissa_bits)
 
-    Without mantissa bits IEEE 754 has no code left for NaN; there it takes the place of -0, and infinities are the top
-    codes as in all other formats of the grid: the values are those of ``eXm0`` with the same exponents.
+
+def format_of_widths(exponent_bits: int, mantissa_bits: int) -> Format:
+    """``eXmY``, and what continues that family to no mantissa bits.
+
+    There IEEE 754 has no code left for NaN; it takes the place of -0, and infinities are the top codes as in all other
+    formats of the grid: the values are those of ``eXm0`` with the same exponents.
     """
-    if cell.mantissa_bits:
-        return named_format(f"e{cell.exponent_bits}m{cell.mantissa_bits}")
-    bias = (1 << (cell.exponent_bits - 1)) - 1
-    return Format(cell.exponent_bits, 0, bias=bias, specials="p3109_extended")
+    if mantissa_bits:
+        return named_format(f"e{exponent_bits}m{mantissa_bits}")
+    bias = (1 << (exponent_bits - 1)) - 1
+    return Format(exponent_bits, 0, bias=bias, specials="p3109_extended")
 
 
 def check_step(name: str, program: Program) -> None:

@@ -20,15 +20,15 @@ from experiments.bench.cases import KEY
 from experiments.bench.measure import Job, Row, Settings, WrongResult, interleaved
 from experiments.bench.strips import OPERATIONS, ROWS, STRIP, steps_on_a_strip, words_of
 from experiments.problems.quadratic import quadratic
+from experiments.registry import format_of_widths
 from fpsim import exact_run
 from fpsim.cpu.machine import Machine
-from fpsim.number_format import Format
 from fpsim.optim import STEPS as OPTIMIZERS
 from fpsim.precision import Precision, scalar_values
 from fpsim.rounding import Rounding, Stochastic
 
 STEPS = 100_000
-DIMENSION, SEEDS, WIDTHS = 64, 8, range(24)
+EXPONENT, DIMENSION, SEEDS, WIDTHS = 8, 64, 8, range(24)
 ROUNDINGS: tuple[Rounding, ...] = ("nearest_even", "toward_zero", Stochastic(16))
 CPU_SECONDS, WALL_SECONDS, RATIO = 30.0, 10.0, 1.3
 CORES = 4  # of the wall clock's target
@@ -65,11 +65,6 @@ def jobs(settings: Settings) -> list[Job]:
     return listed
 
 
-def width(mantissa: int) -> Format:
-    """Eight exponent bits; without mantissa bits there is a NaN but no infinity."""
-    return Format(8, mantissa) if mantissa else Format(8, 0, specials="fn", overflow="nan")
-
-
 @cache
 def program() -> Any:
     problem = quadratic(DIMENSION)
@@ -79,7 +74,7 @@ def program() -> Any:
 
 def machine_of(mode: Rounding, widths: Sequence[int], seeds: int = SEEDS, dimension: int = DIMENSION) -> Machine:
     """One block for each width; every slot has its format, the problem's constants too."""
-    precisions = [Precision.uniform(width(m), mode) for m in widths]
+    precisions = [Precision.uniform(format_of_widths(EXPONENT, m), mode) for m in widths]
     runs = np.tile(np.arange(seeds, dtype=np.uint64), len(precisions))
     machine = Machine(program(), precisions, seeds, dimension, KEY, runs)
     problem = quadratic(dimension)
@@ -198,7 +193,7 @@ def _check(mode: Rounding, mantissa: int) -> None:
     machine.run(2)
     problem = quadratic(8)
     start = {"w": problem.start(KEY, np.arange(2)), "m": np.zeros(8), "v": np.zeros(8)}
-    precision = Precision.uniform(width(mantissa), mode)
+    precision = Precision.uniform(format_of_widths(EXPONENT, mantissa), mode)
     state, _ = exact_run.run(program(), start, problem.constants, precision, KEY, steps=2, runs=[0, 1])
     for name, expected in state.items():
         if machine.state(name).tobytes() != np.ascontiguousarray(expected).tobytes():
@@ -212,7 +207,7 @@ class _Strips:
         self.mode, self.mantissa = mode, mantissa
         self.machine = machine_of(mode, [mantissa], STRIP // DIMENSION)
         self.machine.run(8)  # what a run looks like under way
-        now = scalar_values(program(), Precision.uniform(width(mantissa), mode), range(8, 9))
+        now = scalar_values(program(), Precision.uniform(format_of_widths(EXPONENT, mantissa), mode), range(8, 9))
         arrays = [self.machine.state(name).reshape(-1) for name in ("w", "m", "v", "center", "curvature")]
         names = ("beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "correction1", "correction2", "eps", "lr")
         self.rows = np.zeros((ROWS, STRIP))
@@ -221,7 +216,7 @@ class _Strips:
         self._flat, self._words = self.rows.reshape(-1), words_of(mode)
         self._elements = np.repeat(np.arange(DIMENSION, dtype=np.uint64), STRIP // DIMENSION)
         self._runs = np.tile(np.arange(STRIP // DIMENSION, dtype=np.uint64), DIMENSION)
-        self._kernel = steps_on_a_strip(width(mantissa), mode)
+        self._kernel = steps_on_a_strip(format_of_widths(EXPONENT, mantissa), mode)
 
     def run(self, first_step: int, steps: int) -> None:
         keys = np.uint64(KEY.k0), np.uint64(KEY.k1)

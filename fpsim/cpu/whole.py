@@ -18,7 +18,7 @@ from fpsim.cpu import codes, contract, jit
 from fpsim.cpu import whole_codes as w
 from fpsim.cpu.bits import ONE, ZERO, pointer
 from fpsim.cpu.event_kernels import EVENTS, INVALID, count, frozen, moved
-from fpsim.cpu.execute import _copy, _extremes, _fill, _gather
+from fpsim.cpu.execute import _copy, _extremes, _gather
 from fpsim.cpu.format_table import BITS, FLOATS, FRACTION, INFINITE, INTEGERS
 from fpsim.cpu.perform import perform, round_strip
 from fpsim.cpu.random_words import fill_words
@@ -29,6 +29,19 @@ TIER, MODE, ROW = 0, 1, 2
 SPARE = 3  # strips that counting adds to ``x`` and to the registers
 _SHIFT_32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
+
+
+@jit.kernel
+def _spread_scalar(registers: Any, at: Any, values: Any, n: Any) -> None:
+    """The row of a scalar: one value for all lanes, or the values of the lanes in turn."""
+    lanes = len(values)
+    if lanes == 1:
+        value = values[0]
+        for i in range(n):
+            registers[at + i] = value
+        return
+    for i in range(n):
+        registers[at + i] = values[np.int64(i) % lanes]
 
 
 @jit.inline
@@ -122,7 +135,7 @@ def _make(sources: int, counting: bool) -> Any:
                     for s in range(scalars.shape[1]):
                         row = np.uint64(scalar_rows + s * longest)
                         if t == 0 or scalars.shape[3] > 1 or scalars[block, s, t, 0] != scalars[block, s, t - 1, 0]:
-                            _fill(r, row, scalars[block, s, t], 0, np.uint64(scalar_sizes[s]))
+                            _spread_scalar(r, row, scalars[block, s, t], np.uint64(scalar_sizes[s]))
                     for g in range(len(groups)):
                         n = np.uint64(groups[g, 1])
                         if n > ZERO:
