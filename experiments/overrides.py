@@ -43,6 +43,9 @@ def _read_table(key: str, table: Any) -> tuple[Override, ...]:
 
 
 def _read_choice(key: str, choice: Any) -> tuple[str, str]:
+    if isinstance(choice, Mapping) and choice:  # TOML reads w.sub = ".." as a table w with a key sub
+        slot = f"{key.partition('.')[2]}.{next(iter(choice))}"
+        raise StudyError(key, f'{choice!r} is a table; write a slot whose name has a dot in quotes: "{slot}"')
     words = choice.split() if isinstance(choice, str) else choice
     if not isinstance(words, (list, tuple)) or not 1 <= len(words) <= 2 or not all(isinstance(x, str) for x in words):
         raise StudyError(key, f"{choice!r} is not admissible; give {ADMISSIBLE}")

@@ -19,6 +19,7 @@ from experiments.schedules import at_step
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
 from fpsim.precision import scalar_report, scalar_values
+from fpsim.program import Program
 from fpsim.random_bits import Key, philox4x32
 from fpsim.rounding import Stochastic
 from theory.theorem import Theorem
@@ -202,10 +203,23 @@ def _forget_spoiled(trajectory: Trajectory, record: _Record) -> None:
     if record.step_ratio is None:
         return
     spoiled = np.zeros(trajectory.blocks, dtype=np.bool_)
+    moments = _made_of(trajectory.program, ("m", "v"))
     for slot, counts in trajectory.machine.events().items():
-        tiny = counts["underflow"] if slot.partition(".")[0] in ("m", "v") else 0
+        tiny = counts["underflow"] if slot in moments else 0
         spoiled |= (tiny + counts["overflow"] + counts["invalid"] + counts["divide_by_zero"]) > 0
     record.step_ratio[spoiled] = 0.0
+
+
+def _made_of(program: Program, states: Sequence[str]) -> set[str]:
+    """The slots of what is stored in some states, back to ``g`` and the arrays before the step."""
+    operations, outputs = {o.slot: o.operands for o in program.operations}, dict(program.outputs)
+    found, waiting = set(states), [outputs[name] for name in states]
+    while waiting:
+        slot = waiting.pop()
+        if slot in operations and slot != "g" and slot not in found:
+            found.add(slot)
+            waiting += operations[slot]
+    return found
 
 
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:

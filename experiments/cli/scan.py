@@ -5,6 +5,7 @@ and stochastic rounding. Finished cells are kept; the same command resumes with 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -268,8 +269,12 @@ def _study(args: argparse.Namespace) -> Any:
     from_file = load(args.study) if args.study is not None else {}
     if args.hyperparameters is not None:
         for pair in args.hyperparameters:
-            if "=" not in pair:
+            if not re.match(r"[^\s=]+=", pair):
                 raise StudyError("set", f"{pair!r} is not NAME=X")
+        names = [pair.partition("=")[0] for pair in args.hyperparameters]
+        for name in names:
+            if names.count(name) > 1:
+                raise StudyError("set", f"{name} is given {names.count(name)} times; give it once, as {name}=X,Y")
         table = from_file.get("hyperparameters", {})
         pairs = dict(pair.split("=", 1) for pair in args.hyperparameters)
         given["hyperparameters"] = (table if isinstance(table, dict) else {}) | pairs

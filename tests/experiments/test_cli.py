@@ -64,6 +64,8 @@ def fake_command(*words):
         (["--seeds"], "--seeds: expected one argument"),
         (["--lr", "0.1,2*x"], "--lr: '2*x', at character 3: 'x' is unknown"),
         (["--set", "rho"], "--set: 'rho' is not NAME=X"),
+        (["--set", "=1"], "--set: '=1' is not NAME=X"),
+        (["--set", "eps=0", "--set", "eps=1"], "--set: eps is given 2 times; give it once, as eps=X,Y"),
         (["--set", "rho=0.5"], "--set rho: 0.5 is used by no cell"),
         (["--set", "beta2=1"], "--set beta2: 1 is outside [0, 1)"),
         (["--out", ""], "--out: '' is no folder; name one"),

@@ -126,6 +126,7 @@ def test_a_width_that_is_both_given_and_computed_is_one_cell():
         ({"gradient": "exakt"}, "gradient: 'exakt' is unknown; admissible: exact, rounded"),
         ({"overrides": [{"v": "e5m99"}]}, "overrides.v: format 'e5m99': mantissa_bits=99 is outside 1..52; or a round"),
         ({"overrides": [{"v": "up down"}]}, "overrides.v: 'up down' names two roundings"),
+        ({"overrides": {"w": {"sub": "up"}}}, "overrides.w: {'sub': 'up'} is a table; write a slot whose name"),
         ({"overrides": [{"v": 7}]}, "overrides.v: 7 is not admissible; give a format, a rounding, or both"),
         ({"overrides": [{"v": "stochastic99"}]}, "overrides.v: Stochastic bits=99 is outside 1..32"),
         ({"overrides": ["v"]}, "overrides: 'v' is no table of slots"),

@@ -274,3 +274,39 @@ def test_our_own_objects_are_our_own_names():
     study = Study(optimizer=[optim.sgd], **SMALL | {"problem": [PROBLEMS["quadratic"]]})
     assert not study.own and study.optimizer == ("sgd",)
     assert registry.problem_source("quadratic")[0] is PROBLEMS["quadratic"]
+
+
+@step
+def named_freely(w, m, v, g, *, lr=0.02, beta1=0.9, beta2=0.99):
+    """It climbs, so that gradients grow; no slot of a moment is called after it."""
+    m = slot("first", slot("kept", beta1 * m) + slot("added", (1 - beta1) * g))
+    v = slot("second", slot("older", beta2 * v) + slot("newer", (1 - beta2) * slot("size", g * g)))
+    return {"w": slot("w.add", w + slot("update.scale", lr * g)), "m": m, "v": v}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cone(Bowl):
+    """The gradient is w, from 1/32 on."""
+
+    def start(self, key, runs):
+        return np.full((self.dimension, len(runs)), 0.03125)
+
+    def gradient(self, w, out=None):
+        out = self._arrays(w, out)
+        out[:] = w
+        return out
+
+    def loss_gap(self, w):
+        return np.ones(w.shape[1])
+
+
+def test_ratios_after_an_underflow_do_not_count_whatever_the_slots_are_called():
+    """g^2 / 100 underflows at first: v = 0 beside m > 0, of which T5 says nothing; in the window nothing underflows."""
+    cone = Cone(name="cone", dimension=1, smoothness=1.0, strong_convexity=0.0)
+    study = Study(
+        optimizer=named_freely, problem=cone, exponent=4, mantissa=8, rounding="up,nearest_even", steps=280, seeds=1,
+        window=0.05,
+    )  # fmt: skip
+    for row in study.run(engine="serial").to_dicts():
+        assert row["theorem"] == "T5" and row["verdict"] == "holds", (row["verdict"], row["reason"])
+        assert row["measured"] <= row["bound"] < 10.0
