@@ -179,7 +179,7 @@ class Machine:
             array = np.asarray(values, dtype=np.float64)
             self._check_index(name, array)
             self.values(name)[:] = self._spread(name, array)
-        self._constants |= set(constants or {})
+        self._constants |= set(constants or {}).difference(self.program.state)
         self._set_up(tuple(given))
         self.reset_extremes()
 
