@@ -164,7 +164,7 @@ def scalar_values(program: Program, precision: Precision, steps: range) -> dict[
                 for k in when:
                     now = given | {name: evaluate(x, {STEP: k + 1}) for name, x in schedules.items()}
                     parts.append(_column(scalar.expression, now, stored, range(k, k + 1), fmt, mode))
-                column = np.concatenate(parts)
+                column = np.concatenate(parts) if parts else np.empty(0)
             elif precision.scalars == "python":
                 column = _python_column(scalar.expression.substitute(schedules), tuple(sorted(given.items())), when)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -156,13 +157,17 @@ def evaluate(expression: ScalarExpression, values: Mapping[str, Number]) -> Frac
 
 
 def evaluate_odd(expression: ScalarExpression, values: Mapping[str, Number]) -> float:
-    """The same, rounded to odd in binary64: what a later rounding to at most 51 bits may start from."""
+    """The same, rounded to odd in binary64: what a later rounding to at most 51 bits may start from.
+
+    What is beyond the largest number becomes that, which is odd: no number of fewer bits and no midpoint is that large.
+    """
     sign, mantissa, exponent = _evaluate(expression, values)
     excess = mantissa.bit_length() - 53
     if excess > 0:
         kept = mantissa >> excess
         mantissa, exponent = (kept if kept << excess == mantissa else kept | 1), exponent + excess
-    magnitude = math.ldexp(mantissa, exponent)
+    beyond = exponent + mantissa.bit_length() > sys.float_info.max_exp
+    magnitude = sys.float_info.max if beyond else math.ldexp(mantissa, exponent)
     return -magnitude if sign else magnitude
 
 

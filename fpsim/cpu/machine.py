@@ -179,7 +179,7 @@ class Machine:
             array = np.asarray(values, dtype=np.float64)
             self._check_index(name, array)
             self.values(name)[:] = self._spread(name, array)
-        self._constants |= set(constants or {})
+        self._constants |= set(constants or {}).difference(self.program.state)
         self._set_up(tuple(given))
         self.reset_extremes()
 
@@ -217,7 +217,7 @@ class Machine:
         records = np.empty(int(ends[-1]))
         done = 0
         while done < steps:
-            when, scalars = self._scalars(self.first_step)
+            when, scalars = self._scalars(self.first_step, steps - done)
             count = min(steps - done, when.stop - self.first_step)
             begin = self.first_step - when.start
             part = scalars[:, :, begin : begin + count]
@@ -276,7 +276,7 @@ class Machine:
         for block, (program, precision, slots) in enumerate(
             zip(self.programs, self.precisions, self._slots, strict=True)
         ):
-            constants = scalar_values(program, precision, range(1))
+            constants = scalar_values(program, precision, range(0))  # of no step: a schedule may begin later
             self._decisions.append(decisions(program, slots, constants, formats, self._known(block)))
             nearest = {n: (f, "nearest_even" if isinstance(m, Stochastic) else m) for n, (f, m) in slots.items()}
             set_up.append({n: formats.decide("round", (), *nearest[n]) for n in self.program.inputs})
@@ -339,17 +339,18 @@ class Machine:
             np.uint64(self.first_step), offset, steps, total,
         )  # fmt: skip
 
-    def _scalars(self, step: int) -> tuple[range, Array]:
+    def _scalars(self, step: int, wanted: int) -> tuple[range, Array]:
         """The scalars of the chunk of steps that ``step`` lies in: [blocks, scalars, steps, 1 or lanes_per_block]."""
         when, table = self._scalar_chunk
         if step in when:
             return when, table
         start = step // _SCALAR_STEPS * _SCALAR_STEPS
         when = range(start, start + _SCALAR_STEPS)
-        unique: dict[tuple[int, Precision], dict[str, Array]] = {}
-        for program, precision in zip(self.programs, self.precisions, strict=True):
-            if (id(program), precision) not in unique:
-                unique[id(program), precision] = scalar_values(program, precision, when)
+        try:
+            unique = self._scalars_of(when)
+        except ValueError:  # a schedule may be undefined in steps that are not run
+            when = range(step, min(step + wanted, when.stop))
+            unique = self._scalars_of(when)
         blocks = [unique[id(program), p] for program, p in zip(self.programs, self.precisions, strict=True)]
         columns = [[values[scalar.name] for scalar in self.program.scalars] for values in blocks]
         per_run = any(column.ndim == 2 for block in columns for column in block)
@@ -360,6 +361,13 @@ class Machine:
                 table[block, s] = self._lanes_of(block, column)
         self._scalar_chunk = when, table
         return when, table
+
+    def _scalars_of(self, when: range) -> dict[tuple[int, Precision], dict[str, Array]]:
+        unique: dict[tuple[int, Precision], dict[str, Array]] = {}
+        for program, precision in zip(self.programs, self.precisions, strict=True):
+            if (id(program), precision) not in unique:
+                unique[id(program), precision] = scalar_values(program, precision, when)
+        return unique
 
     def _lanes_of(self, block: int, column: Array) -> Array:
         if column.ndim == 1:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fpsim.cpu import codes, contract, jit
 from fpsim.cpu import whole_codes as w
-from fpsim.cpu.bits import ONE, ZERO, pointer
+from fpsim.cpu.bits import ONE, ZERO, pointer, to_bits
 from fpsim.cpu.event_kernels import EVENTS, INVALID, count, frozen, moved
 from fpsim.cpu.execute import _copy, _extremes, _gather
 from fpsim.cpu.format_table import BITS, FLOATS, FRACTION, INFINITE, INTEGERS
@@ -134,7 +134,8 @@ def _make(sources: int, counting: bool) -> Any:
                 if not resumed:
                     for s in range(scalars.shape[1]):
                         row = np.uint64(scalar_rows + s * longest)
-                        if t == 0 or scalars.shape[3] > 1 or scalars[block, s, t, 0] != scalars[block, s, t - 1, 0]:
+                        kept = t > 0 and scalars.shape[3] == 1  # +0 is not -0
+                        if not kept or to_bits(scalars[block, s, t, 0]) != to_bits(scalars[block, s, t - 1, 0]):
                             _spread_scalar(r, row, scalars[block, s, t], np.uint64(scalar_sizes[s]))
                     for g in range(len(groups)):
                         n = np.uint64(groups[g, 1])

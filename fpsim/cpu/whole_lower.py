@@ -167,7 +167,8 @@ class Lowering:
         length, stride = math.prod(self.shapes[by]), view.strides[axis]
         flat = (*view.strides[:axis], 0, *view.strides[axis + 1 :])
         picked = replace(view, strides=flat, index=(axis, where, index.lanes, stride))
-        if len(self.shapes[by]) == 1:
+        # A view's index has a number for each position, so the axis of a single one could not be broadcast or joined.
+        if len(self.shapes[by]) == 1 and length > 1:
             self.views[slot] = picked
             return
         # An index of several axes is read as the vector of its elements, and written out.

@@ -198,3 +198,36 @@ def test_corrections_that_are_1_in_256_bits_are_not_evaluated() -> None:
     for other in ("2 - x**t", "1 - x**(t + 1)", "1 + x**t", "1 - t**x", "1 - x"):
         assert not module._saturated(parse_schedule(other, ("x", "t")), {"x": 0.5}, range(10**6, 10**6 + 1))
     assert not module._saturated(correction, {"x": 1.0}, range(10**6, 10**6 + 1))
+
+
+@pytest.mark.parametrize("policy", ["rounded", "stored", "python"])
+def test_a_schedule_is_evaluated_where_it_is_run_only(policy: str) -> None:
+    """sqrt((t - 3) (9 - t)) is defined from t = 3 to t = 9."""
+    program = sgd.bind(lr="sqrt((t - 3) * (9 - t))")
+    precision = Precision.uniform("bfloat16", scalars=policy)  # type: ignore[arg-type]
+    given = {"w": np.array([1.0, -2.0])}, {"g": np.array([0.3, 0.7])}
+    states = [
+        fpsim.run(program, *given, precision, steps=7, first_step=2, device=device).state["w"]
+        for device in ("cpu", "exact")
+    ]
+    assert (states[0] == states[1]).all()
+    machine = Machine(program, [precision], 1, 2, None, np.arange(1))
+    machine.load(*given)
+    machine.first_step = 2
+    for piece in (1, 4, 2):
+        machine.run(piece)
+    assert (machine.state("w") == states[0]).all()
+    with pytest.raises(ValueError, match="is not a finite real number at t = 10"):
+        machine.run(1)
+
+
+@pytest.mark.parametrize("mode", ["nearest_even", "toward_zero", "up", "down", "to_odd"])
+def test_a_schedule_beyond_binary64_overflows(mode: str) -> None:
+    program = sgd.bind(lr="-1e300 * t**40")
+    for fmt in ("bfloat16", "e11m30", "e11m50", "binary64"):
+        precision = Precision.uniform(fmt, mode)
+        found = scalar_values(program, precision, range(3))["scalar.lr"]
+        expected = [-evaluate(parse_schedule("1e300 * t**40"), {STEP: t}) for t in (1, 2, 3)]
+        for value, exactly in zip(found, expected, strict=True):
+            rounded = exact.round_value(exact.Exact("finite", -exactly, True), named(fmt), mode)
+            assert value == rounded

@@ -224,6 +224,55 @@ def test_picks(mode: Any) -> None:
         check(picks, state, given, Precision.uniform(name, mode), 3, 3, events=True)
 
 
+@step(shapes={"A": ("n", "d"), "one": (1,), "i": ("b",)}, shared=("one", "i"))
+def single_picks(w: Any, A: Any, one: Any, i: Any) -> Any:
+    """Gathers of a single row, broadcast along its axis and joined with the other one."""
+    row, all_of_it = gather(A, one), slot("all", total(gather(A, i)))
+    s = slot("s", total(slot("u", row + A), axis=0))
+    return {"w": slot("new", w + s), "rows": slot("r", total(slot("t", row * A), axis=1)), "all": all_of_it}
+
+
+def test_an_index_of_one_position() -> None:
+    rng = np.random.default_rng(6)
+    for n, d in ((2, 18), (17, 3)):
+        state = {"w": rng.standard_normal((d, 2))}
+        given = {"A": rng.standard_normal((n, d)), "one": [n - 1], "i": [n - 2]}
+        for mode in ("nearest_even", Stochastic(16)):
+            precision = Precision.uniform("e5m2", mode)  # type: ignore[arg-type]
+            check(single_picks, state, given, precision, 2, record=("s", "r", "all", "new"))
+            check(single_picks, state, given, precision, 2, events=True)
+
+
+@step(shapes={"x": ()})
+def scaled(w: Any, x: Any, *, rate: Any = "(2.5 - t) * 0.0000000001") -> Any:
+    return {"x": slot("y", slot("z", x * rate) + slot("s", total(w, axis=0)))}
+
+
+def test_a_scalar_that_becomes_negative_zero() -> None:
+    """The rate is too small for the format: +0 in two steps, -0 from then on."""
+    state, given = {"x": 1.0}, {"w": [0.0, 0.0]}
+    check(scaled, state, given, Precision.uniform("e5m2"), 1, 4, ("z", "y"))
+    machine = Machine(scaled, [Precision.uniform("e5m2")], 1, {"d": 2}, None, np.arange(1))
+    machine.load(state, given)
+    assert np.signbit(machine.run(4, record=("z",))["z"]).ravel().tolist() == [False, False, True, True]
+
+
+def test_states_loaded_as_constants_are_not_taken_for_constant() -> None:
+    program = step(
+        lambda w, A: {"w": slot("p", w * w), "y": slot("s", total(A, axis=0))}, name="p", shapes={"A": (2, "d")}
+    )
+    start, given = {"w": np.array([2.0**17 + 1, 1.0, 2.0**18 + 1])}, {"A": np.ones((2, 3))}
+    precision, last = Precision.uniform("e8m30"), []
+    for state, constants in ((start, given), ({}, {**start, **given})):
+        machine = Machine(program, [precision], 1, 3, None, np.arange(1))
+        machine.load(state, constants)
+        machine.run(3)
+        last.append(machine.state("w"))
+    expected, _ = exact_run.run(program, start, given, precision, steps=3)
+    assert (bits(last[0]) == bits(expected["w"])).all()
+    assert (bits(last[1]) == bits(expected["w"])).all()
+
+
 @step(shapes={"x": ("d", 2)})
 def functions(w: Any, x: Any) -> Any:
     values = {f"y.{kind}": slot(kind, elementary(kind, x)) for kind in ELEMENTARY if kind != "pow"}
