@@ -287,7 +287,8 @@ def _make(sources: int, counting: bool) -> Any:
                         for k in range(1, d):
                             for i in range(row_length):
                                 registers[to + np.uint64(k) * row_length + i] = registers[to + i]
-        return sources
+        # Numba frees an array after its last use, and does not know that ``quick`` points into it: this is that use.
+        return sources if len(room) > 0 else 0
 
     return execute
 
