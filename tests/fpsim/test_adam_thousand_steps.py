@@ -6,7 +6,11 @@ import pytest
 import fpsim
 from fpsim.rounding import CODES
 
-MODES = [*CODES, fpsim.Stochastic(8), fpsim.Stochastic(16), fpsim.Stochastic(32)]
+MODES = [
+    *CODES,
+    fpsim.Stochastic(16),
+    *(pytest.param(fpsim.Stochastic(bits), marks=pytest.mark.slow) for bits in (8, 32)),
+]
 STEPS, DIMENSION = 1000, 1
 
 
