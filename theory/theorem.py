@@ -37,6 +37,7 @@ class Bound:
         single run; ``upper`` is then the root mean square over the covered seeds. None for expectations.
     exponent : 2 if ``measured`` gives samples of the square of the bounded quantity (an expectation of squares is
         bounded, its root is reported), else 1
+    two_sided : the theorem is a law: the quantity lies between ``lower`` and ``upper``, not only below
     note : what a reader of the number must know (seeds not covered, say)
     """
 
@@ -47,6 +48,7 @@ class Bound:
     upper: float = float("nan")
     per_seed: FloatArray | None = None
     exponent: int = 1
+    two_sided: bool = False
     note: str = ""
 
     @property
@@ -73,7 +75,9 @@ class Theorem:
     derivations : all of them are checked by the tests; the first one ends with ``statement``
     evaluate : Window -> Bound; never raises on a run that misses a hypothesis, but says which
     measured : Window -> [S], the samples that the verdict compares with the bound
-    optimizers : the optimizers whose floor this theorem is about
+    optimizers : the optimizers that this theorem is about, for the reader
+    floor : whether it bounds where a run settles (the gradient norm): a study's table shows the smallest such bound
+    comparison : a bound of the literature, evaluated beside ours; it is not ours to defend, its verdicts do not count
     """
 
     identifier: str
@@ -86,6 +90,8 @@ class Theorem:
     evaluate: Callable[[Window], Bound] = field(repr=False)
     measured: Callable[[Window], FloatArray] = field(repr=False)
     optimizers: tuple[str, ...] = ()
+    floor: bool = False
+    comparison: bool = False
 
     def __post_init__(self) -> None:
         evaluate = self.evaluate

@@ -4,6 +4,9 @@
 * holds: the upper limit does not exceed it;
 * undecided: anything else, with the number of seeds that would decide if mean and spread stay what they are.
 
+A law (``Bound.two_sided``) is *met* if the confidence interval reaches into the bound's enclosure, *missed* otherwise;
+laws take no part in holds and violated.
+
 A theorem that holds for every single run has a bound for every seed; each measured value is then compared with its own
 bound, and there is no confidence interval.
 """
@@ -20,7 +23,7 @@ import numpy.typing as npt
 from theory.theorem import Bound
 from theory.window import FloatArray
 
-Status: TypeAlias = Literal["holds", "violated", "undecided", "not applicable"]
+Status: TypeAlias = Literal["holds", "violated", "undecided", "not applicable", "met", "missed"]
 
 CONFIDENCE = 0.999
 _MOST_SEEDS = 10**9
@@ -32,7 +35,7 @@ class Verdict:
 
     Attributes
     ----------
-    status : holds | violated | undecided | not applicable
+    status : holds | violated | undecided | not applicable; of laws: met | missed
     ratio : bound / measured in the bound's own quantity (inf if 0 was measured, NaN if not applicable)
     low, high : confidence limits of the measured side in the same quantity; for per-seed bounds its extremes
     seeds_needed : for ``undecided``, the number of seeds that would decide; None if no number up to 10^9 does
@@ -83,6 +86,10 @@ def verdict(samples: npt.ArrayLike, bound: Bound) -> Verdict:
     low, high = (_root(limit, bound.exponent) for limit in confidence_interval(x))
     measured = _root(float(np.mean(x)), bound.exponent)
     ratio = bound.upper / measured if measured > 0 else math.inf
+    if bound.two_sided:
+        met = low <= bound.upper and high >= bound.lower
+        reason = bound.note if met else f"{low:.6g}..{high:.6g} is outside {bound.lower:.6g}..{bound.upper:.6g}"
+        return Verdict("met" if met else "missed", ratio, low, high, reason=reason)
     if low > bound.upper:
         return Verdict("violated", ratio, low, high, reason=f"{low:.6g} > {bound.upper:.6g}")
     if high <= bound.upper:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -54,6 +54,17 @@ class Window:
     exact_constants : constant inputs that lie on the grid of their slot, so that storing them changed nothing
     hessian_diagonal : [d] upper bounds of the diagonal of one matrix that dominates every Hessian on the box and whose
         norm is at most ``smoothness``; None if no such matrix is known
+    history : consecutive steps of some coordinates d' and seeds S': a state's name -> [n+1, d', S'], before the first
+        of the n steps and after each; ``"g"`` (the rounded gradient that the step used) or another slot -> [n, d', S'].
+        Empty where none was kept.
+    history_first : number of the first step in ``history``
+    samples : other quantities at the steps of ``squared_gradient``, name -> [n, S]: ``"l1_gradient"`` (sum of the true
+        gradient's moduli), ``"nuclear_gradient"``, ``"l1_m"``, ``"nuclear_m"`` (the stored first moment after the
+        step), ``"squared_distance"`` (|w - w*|^2); a theorem whose quantity is missing does not apply
+    minimizer : [d], w* where the problem has one and knows it in binary64, each within an ulp; else None
+    shape : (rows, columns) of weights that are one matrix in C order, else None
+    spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2, |.| the spectral norm of the matrix
+        (the largest |entry| where ``shape`` is None), and the gradient L-Lipschitz from it to its dual; None: not known
     """
 
     optimizer: str
@@ -89,6 +100,12 @@ class Window:
     outcome: str = ""
     exact_constants: tuple[str, ...] = ()
     hessian_diagonal: FloatArray | None = None
+    history: Mapping[str, FloatArray] = field(default_factory=dict)
+    history_first: int = 0
+    samples: Mapping[str, FloatArray] = field(default_factory=dict)
+    minimizer: FloatArray | None = None
+    shape: tuple[int, int] | None = None
+    spectral_smoothness: float | None = None
 
     @property
     def seeds(self) -> int:

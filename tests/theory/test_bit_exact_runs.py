@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import simulate
+from experiments import rows, simulate
 from experiments.defaults import GRADIENT_INSIDE
 from experiments.floors import is_stationary
 from experiments.problems import PROBLEMS
 from experiments.study import Cell
 from experiments.trajectory import Trajectory
+from experiments.windows import Record
 from fpsim.random_bits import Key, philox4x32
 
 SETTING: dict[str, Any] = {
@@ -161,7 +162,7 @@ def test_second_moments_that_fall_nearly_as_fast_as_the_decay() -> None:
 def test_ratios_of_adam_before_the_window_count_only_where_nothing_underflowed() -> None:
     small = {"optimizer": "adam", "exponent_bits": 8, "steps": 640}
     run = trajectory(cell(mantissa_bits=7, **small), cell(mantissa_bits=7, **small | {"exponent_bits": 4}))
-    record = simulate._Record()
+    record = Record()
     run.advance(20)
     simulate._note_ratio(run, [run.cell] * 2, record)
     before = np.array(record.step_ratio)
@@ -204,13 +205,13 @@ def test_one_seed_alone_is_stationary_only_within_the_drift() -> None:
 
 def test_divisions_by_zero_are_among_the_invalid_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     """m / sqrt(v) with eps = 0 where v underflows to 0: m/0 as well as 0/0 spoils a window."""
-    cut, windows = simulate._window, []
+    cut, windows = rows.window_of, []
 
     def kept(given: Cell, index: int, watched: Any, *more: Any) -> Any:
         windows.append((cut(given, index, watched, *more), watched.events["update.div"]))
         return windows[-1][0]
 
-    monkeypatch.setattr(simulate, "_window", kept)
+    monkeypatch.setattr(rows, "window_of", kept)
     simulate.run_batch([cell(optimizer="adam", eps=0.0, exponent_bits=4, mantissa_bits=2, steps=64)])
     ((window, counts),) = windows
     assert counts["divide_by_zero"][0] > 0

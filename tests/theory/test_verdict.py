@@ -78,3 +78,11 @@ def test_a_failed_hypothesis_is_named() -> None:
     failed = Bound("T0", "x", (*MET, Hypothesis("halted", False, "3 of 8")))
     result = verdict(SAMPLES, failed)
     assert (result.status, result.reason) == ("not applicable", "halted: 3 of 8")
+
+
+def test_laws_are_met_or_missed() -> None:
+    law = Bound("T9", "variance", (), lower=0.9, upper=1.1, two_sided=True)
+    assert verdict([1.0, 1.01, 0.99, 1.0], law).status == "met"
+    assert verdict([1.2, 1.21, 1.19, 1.2], law).status == "missed"
+    assert verdict([0.8, 0.81, 0.79, 0.8], law).status == "missed"
+    assert verdict([0.5, 1.6, 0.7, 1.3], law).status == "met"

@@ -1,5 +1,7 @@
 """The theorems, one per file ``tNN_name.py`` with a module constant ``THEOREM``. Adding a file adds a theorem.
 
+Bounds of the literature, for comparison, are files ``xNN_name.py``.
+
 >>> "T6" in theorems()
 True
 """
@@ -9,14 +11,17 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import re
 
 from theory.theorem import Theorem
+
+_NUMBERED = re.compile(r"[tx]\d\d_")
 
 
 @functools.cache
 def theorems() -> dict[str, Theorem]:
     """All theorems by identifier, in the order of their numbers."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("t"))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if _NUMBERED.match(module.name))
     found = [importlib.import_module(f"{__name__}.{name}").THEOREM for name in names]
     return {theorem.identifier: theorem for theorem in found}
 

@@ -231,4 +231,5 @@ THEOREM = Theorem(
     evaluate=evaluate_bound,
     measured=measured,
     optimizers=("sgd",),
+    floor=True,
 )

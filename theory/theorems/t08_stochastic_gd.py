@@ -289,4 +289,5 @@ THEOREM = Theorem(
     evaluate=evaluate_bound,
     measured=measured,
     optimizers=("sgd",),
+    floor=True,
 )

@@ -276,4 +276,5 @@ THEOREM = Theorem(
     evaluate=evaluate_bound,
     measured=measured,
     optimizers=("rmsprop",),
+    floor=True,
 )
