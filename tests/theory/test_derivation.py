@@ -67,9 +67,11 @@ def test_a_change_to_every_step_is_detected(derivation: Derivation) -> None:
 @pytest.mark.parametrize("derivation", DERIVATIONS, ids=lambda d: d.name)
 def test_every_change_to_every_step_is_detected(derivation: Derivation) -> None:
     for number, changed in mutated_derivations(derivation):
-        with pytest.raises(DerivationError):
+        try:
             changed.check()
-            pytest.fail(f"step {number}: {changed.steps[number].claim} was not found wrong")
+        except DerivationError:
+            continue
+        pytest.fail(f"step {number}: {changed.steps[number].claim} was not found wrong")
 
 
 @pytest.mark.parametrize("theorem", theorems().values(), ids=lambda t: t.identifier)
