@@ -40,7 +40,8 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
     additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the noise and steps of
     Adam, and no hyperparameters here: those that its author declared hold.
     """
-    noise = "none" if optimizer in ("sgd", "momentum") else "minibatch" if problem == "logistic" else "gaussian"
+    none = optimizer in ("sgd", "momentum") or problem == "sequence"
+    noise = "none" if none else "minibatch" if problem == "logistic" else "gaussian"
     hyperparameters = dict(HYPERPARAMETERS.get(optimizer, {}))
     if problem == "rosenbrock" and noise == "none":
         hyperparameters["lr"] *= 2.0**-9  # L = 4702 there

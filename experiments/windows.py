@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import fpsim
 from experiments.cell import Cell
-from experiments.floors import Floor, measure
+from experiments.floors import Floor, measure, no_floor
 from experiments.history import History
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
@@ -53,6 +53,8 @@ class Watched:
 
     def floor(self, index: int) -> Floor:
         """Where one cell of the batch settled."""
+        if not self.trajectory.problem.objective:
+            return no_floor(self.trajectory.cell.seeds)
         squared, loss, frozen = (
             np.array([x[index] for x in rows]) for rows in (self.record.squared, self.record.loss, self.record.frozen)
         )
@@ -96,7 +98,7 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         gradient_inside=trajectory.inside,
         gradient_error=error,
         gradient_bound=steepest,
-        noise=cell.noise,
+        noise=cell.noise if problem.objective else "sequence",
         first_step=watched.first_step,
         steps=watched.steps,
         start={name: x[:, of] for name, x in watched.start.items()},

@@ -37,7 +37,7 @@ class Window:
     gradient_inside : whether the machine computed the gradient operation by operation
     gradient_error : [d] absolute error bound of the binary64 gradient before it is rounded to slot ``g``; zeros inside
     gradient_bound : [d] bound of |true gradient| on the window
-    noise : ``"none"``, ``"gaussian"`` or ``"minibatch"``
+    noise : ``"none"``, ``"gaussian"``, ``"minibatch"``; ``"sequence"``: the gradients are given, there is no objective
     first_step, steps : the window
     start, end : state name -> [d, S], before the first and after the last step of the window
     loss_start, loss_end : [S], F - F*
