@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 import fpsim
-from experiments.problems.base import Array, Moment
+from experiments.problems.base import Array, Moment, quiet
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, Stochastic
 
@@ -20,6 +20,7 @@ Slots: TypeAlias = Mapping[str, tuple[Format, Rounding]]
 CHOICES = 12
 
 
+@quiet
 def pushed(moment: Moment, size: Array, shares: Array, sign: int, out: Array) -> None:
     """The gradients of one step.
 
@@ -58,8 +59,7 @@ def _moment_error(old: Array, g: Array, slots: Slots, scalars: Mapping[str, floa
     stored = _round(square, slots["v.square"]) if of == "v" else square
     new = _round(decayed + _round(add * stored, slots[f"{of}.inject"]), slots[f"{of}.add"])
     exact, after = keep * old + add * square, keep * new
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.asarray((new - exact) / np.abs(exact) + (_round(after, slots[f"{of}.decay"]) - after) / np.abs(after))
+    return np.asarray((new - exact) / np.abs(exact) + (_round(after, slots[f"{of}.decay"]) - after) / np.abs(after))
 
 
 def _step_error(w: Array, g: Array, slots: Slots, lr: float) -> Array:
@@ -70,5 +70,4 @@ def _step_error(w: Array, g: Array, slots: Slots, lr: float) -> Array:
 def _round(x: Array, slot: tuple[Format, Rounding]) -> Array:
     """To the slot's format; to nearest where it rounds stochastically: the adversary does not see the random bits."""
     fmt, mode = slot
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(fpsim.round(x, fmt, "nearest_even" if isinstance(mode, Stochastic) else mode))
+    return np.asarray(fpsim.round(x, fmt, "nearest_even" if isinstance(mode, Stochastic) else mode))
