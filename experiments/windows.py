@@ -111,6 +111,7 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         outcome=floor.outcome,
         exact_constants=_exact_constants(trajectory, index),
         hessian_diagonal=problem.hessian_diagonal,
+        hessian=problem.hessian,
     )
 
 

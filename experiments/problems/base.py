@@ -41,6 +41,7 @@ class Problem(ABC):
     curvature : [d], c_i >= |d^2 F / dw_i^2| everywhere, for separable problems; else None
     hessian_diagonal : [d], upper bounds of the diagonal of one matrix, of norm at most L, that dominates every Hessian
         where L holds; None where no such matrix is known
+    hessian : of a quadratic, exact as declared: its diagonal [d], or [d, d]; None where the Hessian is not constant
     program : the gradient as a program (inputs ``w`` and the names in ``constants``, output ``g``), or None
     program_default : whether a study that does not say so computes the gradient by that program, every operation
         rounded; else it is evaluated in binary64, by ``gradient``
@@ -65,6 +66,7 @@ class Problem(ABC):
     separable: bool = False
     curvature: Array | None = None
     hessian_diagonal: Array | None = None
+    hessian: Array | None = None
     program: Program | None = None
     program_default: bool = True
     constants: Mapping[str, Array] = field(default_factory=dict)

@@ -85,6 +85,7 @@ def quadratic(
         strong_convexity=float(h.min()),
         separable=True,
         curvature=h,
+        hessian=h,
         center=c,
         program=_gradient,
         constants={"center": c, "curvature": h},
