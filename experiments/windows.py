@@ -122,6 +122,7 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         minimizer=problem.minimizer,
         shape=problem.shape,
         spectral_smoothness=problem.spectral_smoothness,
+        hessian=problem.hessian,
     )
 
 

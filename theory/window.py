@@ -61,6 +61,7 @@ class Window:
     samples : other quantities at the steps of ``squared_gradient``, name -> [n, S]: ``"l1_gradient"`` (sum of the true
         gradient's moduli), ``"nuclear_gradient"``, ``"l1_m"``, ``"nuclear_m"`` (the stored first moment after the
         step), ``"squared_distance"`` (|w - w*|^2); a theorem whose quantity is missing does not apply
+    hessian : the constant Hessian of a quadratic, exact in binary64: its diagonal [d], or [d, d]; else None
     minimizer : [d], w* where the problem has one and knows it in binary64, each within an ulp; else None
     shape : (rows, columns) of weights that are one matrix in C order, else None
     spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2, |.| the spectral norm of the matrix
@@ -103,6 +104,7 @@ class Window:
     history: Mapping[str, FloatArray] = field(default_factory=dict)
     history_first: int = 0
     samples: Mapping[str, FloatArray] = field(default_factory=dict)
+    hessian: FloatArray | None = None
     minimizer: FloatArray | None = None
     shape: tuple[int, int] | None = None
     spectral_smoothness: float | None = None

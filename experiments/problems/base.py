@@ -78,6 +78,7 @@ class Problem(ABC):
     spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2 where L holds, |.| the spectral norm of
         the matrix (the largest |entry| where ``shape`` is None), and the gradient L-Lipschitz from it to its dual;
         None where none is claimed
+    hessian : of a quadratic, exact as declared: its diagonal [d], or [d, d]; None where the Hessian is not constant
     program : the gradient as a program (inputs ``w`` and the names in ``constants``, output ``g``), or None
     program_default : whether a study that does not say so computes the gradient by that program, every operation
         rounded; else it is evaluated in binary64, by ``gradient``
@@ -106,6 +107,7 @@ class Problem(ABC):
     minimizer: Array | None = None
     shape: tuple[int, int] | None = None
     spectral_smoothness: float | None = None
+    hessian: Array | None = None
     program: Program | None = None
     program_default: bool = True
     constants: Mapping[str, Array] = field(default_factory=dict)
