@@ -39,9 +39,9 @@ GRADIENT_INSIDE = ("quadratic", "rational")
 def setting(optimizer: str, problem: str) -> dict[str, Any]:
     """The default setting of a cell: noise, sigma, batch, gradient, dimension, steps, window and ``hyperparameters``.
 
-    SGD and sign descent run without noise: what is left at the end is the format's doing, and the step's; RMSprop and Adam run with
-    additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the noise and steps of
-    Adam, and no hyperparameters here: those that its author declared hold.
+    SGD and sign descent run without noise: what is left at the end is the format's doing, and the step's; RMSprop and
+    Adam run with additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the noise
+    and steps of Adam, and no hyperparameters here: those that its author declared hold.
     """
     noise = "none" if optimizer in NOISELESS else "minibatch" if problem == "logistic" else "gaussian"
     hyperparameters = dict(HYPERPARAMETERS.get(optimizer, {}))
