@@ -277,7 +277,8 @@ def outcomes(
 
     Parameters
     ----------
-    values : inputs and scalars as they are stored; those that ``wanted`` does not need may be missing
+    values : inputs, scalars and results of operations as they are stored; what ``wanted`` does not need may be missing
+
     wanted : names of operations; what is stored in state NAME after the step is called ``"NAME ->"``
 
     Examples
@@ -292,11 +293,13 @@ def outcomes(
     later: list[set[str]] = []
     live = set(wanted)
     for operation in reversed(operations):
-        if operation.slot in live:
+        if operation.slot in live and operation.slot not in values:
             kept.append(operation)
             later.append(set(live))
             live = (live - {operation.slot}) | set(operation.operands)
     names = tuple(sorted(live))
+    if not live <= set(values):
+        raise ValueError(f"no value for {', '.join(sorted(live - set(values)))}")
     law: dict[tuple[float, ...], Fraction] = {tuple(values[name] for name in names): Fraction(1)}
     for operation, after in zip(reversed(kept), reversed(later), strict=True):
         following: dict[tuple[float, ...], Fraction] = {}
