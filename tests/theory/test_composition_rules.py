@@ -111,6 +111,12 @@ def unrounded(program: Program, arrays: Mapping[str, np.ndarray], scalars: Mappi
     return values
 
 
+def upstream(program: Program, name: str) -> list[Operation]:
+    """The operations that a value is computed by."""
+    found = [o for o in program.operations if o.slot == name]
+    return found + [o for one in found for operand in one.operands for o in upstream(program, operand)]
+
+
 def evaluated(expression: Any, program: Program, values: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Any:
     """A SymPy expression of an enclosure on arrays of balls."""
 
@@ -172,30 +178,32 @@ def held(
             )  # fmt: skip
             assert isinstance(answer, Enclosure), answer
             for number, case in enumerate(answer.cases):
-                found = _held_case(program, slots, case, computed[name], computed, values, scalars)
+                found = _held_case(program, slots, case, name, computed, values)
                 used |= {(name, number, kind): shares for kind, shares in found.items()}
     return used
 
 
 def _held_case(
-    program: Program, slots: Any, case: Any, computed: np.ndarray, every: Mapping[str, np.ndarray], values: Any,
-    scalars: Mapping[str, float],
+    program: Program, slots: Any, case: Any, name: str, every: Mapping[str, np.ndarray], values: Any
 ) -> dict[str, list[float]]:  # fmt: skip
+    computed = every[name]
     model = {str(k): ball(v) for k, v in model_values(slots, program.slots).items()}
     with np.errstate(all="ignore"):
-        for name, x in every.items():
-            if np.min(np.abs(x)) >= slots.get(name, slots[program.inputs[0]])[0].smallest_normal:
-                model |= {f"slope[{o.slot}]": arb(0) for o in program.operations if name in o.operands}
-            model[f"size[{name}]"], model[f"least[{name}]"] = ball(np.max(np.abs(x))), ball(np.min(np.abs(x)))
+        for key, x in every.items():
+            if np.min(np.abs(x)) >= slots.get(key, slots[program.inputs[0]])[0].smallest_normal:
+                model |= {f"slope[{o.slot}]": arb(0) for o in program.operations if key in o.operands}
+            model[f"size[{key}]"], model[f"least[{key}]"] = ball(np.max(np.abs(x))), ball(np.min(np.abs(x)))
 
     def number(expression: Any) -> np.ndarray:
         return np.broadcast_to(np.asarray(evaluated(expression, program, values, model), dtype=object), computed.shape)
 
     supposed = np.ones(computed.shape, dtype=bool)
+    everywhere = any(o.kind in ("sum", "dot", "expand", "gather") for o in upstream(program, name))
     for condition in case.conditions:
-        margin, error = number(condition.margin), number(condition.error)
+        margin, error = (evaluated(x, program, values, model) for x in (condition.margin, condition.error))
         compare = (lambda x, y: x > y) if condition.strict else (lambda x, y: x >= y)
-        supposed &= np.vectorize(compare, otypes=[bool])(margin, error)
+        true = np.vectorize(compare, otypes=[bool])(margin, error)
+        supposed &= np.all(true) if everywhere else true
     shares: dict[str, list[float]] = {}
     if isinstance(case.relative, Factor):
         exact, wide = number(case.relative.exact), number(case.relative.absolute)
@@ -619,3 +627,63 @@ def test_a_sum_of_one_term_is_not_rounded() -> None:
     slots = precision.resolve(program)
     assert relative_factor(program, slots, "s", exact=("a",)).coefficients == {"p": 1}
     assert max(used["s", 0, "relative"]) > 0.1
+
+
+_RANDOM_KINDS = (
+    "add", "sub", "mul", "div", "sqrt", "fma", "neg", "abs", "max", "min", "less", "where", "sum", "tanh", "erf",
+    "sigmoid", "sin", "log1p", "add", "sub", "mul", "expand", "round",
+)  # fmt: skip
+
+
+def random_program(draw: np.random.Generator) -> Program:
+    """Ten operations on two vectors, roots and logarithms of moduli only."""
+    operations: list[Operation] = []
+    flat, names = ["a", "b"], ["a", "b"]
+    for k in range(10):
+        kind = str(draw.choice(_RANDOM_KINDS))
+        arity = KINDS[kind][0]
+        pool = flat if kind in ("sum", "expand") else names
+        operands = tuple(str(draw.choice(pool[-5:])) for _ in range(arity))
+        if kind in ("sqrt", "log1p"):
+            operations.append(Operation("abs", f"m{k}", operands))
+            operands = (f"m{k}",)
+        attributes: tuple[tuple[str, Any], ...] = ()
+        if kind == "sum":
+            attributes = (("axis", None), ("order", str(draw.choice(["sequential", "pairwise"]))), ("block", None))
+        if kind == "expand":
+            attributes = (("axis", 1),)
+        operations.append(Operation(kind, f"s{k}", operands, attributes))
+        names.append(f"s{k}")
+        if kind != "expand" and all(name in flat or name.startswith("m") for name in operands):
+            flat.append(f"s{k}")
+    return Program("random", ("a", "b"), tuple((f"out{k}", f"s{k}") for k in range(10)), (), tuple(operations))
+
+
+def run_random(seed: int) -> int:
+    """Hold every value of one random program to its enclosure; how many enclosures were held."""
+    draw = np.random.default_rng(seed)
+    program, mode = random_program(draw), MODES[seed % len(MODES)]
+    precision = Precision.uniform(str(draw.choice(["e5m2", "e4m3", "e8m3", "e8m7"])), mode)
+    if draw.random() < 0.5:
+        wider = [str(s) for s in program.slots if draw.random() < 0.3]
+        precision = precision.replace(dict.fromkeys(wider, "e5m4")) if wider else precision
+    given = {"a": sample(draw, 3, spread=1), "b": sample(draw, 3, spread=1)}
+    slots, record = precision.resolve(program), [o.slot for o in program.operations]
+    result = fpsim.run(program, {}, given, precision, fpsim.Key(seed), record=record, device="exact")
+    names = []
+    for name in (f"s{k}" for k in range(10)):
+        if not np.all(np.isfinite(result.records[name])):  # overflow or a division by zero: outside of the model
+            break
+        if isinstance(enclosure(program, slots, name, program.inputs, lengths={"d": 3}), Enclosure):
+            names.append(name)
+    return len(held(program, precision, given, names, seed=seed))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs(seed: int) -> None:
+    assert run_random(seed) > 0
+
+
+@pytest.mark.slow
+def test_many_random_programs() -> None:
+    assert sum(run_random(seed) for seed in range(1000, 1150)) > 500
