@@ -53,7 +53,7 @@ class Undecided(NoEnclosure):
 class Condition:
     """A comparison comes out alike in exact and in computed values if ``margin`` > ``error`` (>= if not ``strict``).
 
-    It is about one element; a value that a reduction, expand or gather made of many elements supposes it at all of them.
+    It is about one element; a value that a reduction, expand or gather made of many supposes it at all of them.
     ``outcome``: 1 or 0 for less and for a condition of where, 1 or -1 for sign. ``margin`` is in exact values.
     """
 
