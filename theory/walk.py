@@ -95,7 +95,10 @@ class Walk:
         if name.endswith(" ->"):
             return self._stored(name.removesuffix(" ->"))
         if name not in self.known:
-            self.known[name] = self._value(name)
+            composed = self._value(name)
+            if any(term.exact.has(sp.zoo, sp.nan, sp.oo) for term in composed.terms):
+                raise NoEnclosure(name, "exact arithmetic gives no number here: a division by zero, say")
+            self.known[name] = composed
         return self.known[name]
 
     def _value(self, name: str) -> Composed:

@@ -527,6 +527,16 @@ def test_kinds_without_an_enclosure_say_where_and_why() -> None:
         assert (none.slot, reason in none.reason) == ("y", True)
 
 
+def test_where_exact_arithmetic_divides_by_zero_there_is_none() -> None:
+    @step
+    def program(a: Value, b: Value) -> dict[str, Value]:
+        return {"a": slot("ratio", b / slot("zero", a - a))}
+
+    none = enclosure(program, Precision.uniform("e4m3").resolve(program), "ratio", program.inputs)
+    assert isinstance(none, NoEnclosure)
+    assert "ratio: exact arithmetic gives no number here" in str(none)
+
+
 def test_opaque_operations_need_an_axiom() -> None:
     operations = (Operation("mul", "p", ("a", "a")), Operation("opaque", "cbrt", ("p",)))
     program = Program("roots", ("a",), (("a", "cbrt"),), (), operations)
@@ -672,7 +682,8 @@ def run_random(seed: int) -> int:
     result = fpsim.run(program, {}, given, precision, fpsim.Key(seed), record=record, device="exact")
     names = []
     for name in (f"s{k}" for k in range(10)):
-        if not np.all(np.isfinite(result.records[name])):  # overflow or a division by zero: outside of the model
+        # overflow, to max in some modes, or a division by zero: outside of the model
+        if not np.all(np.abs(result.records[name]) < (slots[name][0].max if name in slots else np.inf)):
             break
         if isinstance(enclosure(program, slots, name, program.inputs, lengths={"d": 3}), Enclosure):
             names.append(name)
