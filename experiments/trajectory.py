@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from experiments import noise
 from experiments.cell import Cell
 from experiments.fields import StudyError
+from experiments.history import History
 from experiments.overrides import apply, rounding_of
 from experiments.problems.base import Problem
 from experiments.registry import NOTHING, Own, bound, check_step, format_of, problem_of, step_of
@@ -138,6 +139,7 @@ class Trajectory:
         state = {name: np.zeros_like(start) for name in self.program.state} | {"w": start}
         self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, self.constants)
         self._gradient = np.empty((1, self.dimension, self.blocks * first.seeds))
+        self.history: History | None = None  # what keeps the next steps, where they are to be kept
 
     def state(self, name: str) -> Array:
         """A copy of a state, ``[d, lanes]``; lane = block * seeds + seed."""
@@ -168,14 +170,25 @@ class Trajectory:
             if self.cell.noise == "minibatch":
                 when = range(self.step, self.step + steps)
                 inputs["index"] = self.problem.minibatch_indices(when, self.runs, self.key, self.cell.batch)
-            self.machine.run(steps, inputs)
-            self.step += steps
+            self._run(steps, inputs)
             return
         extra = self._noise(steps) if self.cell.noise == "gaussian" else None
         for offset in range(steps):
             self.external_gradient(None if extra is None else extra[offset])
-            self.machine.run(1, {"g": self._gradient})
-            self.step += 1
+            self._run(1, {"g": self._gradient})
+
+    def _run(self, steps: int, inputs: Mapping[str, Array]) -> None:
+        """Run the machine; the steps that the history still misses are recorded, which changes no result."""
+        done = 0
+        while done < steps:
+            kept = min(steps - done, self.history.missing, self.history.at_once) if self.history else 0
+            count = kept or steps - done
+            given = {name: x[done : done + count] for name, x in inputs.items()}
+            values = self.machine.run(count, given, self.history.names if self.history and kept else None)
+            if self.history and kept:
+                self.history.add(values)
+            done += count
+            self.step += count
 
     def external_gradient(self, noise_now: Array | None) -> Array:
         """The stochastic gradient at the present weights, in binary64, ``[d, lanes]`` (a buffer that is used again)."""

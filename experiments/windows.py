@@ -12,6 +12,7 @@ import numpy.typing as npt
 import fpsim
 from experiments.cell import Cell
 from experiments.floors import Floor, measure
+from experiments.history import History
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
 from fpsim.precision import scalar_values
@@ -28,6 +29,7 @@ class Record:
     squared: list[Array] = field(default_factory=list)
     loss: list[Array] = field(default_factory=list)
     frozen: list[Array] = field(default_factory=list)
+    samples: dict[str, list[Array]] = field(default_factory=dict)
     step_ratio: Array | None = None
     diverged_at: list[int | None] = field(default_factory=list)
 
@@ -47,6 +49,7 @@ class Watched:
     events: Events
     halted: npt.NDArray[np.bool_]
     first_loss: Array
+    history: History
 
     def floor(self, index: int) -> Floor:
         """Where one cell of the batch settled."""
@@ -111,6 +114,12 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         outcome=floor.outcome,
         exact_constants=_exact_constants(trajectory, index),
         hessian_diagonal=problem.hessian_diagonal,
+        history=watched.history.of(index),
+        history_first=watched.history.first,
+        samples={name: np.array([x[index] for x in rows]) for name, rows in watched.record.samples.items()},
+        minimizer=problem.minimizer,
+        shape=problem.shape,
+        spectral_smoothness=problem.spectral_smoothness,
     )
 
 

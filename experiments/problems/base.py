@@ -41,6 +41,11 @@ class Problem(ABC):
     curvature : [d], c_i >= |d^2 F / dw_i^2| everywhere, for separable problems; else None
     hessian_diagonal : [d], upper bounds of the diagonal of one matrix, of norm at most L, that dominates every Hessian
         where L holds; None where no such matrix is known
+    minimizer : [d], a minimiser w*, each coordinate within an ulp; None where none is known
+    shape : (rows, columns) where the weights are one matrix in C order, else None
+    spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2 where L holds, |.| the spectral norm of
+        the matrix (the largest |entry| where ``shape`` is None), and the gradient L-Lipschitz from it to its dual;
+        None where none is claimed
     program : the gradient as a program (inputs ``w`` and the names in ``constants``, output ``g``), or None
     program_default : whether a study that does not say so computes the gradient by that program, every operation
         rounded; else it is evaluated in binary64, by ``gradient``
@@ -65,6 +70,9 @@ class Problem(ABC):
     separable: bool = False
     curvature: Array | None = None
     hessian_diagonal: Array | None = None
+    minimizer: Array | None = None
+    shape: tuple[int, int] | None = None
+    spectral_smoothness: float | None = None
     program: Program | None = None
     program_default: bool = True
     constants: Mapping[str, Array] = field(default_factory=dict)
