@@ -41,6 +41,8 @@ _HEAD = r"""\documentclass[10pt,a4paper]{article}
 \allowdisplaybreaks
 \setlength{\parindent}{0pt}
 \setlength{\parskip}{4pt}
+\normallineskiplimit=2pt
+\normallineskip=3pt
 \emergencystretch=3em
 \renewcommand{\labelitemi}{$\bullet$}
 \newsavebox{\formula}
@@ -49,14 +51,21 @@ _HEAD = r"""\documentclass[10pt,a4paper]{article}
   \ifdim\wd\formula>\linewidth\resizebox{\linewidth}{!}{\usebox{\formula}}\else\usebox{\formula}\fi}
 % number, formula, reason
 \newcommand{\step}[3]{\par\makebox[2.4em][l]{#1}\parbox[t]{\dimexpr\linewidth-2.5em}{%
-  \raggedright #2\\[1pt]{\footnotesize #3}}\par}
+  \raggedright #2\\[1pt]{\footnotesize #3}\vspace{3pt}}\par}
 """
+
+
+_HOW_TO_READ = (
+    "A step is a claim and the reason for it, both checked by machine. "
+    r"\emph{Sum of} ($i$) \emph{times} $c$, ...: right side minus left is identically the sum of $c$ times that of "
+    "the steps named, and no $c$ of an inequality is negative."
+)
 
 
 def document(theorems: Sequence[Theorem]) -> str:
     """A whole document about some theorems, one section each."""
     body = "\n".join(line for theorem in theorems for line in _section(theorem))
-    return f"{_HEAD}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    return f"{_HEAD}\\begin{{document}}\n{_HOW_TO_READ}\n\n{body}\n\\end{{document}}\n"
 
 
 def formula(claim: Claim, width: int = WIDTH) -> list[str]:
@@ -90,9 +99,10 @@ def escape(text: str) -> str:
     r"""Text that means itself in LaTeX.
 
     >>> print(escape("100 % of w_i <= 2^e"))
-    100 \% of w\_i $<$= 2\textasciicircum{}e
+    100 \% of w\_i $\le$ 2\textasciicircum{}e
     """
-    return "".join(_ESCAPES.get(c, c if ord(c) < 0x250 else "?") for c in text)
+    joined = text.replace("<=", "≤").replace(">=", "≥")
+    return "".join(_ESCAPES.get(c, c if ord(c) < 0x250 else "?") for c in joined)
 
 
 def _section(theorem: Theorem) -> Iterator[str]:
@@ -112,7 +122,7 @@ def _section(theorem: Theorem) -> Iterator[str]:
     for axiom in axioms:
         conditions = f" Condition: {_inline(axiom.conditions)}." if axiom.conditions else ""
         reason = f"{escape(axiom.citation)}.{conditions} Test: {_code(axiom.test)}"
-        yield rf"\step{{}}{{\textit{{{escape(axiom.name)}}}\\{_lines(axiom.conclusion)}}}{{{reason}}}"
+        yield rf"\step{{}}{{\textit{{{escape(axiom.name)}}}\\[2pt]{_lines(axiom.conclusion)}}}{{{reason}}}"
 
 
 def _collected(theorem: Theorem) -> tuple[list[Derivation], list[Axiom]]:
@@ -278,9 +288,10 @@ def _rendered(kind: str, lines: Sequence[str]) -> str:
 
 
 def _marked(text: str) -> str:
-    """Prose with names between double backquotes in typewriter type."""
+    """Prose: names between double backquotes in typewriter type, words between stars emphasised."""
     parts = text.split("``")
-    return "".join(_code(part) if number % 2 else escape(part) for number, part in enumerate(parts))
+    marked = (_code(part) if number % 2 else escape(part) for number, part in enumerate(parts))
+    return re.sub(r"(?<![\w*])\*(\w+)\*(?![\w*])", r"\\emph{\1}", "".join(marked))
 
 
 def _code(text: str) -> str:
