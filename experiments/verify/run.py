@@ -1,0 +1,148 @@
+"""A verification from beginning to end, on all processors: what to evaluate or to check again, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from experiments.cell import Cell
+from experiments.pool import run_tasks
+from experiments.verify import check
+from experiments.verify.certificate import line_of
+from experiments.verify.results import read_cell, rebuilt
+from experiments.verify.summary import Row, summarize
+from theory.derivation import DerivationError
+from theory.record import unpack
+from theory.theorem import Theorem
+from theory.theorems import theorem, theorems
+
+GROUP = 4  # cells that are sent to a process together
+
+
+@dataclass
+class Report:
+    """What came of a verification.
+
+    Attributes
+    ----------
+    theorems : those that were held against the cells
+    rows : one for each cell and theorem, cell by cell in the order of the study
+    lines : the cells of the certificate, in the order of the study; empty where a certificate was checked
+    faults : what is wrong: derivations that do not check; of a certificate, everything that is not as it says
+    """
+
+    theorems: Sequence[Theorem]
+    rows: list[Row] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def verify(
+    folder: Path, keys: Sequence[str], chosen: Sequence[Theorem], processes: int, done: Callable[[int], None]
+) -> Report:
+    """Hold theorems against cells of a folder; ``done`` is called with the number of cells or derivations finished."""
+    names = [x.identifier for x in chosen]
+    groups = [keys[i : i + GROUP] for i in range(0, len(keys), GROUP)]
+    tasks = [("cells", number, folder, group, names) for number, group in enumerate(groups)]
+    report = Report(chosen)
+    for found in _in_order([*_derivation_tasks(chosen), *tasks], processes, done, report):
+        for line, rows in found:
+            report.lines.append(line)
+            report.rows += rows
+    return report
+
+
+def check_again(certificate: Mapping[str, Any], processes: int, done: Callable[[int], None]) -> Report:
+    """Check a certificate of ``experiments.verify.certificate`` without the results; ``done`` as in ``verify``."""
+    chosen, lines = check.known_theorems(certificate), certificate["cells"]
+    how = ([x.identifier for x in chosen], str(certificate["versions"].get("code")), check.same_versions(certificate))
+    groups = [lines[i : i + GROUP] for i in range(0, len(lines), GROUP)]
+    tasks = [("lines", number, msgspec.json.encode(group), *how) for number, group in enumerate(groups)]
+    report = Report(chosen, faults=check.head_faults(certificate))
+    for found in _in_order([*_derivation_tasks(chosen), *tasks], processes, done, report):
+        for faults, rows in found:
+            report.faults += faults
+            report.rows += rows
+    said = check.differences("summary", certificate["summary"], summarize(report.rows), how[-1])
+    report.faults += [*said][: check.MOST_FAULTS]
+    return report
+
+
+def size(chosen: Sequence[Theorem], cells: int) -> int:
+    """Cells and derivations: what ``done`` counts up to."""
+    return cells + len(_derivation_tasks(chosen))
+
+
+def _derivation_tasks(chosen: Sequence[Theorem]) -> list[tuple[Any, ...]]:
+    """One for each derivation; lemmas that theorems share are checked once."""
+    seen: dict[int, tuple[Any, ...]] = {}
+    for x in chosen:
+        for number, derivation in enumerate(x.derivations):
+            seen.setdefault(id(derivation), ("derivation", x.identifier, number))
+    return list(seen.values())
+
+
+def _in_order(
+    tasks: Sequence[tuple[Any, ...]], processes: int, done: Callable[[int], None], report: Report
+) -> Iterator[Any]:
+    """Carry out all tasks; give what came of those about cells, in order, and note derivations that do not check."""
+    found: dict[int, Any] = {}
+
+    def note(task: tuple[Any, ...], result: Any) -> None:
+        if task[0] == "derivation":
+            report.faults += [result] * bool(result)
+            done(1)
+        else:
+            found[task[1]] = result
+            done(len(result))
+
+    run_tasks(processes, tasks, _carry_out, note)
+    yield from (found[number] for number in sorted(found))
+
+
+def _carry_out(kind: str, *task: Any) -> Any:
+    return {"derivation": _derivation, "cells": _cells, "lines": _lines}[kind](*task)
+
+
+def _derivation(identifier: str, number: int) -> str:
+    """The fault of a derivation; "" if every step is justified."""
+    try:
+        theorems()[identifier].derivations[number].check()
+    except DerivationError as error:
+        return f"{identifier}: a derivation does not check: {error}"
+    return ""
+
+
+def _cells(_: int, folder: Path, keys: Sequence[str], names: Sequence[str]) -> list[tuple[bytes, list[Row]]]:
+    found = []
+    for key in keys:
+        cell, record = read_cell(folder, key)
+        line = line_of(cell, unpack(record, *rebuilt(cell)), [theorem(name) for name in names])
+        found.append((msgspec.json.encode(line), _rows(cell, line["results"])))
+    return found
+
+
+def _lines(_: int, data: bytes, names: Sequence[str], code: str, exact: bool) -> list[tuple[list[str], list[Row]]]:
+    found = []
+    for line in msgspec.json.decode(data):
+        faults, cell, again = check.line_faults(line, [theorem(name) for name in names], code, exact)
+        found.append((faults, [] if cell is None else _rows(cell, again)))
+    return found
+
+
+def _rows(cell: Cell, results: Sequence[Mapping[str, Any]]) -> list[Row]:
+    columns = cell.columns()
+    return [
+        columns
+        | {name: x[name] for name in ("theorem", "status", "reason", "seeds_needed")}
+        | {"ratio": _float(x["ratio"])}
+        for x in results
+    ]
+
+
+def _float(text: str) -> float:
+    return float.fromhex(text)
