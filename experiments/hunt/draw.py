@@ -150,7 +150,7 @@ def _slots(step: Program, gradient: str) -> Sequence[str]:
     """Patterns of every slot but those that only define the problem."""
     if gradient == "exact":
         return ("*",)
-    return ("gradient.*", "scalar.*", *step.state, "g", *(o.slot for o in step.operations))
+    return ("gradient.*", "scalar.*", *(slot for slot in step.slots if not slot.startswith("scalar.")))
 
 
 def _value(draw: np.random.Generator, name: str, declared: Any, problem: str, wild: bool) -> float | str:
