@@ -6,9 +6,10 @@ every corner, schedules, mixed formats and absurd values included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from experiments.cell import Cell
@@ -16,7 +17,6 @@ from experiments.overrides import uses_study_bits
 from experiments.problems import PROBLEMS
 from experiments.problems.sequence import KINDS
 from fpsim.optim import STEPS
-from fpsim.program import Program
 
 BLOCKS = 6  # cells of a batch: they differ in format and in the values of hyperparameters
 
@@ -75,21 +75,14 @@ def batch(seed: int, number: int, seeds: int) -> list[Cell]:
         "optimizer": optimizer, "problem": problem, "rounding": rounding, "seeds": seeds,
         "seed": int(draw.integers(0, 1 << 62)), "random_bits": bits if uses_study_bits(rounding, roundings) else 0,
     }  # fmt: skip
-    slots = _slots(STEPS[optimizer], shared["gradient"])
     cells = []
     for _ in range(BLOCKS):
         exponent, mantissa, name = _format(draw)
-        overall = tuple((slot, name, "") for slot in slots) if name else ()
         values = {h: _value(draw, h, given, problem, wild) for h, given in STEPS[optimizer].hyperparameters.items()}
-        cells.append(
-            Cell(
-                exponent_bits=exponent,
-                mantissa_bits=mantissa,
-                overrides=(*overall, *roundings),
-                hyperparameters=values,
-                **shared,
-            )
+        cell = Cell(
+            exponent_bits=exponent, mantissa_bits=mantissa, overrides=roundings, hyperparameters=values, **shared
         )
+        cells.append(in_format(cell, name) if name else cell)
     return cells
 
 
@@ -146,11 +139,13 @@ def _format(draw: np.random.Generator) -> tuple[int, int, str]:
     return int(draw.integers(3, 9)), int(draw.integers(1, 24)), ""
 
 
-def _slots(step: Program, gradient: str) -> Sequence[str]:
-    """Patterns of every slot but those that only define the problem."""
-    if gradient == "exact":
-        return ("*",)
-    return ("gradient.*", "scalar.*", *(slot for slot in step.slots if not slot.startswith("scalar.")))
+def in_format(cell: Cell, name: str) -> Cell:
+    """The cell with a named format in every slot but those that only define the problem; its own overrides stay."""
+    step = STEPS[cell.optimizer]
+    slots: tuple[str, ...] = ("*",)
+    if cell.gradient == "rounded":
+        slots = ("gradient.*", "scalar.*", *(slot for slot in step.slots if not slot.startswith("scalar.")))
+    return msgspec.structs.replace(cell, overrides=(*((slot, name, "") for slot in slots), *cell.overrides))
 
 
 def _value(draw: np.random.Generator, name: str, declared: Any, problem: str, wild: bool) -> float | str:
