@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from experiments.cell import Cell
+from experiments.defaults import NOISELESS
 from experiments.overrides import uses_study_bits
 from experiments.problems import PROBLEMS
 from experiments.problems.sequence import KINDS
@@ -35,7 +36,6 @@ DIMENSIONS = {1: 0.2, 2: 0.2, 3: 0.1, 4: 0.2, 6: 0.1, 8: 0.15, 16: 0.05}
 STEPS_DONE = {64: 0.35, 128: 0.3, 256: 0.2, 640: 0.1, 1920: 0.05}
 TAME_STEPS = {128: 0.2, 256: 0.4, 640: 0.3, 1920: 0.1}
 TAME_MODES = {"nearest_even": 0.45, "stochastic": 0.55}
-QUIET = ("sgd", "momentum")  # without noise more often than not: what is left is the format's doing
 NEAREST_OR_RANDOM = {
     "nearest_even": 0.3, "stochastic": 0.42, "nearest_away": 0.06, "toward_zero": 0.06, "up": 0.05, "down": 0.06,
     "to_odd": 0.05,
@@ -54,15 +54,16 @@ SLOWER = {"rosenbrock": 2.0**-12, "logistic": 0.25}  # smoothness is about one o
 SCHEDULES = ("0.1/sqrt(t)", "0.25/t", "0.0625*(1-(t-1)/T)+0.001")
 
 
-def batch(seed: int, number: int, seeds: int) -> list[Cell]:
-    """The cells of a batch, of one kin; a function of the two numbers.
+def batch(seed: int, number: int, seeds: int, attempt: int = 0) -> list[Cell]:
+    """The cells of a batch, of one kin; a function of the numbers.
 
     Parameters
     ----------
     seed, number : of the hunt, and of the batch in it
     seeds : runs of each cell
+    attempt : of drawing cells that can run
     """
-    draw = np.random.default_rng([seed, number])
+    draw = np.random.default_rng([seed, number, attempt])
     optimizer = str(draw.choice(list(STEPS)))
     problem = _pick(draw, dict.fromkeys(PROBLEMS, 1.0) | {"quadratic": 2.0, "sequence": 2.0})
     wild = draw.random() < WILD
@@ -111,7 +112,7 @@ def _problem(draw: np.random.Generator, problem: str, optimizer: str, wild: bool
         options["period"] = int(draw.choice([16, 64, 256]))
         if kind == "geometric" and draw.random() < 0.4:
             options["ratio"] = float(draw.choice([0.5, 0.8, 0.95, 1.1]))
-    noises = {"none": 0.65, "gaussian": 0.35} if optimizer in QUIET else {"none": 0.35, "gaussian": 0.65}
+    noises = {"none": 0.65, "gaussian": 0.35} if optimizer in NOISELESS else {"none": 0.35, "gaussian": 0.65}
     if problem == "logistic":
         noises["minibatch"] = 0.5
     noise = "none" if problem == "sequence" else _pick(draw, noises)

@@ -31,7 +31,7 @@ def lines(report: Report) -> Iterator[str]:
     slow = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.most_common(5))
     yield f"evaluation of theorems: {total:.1f} s; most: {slow}"
     for reason, count in report.refused.items():
-        yield f"refused {count} batches: {reason}"
+        yield f"drawn again {count} times: {reason}"
     shown: dict[tuple[str, str], int] = {}
     for trouble in report.troubles:
         key = (trouble.kind, trouble.theorem)

@@ -23,6 +23,7 @@ from theory.verdict import Verdict, verdict
 from theory.window import Window
 
 SEEDS = 128  # runs of a cell
+ATTEMPTS = 20
 MORE = 16  # times as many seeds decide whether it was chance
 _OTHER_SEED = 0x5EED
 
@@ -36,7 +37,7 @@ class Part:
     cells: int = 0
     findings: list[Finding] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
-    refused: str = ""
+    refused: list[str] = field(default_factory=list)
 
 
 def hunt(
@@ -72,8 +73,7 @@ def hunt(
         report.cells += part.cells
         report.batches += 1
         report.troubles += part.troubles
-        if part.refused:
-            report.refused[part.refused] += 1
+        report.refused.update(part.refused)
         for finding in part.findings:
             report.add(finding)
         finished(part)
@@ -85,13 +85,8 @@ def hunt(
 
 def check(seed: int, number: int, seeds: int) -> Part:
     """One batch: its cells run together, every theorem evaluated on every window."""
-    cells, part = batch(seed, number, seeds), Part(number)
-    try:
-        for cell in cells:
-            check_cell(cell)
-    except ValueError as error:  # an optimizer that a problem cannot take
-        part.refused = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return part
+    part = Part(number)
+    cells = _that_run(seed, number, seeds, part)
     for cell, window in zip(cells, simulate.windows(cells), strict=True):
         part.runs += cell.seeds
         part.cells += 1
@@ -111,6 +106,20 @@ def check(seed: int, number: int, seeds: int) -> Part:
     return part
 
 
+def _that_run(seed: int, number: int, seeds: int, part: Part) -> list[Cell]:
+    """Cells that an optimizer and a problem take together, and the reasons why others were not to be had."""
+    for attempt in range(ATTEMPTS):
+        cells = batch(seed, number, seeds, attempt)
+        try:
+            for cell in cells:
+                check_cell(cell)
+        except ValueError as error:
+            part.refused.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        else:
+            return cells
+    return []
+
+
 def held(theorem: Theorem, window: Window) -> Verdict:
     """The verdict on a window; a warning of NumPy is an error of the theorem."""
     with warnings.catch_warnings():
@@ -126,7 +135,7 @@ def _decided(theorem: Theorem, cell: Cell, window: Window, part: Part) -> Verdic
     found = held(theorem, window)
     if found.status not in ("violated", "missed") or theorem.comparison:
         return found
-    kind = "violated"
+    kind = "missed" if found.status == "missed" else "violated"
     if theorem.evaluate(window).per_seed is None:
         more = msgspec.structs.replace(cell, seeds=min(MORE * cell.seeds, 65536), seed=cell.seed ^ _OTHER_SEED)
         (again,) = simulate.windows([more])

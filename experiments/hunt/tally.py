@@ -36,8 +36,8 @@ class Trouble:
 
     Attributes
     ----------
-    kind : ``"violated"``; ``"chance"`` (exceeded by the confidence interval of one set of seeds, and not by that of
-        sixteen times as many others); ``"raised"``
+    kind : ``"violated"``; ``"missed"``, of laws; ``"chance"`` (either of them by the confidence interval of one set of
+        seeds, and not by that of sixteen times as many others); ``"raised"``
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Report:
     runs, cells, batches : done; a run is one seed of a cell
     lines : (theorem, format) -> Line
     troubles : in the order in which they came
-    refused : reasons of batches that could not be made, and how often
+    refused : why draws could not run and were drawn again, and how often
     seconds : theorem -> time of its evaluations
     """
 
