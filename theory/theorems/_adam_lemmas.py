@@ -8,8 +8,8 @@ Gamma g (what rounding does to m'), the point z = w - k eta_ m moves by
 
     dz = -gamma eta g + k (eta_ - eta) m - (1+k) eta e + (s + eta m').
 
-Norms over window and seeds: x^2 = avg E eta0 grad^2, u^2 = avg E eta m'^2 and no less than avg E eta_ m^2. H0, H are the
-largest eta0 and eta, h0 and h1 the least; every symbol that stands for a square root below is named so.
+Norms over window and seeds: x^2 = avg E eta0 grad^2, u^2 = avg E eta m'^2 and no less than avg E eta_ m^2. The symbols
+H0, H, h0, h1, r below are the square roots of the largest and least eta0 and eta and of the least c1_{t-1}/c1_t.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ gamma, k, L, mid, tau, rho, top, Gamma = sp.symbols("gamma k L m tau rho rho_h G
 x, u, error, half, sA, sP = sp.symbols("x u e0 half a P", nonnegative=True)
 sH0, sH, s0, s1, r = sp.symbols("H0 H h0 h1 r", positive=True)  # roots of the largest and least eta0, eta; root of r1
 drift, drift2, keep, keep2, keep0, beta = sp.symbols("rho_D rho_2 kappa kappa_2 kappa_0 beta", nonnegative=True)
-em, eg, em2, eg2, ec = sp.symbols("e_m e_g e_m2 e_g2 e_c", nonnegative=True)
-q, over, omega, lam, w0, w1, shift = sp.symbols("q o omega lambda w0 w1 varpi", nonnegative=True)
+em, em2, lost, lost2, mixed = sp.symbols("e_m e_m2 p p_2 p_c", nonnegative=True)
+q, over, omega, omega2, lam, w0, w1, shift = sp.symbols("q o omega omega_2 lambda w0 w1 varpi", nonnegative=True)
 N1, N2, N3, N4, N5, gain = sp.symbols("N1 N2 N3 N4 N5 gain", real=True)
 S2 = sp.Symbol("S2", nonnegative=True)
 
-# one rounding, in units of the gap: the value lies t above its lower neighbour and is rounded up with probability t - short
+# one rounding, in units of the gap: the value lies t above its lower neighbour, and goes up with probability t - short
 t, short, bits = (sp.Symbol(name, nonnegative=True) for name in ("t", "short", "b_n"))
 MEAN_SQUARE_ERROR = sp.Rational(1, 4) + bits
 mean_square_error = Derivation(
@@ -107,10 +107,10 @@ moved = Axiom(
 )
 stored_momentum = Axiom(
     "storing the momentum",
-    le(-((1 + k) * beta * em * keep * u / r + gamma * eg * sP / s0) * x
-       - ((1 + k) * beta * em * keep * sH * u + gamma * eg * sP) * k * L * sH * u, N4),
-    citation="N4 = avg E (1+k) eta e dF(z); |E e| <= e_m beta1 |m| + e_g Gamma |g| over the roundings; E eta <= kappa "
-    "eta_; P^2 = avg E (eta g)^2",
+    le(-((1 + k) * beta * em * keep * u / r + gamma * lost / s0) * x
+       - ((1 + k) * beta * em * keep * sH * u + gamma * lost) * k * L * sH * u, N4),
+    citation="N4 = avg E (1+k) eta e dF(z); |E e| <= e_m beta1 |m| + Gamma f over the roundings, avg E (eta f)^2 <= "
+    "p^2; E eta <= kappa eta_",
     test=f"{_TEST}::test_terms_of_the_shifted_step",
 )  # fmt: skip
 stored_weight = Axiom(
@@ -119,7 +119,7 @@ stored_weight = Axiom(
     citation="N5 = -avg E (s + eta m') dF(z); |E[s + eta m' | m', v']| <= q eta |m'| + omega; eta <= over^2 eta0",
     test=f"{_TEST}::test_terms_of_the_shifted_step",
 )
-P0 = gamma * sP * (1 + eg2) + omega
+P0 = gamma * (sP + lost2) + omega2
 P1 = (k * drift2 + (1 + k) * em2 * beta * keep2 + lam) * sH
 shifted_size = Axiom(
     "size of the shifted step",
@@ -129,11 +129,11 @@ shifted_size = Axiom(
     test=f"{_TEST}::test_terms_of_the_shifted_step",
 )
 SQUARE = gamma * mid * tau * rho
-LINEAR = gamma * (error + half * sA / s0) + gamma * eg * sP / s0 + omega / s0
+LINEAR = gamma * (error + half * sA / s0) + gamma * lost / s0 + omega / s0
 DISPLACED = gamma * k * L * mid * top * sH0 * sH
 CROSS = k * drift / r + (1 + k) * beta * em * keep / r + q * over
 MOMENTUM2 = k * L * sH**2 * (k * drift + (1 + k) * beta * em * keep + q) + L * P1**2 / 2
-MOMENTUM1 = k * L * sH * (gamma * (error * sH0 + half * sA) + gamma * eg * sP + omega) + L * P0 * P1 + L * w1 / 2
+MOMENTUM1 = k * L * sH * (gamma * (error * sH0 + half * sA) + gamma * lost + omega) + L * P0 * P1 + L * w1 / 2
 CONSTANT = L * (P0**2 + w0) / 2
 REST = (DISPLACED + CROSS) * x * u + MOMENTUM2 * u**2 + MOMENTUM1 * u + CONSTANT
 shifted_point = Derivation(
@@ -161,7 +161,7 @@ Q, long = sp.symbols("Q l", positive=True)
 M0, Mg, Mx, Ne, Ns, after, before = sp.symbols("M0 Mg Mx Ne Ns after before", real=True)
 recursion = Axiom(
     "size of the new momentum",
-    le(after, decay * before + 2 * beta * Gamma * (Mg + ec * u * sP / s1) + Gamma**2 * Q * sP**2 / s1**2),
+    le(after, decay * before + 2 * beta * Gamma * (Mg + mixed * u) + Gamma**2 * Q**2),
     citation="E eta m'^2 <= E eta (second moments of the roundings) (beta1 m + Gamma g)^2, roundings of m and of v "
     "independent; Mg = avg E eta m g; decay = beta1^2 (second moments) kappa",
     test=f"{_TEST}::test_size_of_the_momentum",
@@ -178,9 +178,9 @@ correlation = Axiom(
     citation="Mg = avg E m E[eta g]; |E eta g| <= mid top eta0 |grad| + e0 + half |phi|; Cauchy-Schwarz",
     test=f"{_TEST}::test_size_of_the_momentum",
 )
-FREE = Gamma**2 * Q * sP**2 / s1**2 + start
+FREE = Gamma**2 * Q**2 + start
 FREE_CROSS = 2 * beta * Gamma * mid * top * keep0
-FREE_LINEAR = 2 * beta * Gamma * (error * keep0 + half * sA / s1 + ec * sP / s1)
+FREE_LINEAR = 2 * beta * Gamma * (error * keep0 + half * sA / s1 + mixed)
 momentum = Derivation(
     "T21, one coordinate of the momentum",
     givens=(eq(u**2, after + start),),
@@ -206,7 +206,7 @@ noise_part = Axiom(
 )
 rounded_momentum = Axiom(
     "storing the momentum, along the gradient",
-    le(-(beta * em * keep * u / r + Gamma * eg * sP / s0) * x, Ne),
+    le(-(beta * em * keep * u / r + Gamma * lost / s0) * x, Ne),
     citation=stored_momentum.citation,
     test=f"{_TEST}::test_terms_of_the_shifted_step",
 )
@@ -218,17 +218,15 @@ rounded_weight = Axiom(
 )
 step_size = Axiom(
     "size of the step",
-    le(S2, (long * sH * u + omega) ** 2 + w0 + w1 * u),
+    le(S2, (long * sH * u + omega2) ** 2 + w0 + w1 * u),
     citation="S2 = avg E s^2, s = -a + storing w; E a^2 <= l^2 H^2 eta m'^2",
     test=f"{_TEST}::test_size_of_the_momentum",
 )
 HELD = 1 - decay - Gamma * L * (long * sH) ** 2
 HELD_CROSS = 2 * Gamma * (beta * shift * keep0 + beta * em * keep / r + q * over)
-HELD_LINEAR = (
-    2 * Gamma * beta * (error * keep0 + half * sA / s1 + ec * sP / s1) + Gamma * L * (2 * long * sH * omega + w1)
-)
-HELD_GRADIENT = 2 * Gamma * (Gamma * (error + half * sA / s0) + Gamma * eg * sP / s0 + omega / s0)
-HELD_CONSTANT = FREE + Gamma * L * (omega**2 + w0)
+HELD_LINEAR = 2 * Gamma * beta * (error * keep0 + half * sA / s1 + mixed) + Gamma * L * (2 * long * sH * omega2 + w1)
+HELD_GRADIENT = 2 * Gamma * (Gamma * (error + half * sA / s0) + Gamma * lost / s0 + omega / s0)
+HELD_CONSTANT = FREE + Gamma * L * (omega2**2 + w0)
 held = HELD * u**2 - HELD_CROSS * x * u - HELD_LINEAR * u - HELD_GRADIENT * x - HELD_CONSTANT
 momentum_with_loss = Derivation(
     "T21, one coordinate of the momentum with the loss",

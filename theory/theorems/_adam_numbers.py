@@ -1,146 +1,128 @@
-"""The numbers of T21 for one window: what the roundings, the noise and the bias corrections do, coordinate by coordinate.
-
-Rounding by rounding, given what came before: in the mean a slot's factor lies in [low, high] (``_mean_rounding``); its
-mean square error is at most lambda^2 with lambda = u/(1+u) to nearest, z sqrt(1/4 + 2^-n) stochastic; factors of
-successive roundings multiply: ||prod (1 + delta) - 1|| <= prod (1 + lambda) - 1. Roundings of m and of v are drawn
-independently, given the gradient.
-"""
+"""The numbers of T21 for one window, coordinate by coordinate: a value for every symbol of ``_adam_lemmas``."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
 from flint import arb
 
-from fpsim.rounding import Stochastic, is_nearest
-from theory.enclosure import Ball, ball, compile_expression
+from fpsim.rounding import is_nearest
+from theory.composition import NoEnclosure, model_values, relative_factor
+from theory.composition import least as least_of
+from theory.composition import size as size_of
+from theory.enclosure import Ball, ball, ends, evaluate
 from theory.theorems import _adam_lemmas as lemmas
+from theory.theorems import _adam_roundings as roundings
 from theory.theorems import _rmsprop_numbers as second_moment
+from theory.theorems._adam_roundings import Slot, chain, product, rounding, storing
 from theory.theorems._floor_root import LOSS_ACCURACY, gaps_visited
-from theory.theorems._gradient_mean import stored
-from theory.theorems._mean_rounding import EXACT, RoundingMoments, moments
+from theory.theorems._mean_rounding import moments
 from theory.theorems.t12_rmsprop import _reach, _signal
 from theory.window import FloatArray, Window
 
 Values = dict[sp.Symbol, Ball]
+SQUARES = ("v.decay", "v.square", "v.inject", "v.add")
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One rounding in the mean (``mean``) and in the mean square (``spread``, relative)."""
+class Scalars:
+    """Stored scalars: decays B (of m) and kept (of v), injections G and c, eps, lr."""
 
-    mean: RoundingMoments
+    B: Ball
+    G: Ball
+    kept: Ball
+    injection: Ball
+    eps: Ball
+    lr: Ball
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """What rounding does between y and g, and between x = B v + c y^2 and v', for eta = mu lr/(c1 (sqrt(v'/c2) + eps)).
+
+    E[eta g | y] / (eta_x y) in [low, high]; E[(eta g)^2 | y] <= square (eta_x y)^2; E[eta / eta_x] in [eta_low,
+    eta_high] times what the rounding of g does to x (glow^2 y^2 <= g^2 <= ghigh^2 y^2); ||eta/eta_x - 1|| <= spread;
+    eta <= most eta_0 always.
+    """
+
+    low: Ball
+    high: Ball
+    square: Ball
+    eta_low: Ball
+    eta_high: Ball
     spread: Ball
-
-
-NOTHING = Slot(EXACT, arb(0))
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """Extremes of the stored bias corrections: of c1, c2, the least c1_{t-1}/c1_t, the largest c2_t/c2_{t-1}."""
-
-    c1: tuple[Ball, Ball]
-    c2: tuple[Ball, Ball]
-    fall1: Ball
-    rise2: Ball
-    before: tuple[Ball, Ball]
+    most: Ball
+    glow: Ball
+    ghigh: Ball
 
 
 @dataclass(frozen=True)
-class Step:
-    """The rounded step a = mu eta_exact m' in the mean: relative half width q, mean square error lam."""
+class FirstMoment:
+    """m' = beta1 m + Gamma g + e: |E e| <= mean beta1 |m| + fresh Gamma |g| + off_mean, in the mean square with *2.
 
-    middle: Ball
-    half: Ball
-    spread: Ball
+    E eta m'^2 <= E eta (decay (beta1 m)^2 + 2 (1 +- mixed) beta1 m Gamma g + inject (Gamma g)^2), beside ``off``.
+    """
 
-
-def rounding(window: Window, slot: str) -> Slot:
-    """What one slot does; nothing if it divides by a correction that is 1 throughout."""
-    if slot not in window.slots:
-        return NOTHING
-    operation = next((o for o in window.program.operations if o.slot == slot), None)
-    if operation is not None and operation.kind == "div" and slot in ("update.m_hat", "update.v_hat"):
-        by = values_of(window, operation.operands[1])
-        if by is not None and np.all(by == 1.0) and window.slots[slot][0].holds(window.slots[operation.operands[0]][0]):
-            return NOTHING
-    x = moments(*window.slots[slot])
-    return Slot(x, _spread(window, slot, x))
+    mean: Ball
+    fresh: Ball
+    mean2: Ball
+    fresh2: Ball
+    mixed: Ball
+    decay: Ball
+    inject: Ball
+    off: Ball
+    off_mean: Ball
 
 
-def storing(window: Window, state: str, source: str) -> Slot:
-    """Storing a result in the slot of a state."""
-    x = stored(window, state, source)
-    return NOTHING if x is EXACT else Slot(x, _spread(window, state, x))
+def scalars(window: Window) -> Scalars:
+    names = ("beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "lr")
+    return Scalars(*(ball(window.scalars[f"scalar.{name}"]) for name in names))
 
 
-def _spread(window: Window, slot: str, x: RoundingMoments) -> Ball:
-    if isinstance(window.slots[slot][1], Stochastic):
-        return x.gap * ball_of(lemmas.MEAN_SQUARE_ERROR, {lemmas.bits: x.bias}).sqrt()
-    return (x.sure_high - 1).max(1 - x.sure_low)
+def denominators(window: Window, n: int | None = None) -> tuple[Ball, Ball]:
+    """Least and largest sqrt(v/c2) + eps over the states of the window, of one coordinate or of all."""
+    s, c = scalars(window), roundings.corrections(window)
+    rows = slice(None) if n is None else n
+    low, high = ball(np.min(window.min_abs["v"][rows])), ball(np.max(window.max_abs["v"][rows]))
+    return (low / c.c2[1].max(c.before[1])).sqrt() + s.eps, (high / c.c2[0].min(c.before[1])).sqrt() + s.eps
 
 
-def ball_of(expression: sp.Expr, values: Mapping[sp.Symbol, Ball]) -> Ball:
-    return compile_expression(expression, list(values))(list(values.values()))
+def second_moment_rounding(window: Window, tiny: Slot) -> SecondMoment:
+    rounded = second_moment.gradient_roundings(window)
+    glow = product(1 - x.gap**2 / 10 - x.bias * x.gap if random else x.low for random, x in rounded)
+    ghigh, gsecond = product(x.high for _, x in rounded), product(x.second for _, x in rounded)
+    at = {name: rounding(window, name) for name in SQUARES}
+    later = [at["v.add"], storing(window, "v", "v.add"), tiny]
+
+    def through(side: str, choose: str) -> Ball:
+        parts = {name: getattr(x.mean, side) for name, x in at.items()}
+        inner = getattr(parts["v.decay"], choose)(parts["v.square"] * parts["v.inject"])
+        return inner * product(getattr(x.mean, side) for x in later)
+
+    least, most = through("inverse_low", "min").sqrt(), through("inverse_high", "max")
+    spread = chain(x.spread / x.mean.sure_low for x in (*(at[name] for name in SQUARES[:3]), *later))
+    return SecondMoment(
+        glow * least, ghigh * most.sqrt(), gsecond * most, least, most.sqrt(), spread,
+        1 / through("sure_low", "min").sqrt(),
+        product(x.sure_low for _, x in rounded), product(x.sure_high for _, x in rounded),
+    )  # fmt: skip
 
 
-def values_of(window: Window, name: str) -> FloatArray | None:
-    """A scalar's stored values in the step before the window and in its steps; one value if it is constant."""
-    if name in window.scalars:
-        return np.array([window.scalars[name]])
-    return window.changing.get(name)
-
-
-def product(balls: Iterable[Ball]) -> Ball:
-    return functools.reduce(lambda x, y: x * y, balls, arb(1))
-
-
-def chain(spreads: Iterable[Ball]) -> Ball:
-    """|| prod (1 + delta) - 1 || from the parts."""
-    return product(1 + x for x in spreads) - 1
-
-
-def corrections(window: Window) -> Corrections:
-    """The corrections' extremes; 1 where the program divides by none."""
-    found = {o.slot: o.operands[1] for o in window.program.operations if o.slot in ("update.m_hat", "update.v_hat")}
-    c1, c2 = (
-        np.array([1.0]) if slot not in found else np.asarray(values_of(window, found[slot]))
-        for slot in ("update.m_hat", "update.v_hat")
-    )
-    fall = min((ball(x) / ball(y) for x, y in _changes(c1)), key=float, default=arb(1))
-    rise = max((ball(y) / ball(x) for x, y in _changes(c2)), key=float, default=arb(1))
-    inside = [x[1:] if len(x) > 1 else x for x in (c1, c2)]
-    lows, highs = ([ball(f(x)) for x in inside] for f in (np.min, np.max))
-    return Corrections((lows[0], highs[0]), (lows[1], highs[1]), fall, rise, (ball(c1[0]), ball(c2[0])))
-
-
-def _changes(x: FloatArray) -> list[tuple[float, float]]:
-    """Pairs of neighbours; few, because a stored correction settles or changes by one spacing at a time."""
-    return sorted({(float(a), float(b)) for a, b in zip(x[:-1], x[1:], strict=True) if a != b})
-
-
-def step(window: Window) -> Step:
-    """The update's roundings, v' and m' as stored to a."""
-    at = {name: rounding(window, f"update.{name}") for name in ("m_hat", "v_hat", "sqrt", "eps", "div", "scale")}
-    first, second = storing(window, "m", "m.add"), storing(window, "v", "v.add")
-    over = ("m_hat", "div", "scale")
-    low, high = (product(getattr(at[name].mean, side) for name in over) for side in ("low", "high"))
-    low *= product(at[name].mean.inverse_low for name in ("sqrt", "eps")) * at["v_hat"].mean.inverse_low.sqrt()
-    high *= product(at[name].mean.inverse_high for name in ("sqrt", "eps")) * at["v_hat"].mean.inverse_high.sqrt()
-    # what is stored is not what the update divides: always within these factors
-    low *= second.mean.sure_low.sqrt() / first.mean.sure_high
-    high *= second.mean.sure_high.sqrt() / first.mean.sure_low
-    below = [at[name].spread / at[name].mean.sure_low for name in ("v_hat", "sqrt", "eps")]
-    stores = [second.mean.sure_high - second.mean.sure_low, first.mean.sure_high / first.mean.sure_low - 1]
-    middle = (low + high) / 2
-    spread = (chain([*(at[name].spread for name in over), *below, *stores]) + abs(1 - middle)) / middle
-    return Step(middle, (high - low) / (2 * middle), spread)
+def first_moment_rounding(window: Window) -> FirstMoment:
+    d, i = (rounding(window, name) for name in ("m.decay", "m.inject"))
+    later = [rounding(window, "m.add"), storing(window, "m", "m.add")]
+    low, high, square = (product(getattr(x.mean, side) for x in later) for side in ("low", "high", "second"))
+    off = (high - 1).max(1 - low)
+    mean, fresh = ((x.mean.high - 1).max(1 - x.mean.low) + off * x.mean.high for x in (d, i))
+    mean2, fresh2 = (chain([x.spread, *(y.spread for y in later)]) for x in (d, i))
+    mixed = (square * d.mean.high * i.mean.high - 1).max(1 - low**2 * d.mean.low * i.mean.low)
+    return FirstMoment(
+        mean, fresh, mean2, fresh2, mixed, d.mean.second * square, i.mean.second * square,
+        *roundings.momentum_underflow(window),
+    )  # fmt: skip
 
 
 def coordinates(window: Window) -> list[Values]:
@@ -151,102 +133,63 @@ def coordinates(window: Window) -> list[Values]:
     NoEnclosure, ValueError
         The roundings of the gradient or of v have no factor.
     """
-    s = {name: ball(value) for name, value in window.scalars.items()}
-    B, G, kept, injection, eps, lr = (
-        s[f"scalar.{name}"] for name in ("beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "lr")
-    )
-    signal, c = _signal(window), corrections(window)
-    average, extreme = second_moment.shares(window)
-    update = step(window)
-    rounded = second_moment.gradient_roundings(window)
-    at = {name: rounding(window, name) for name in ("m.decay", "m.inject", "m.add", "v.decay", "v.square", "v.inject")}
-    at["v.add"] = rounding(window, "v.add")
-    keep_m, keep_v = storing(window, "m", "m.add"), storing(window, "v", "v.add")
-
-    # phi(g) against phi(y), and v' against x
-    glow = product(1 - x.gap**2 / 10 - x.bias * x.gap if random else x.low for random, x in rounded)
-    ghigh, gsecond = product(x.high for _, x in rounded), product(x.second for _, x in rounded)
-    glow_sure, ghigh_sure = product(x.sure_low for _, x in rounded), product(x.sure_high for _, x in rounded)
-
-    def through_v(side: str, choose: str) -> Ball:
-        parts = {name: getattr(x.mean, side) for name, x in at.items()}
-        inner = getattr(parts["v.decay"], choose)(parts["v.square"] * parts["v.inject"])
-        return inner * parts["v.add"] * getattr(keep_v.mean, side)
-
-    vlow, vhigh = through_v("inverse_low", "min"), through_v("inverse_high", "max")
-    vleast = through_v("sure_low", "min")
-    spread_v = chain(
-        x.spread / x.mean.sure_low
-        for x in (at["v.decay"], at["v.square"], at["v.inject"], at["v.add"], keep_v)
-    )
-    low, high = glow * vlow.sqrt(), ghigh * vhigh.sqrt()
-    mid, half, second = (low + high) / 2, (high - low) / 2, gsecond * vhigh
-
-    # m' in the mean and in the mean square
-    behind = [at["m.add"], keep_m]
-    blow, bhigh = (product(getattr(x.mean, side) for x in behind) for side in ("low", "high"))
-    bsecond = product(x.mean.second for x in behind)
-    off = (bhigh - 1).max(1 - blow)
-    d, i = at["m.decay"].mean, at["m.inject"].mean
-    em, eg = ((x.high - 1).max(1 - x.low) + off * x.high for x in (d, i))
-    ec = (bsecond * d.high * i.high - 1).max(1 - blow**2 * d.low * i.low)
-    em2, eg2 = (chain([x.spread, *(y.spread for y in behind)]) for x in (at["m.decay"], at["m.inject"]))
-
+    s, c = scalars(window), roundings.corrections(window)
+    signal = _signal(window)
+    tiny = roundings.second_moment_underflow(window, s.kept * ball(np.min(window.min_abs["v"])))
+    average, extreme = second_moment.shares(window, (tiny.mean.log_loss, tiny.mean.sure_high))
+    v, m, update = second_moment_rounding(window, tiny), first_moment_rounding(window), updated(window)
     smooth, separable = curvatures(window)
-    size = [ball(x) / glow_sure for x in np.max(window.max_abs["g"], axis=1)]
-    added = 0.0 if window.gradient_inside or window.noise != "gaussian" else 2.0**-53
-    wrong = [ball(x) + added * y for x, y in zip(window.gradient_error, size, strict=True)]
-    steepest = [ball(x) if math.isfinite(x) else arb.pos_inf() for x in gradient_bound(window)]
-    drift = [
-        (signal.high * x + e).min(y) if x.is_finite() else y for x, e, y in zip(steepest, wrong, size, strict=True)
-    ]
-    reach = _reach(window, drift, size)
-    unit = update.middle * lr
-    start, result = starts(window, unit, eps, c), []
+    size, drift, wrong = gradients(window, signal.high, v)
+    reach = _reach(window, drift, size) if window.noise == "gaussian" else size
+    unit, start, gaps = update.middle * s.lr, starts(window), gaps_visited(window)
+    mid, half = (v.low + v.high) / 2, (v.high - v.low) / 2
+    result: list[Values] = []
     for n in range(window.dimension):
         v_min, v_max = ball(np.min(window.min_abs["v"][n])), ball(np.max(window.max_abs["v"][n]))
-        H0 = unit / (c.c1[0] * ((kept * v_min / c.c2[1]).sqrt() + eps))
-        H = unit / (c.c1[0].min(c.before[0]) * ((v_min / c.c2[1]).sqrt() + eps))
-        h0 = unit / (c.c1[1] * ((kept * v_max / c.c2[0]).sqrt() + eps))
-        h1 = unit / (c.c1[1] * ((v_max / c.c2[0].min(c.before[1])).sqrt() + eps))
+        least, largest = denominators(window, n)
+        H0 = unit / (c.c1[0] * ((s.kept * v_min / c.c2[1]).sqrt() + s.eps))
+        H, h1 = unit / (c.c1[0].min(c.before[0]) * least), unit / (c.c1[1] * largest)
+        h0 = unit / (c.c1[1] * ((s.kept * v_max / c.c2[0]).sqrt() + s.eps))
         p, most = average[n], extreme[n]
         w = 1 / (1 + (1 - most).sqrt())
         square = mean_square(window, drift[n], size[n])
-        fresh = (injection * square / (kept * v_min + injection * square)).min(most)
-        A = (unit / c.c1[0]) ** 2 * c.c2[1] * p / injection
-        error = wrong[n] * H0.sqrt() if wrong[n] > 0 else arb(0)
-        tau = arb(1)
+        fresh = (s.injection * square / (s.kept * v_min + s.injection * square)).min(most)
+        A = (unit / c.c1[0]) ** 2 * c.c2[1] * p / s.injection
+        error, tau = wrong[n] * H0.sqrt(), arb(1)
         if window.noise == "gaussian":
-            slope = kept * v_min / (kept * v_min + injection * reach[n] ** 2)
+            slope = s.kept * v_min / (s.kept * v_min + s.injection * reach[n] ** 2)
             tau = slope * slope.sqrt()
         elif window.noise == "none":
             tau = (1 - most).sqrt()
         else:
-            error += w * (unit / c.c1[0] * (kept * v_max * c.c2[1]).sqrt() * p / injection * most**2 / (1 - most)).sqrt()
-        error *= mid
+            varied = (s.kept * v_max * c.c2[1]).sqrt() * p / s.injection * most**2 / (1 - most)
+            error += w * (unit / c.c1[0] * varied).sqrt()
         # rounding the gradient changes x by at most p times what it changes g^2
-        shrunk, grown = (1 + most * (ghigh_sure**2 - 1)).sqrt(), (1 - most * (1 - glow_sure**2)).sqrt()
-        olow, ohigh = vlow.sqrt() / shrunk, vhigh.sqrt() / grown
-        ratio = (c.rise2 / kept).sqrt()
-        keep = ratio * ohigh
-        lowest = (1 - w * fresh) * olow
-        sure = (ratio - 1) + (1 - c.fall1) + w * (most * fresh).sqrt() + (1 / grown - 1).max(1 - 1 / shrunk) * ratio
-        q, spread = update.half, update.spread
-        guess = H.sqrt() * (G / (2 - G) * second * A).sqrt() / h1.sqrt()
-        omega, extra, w0, w1 = weight(window, n, guess, H.sqrt(), spread)
+        shrunk, grown = (1 + most * (v.ghigh**2 - 1)).sqrt(), (1 - most * (1 - v.glow**2)).sqrt()
+        ratio = (c.rise2 / s.kept).sqrt()
+        keep, lowest = ratio * v.eta_high / grown, (1 - w * fresh) * v.eta_low / shrunk
+        spread = (ratio - 1) + (1 - c.fall1) + w * (most * fresh).sqrt()
+        spread += ratio * ((1 / grown - 1).max(1 - 1 / shrunk) + v.spread / grown)
+        sP = (v.square * A).sqrt() + H0 * v.eta_high * gradient_off(window)
+        decay = s.B**2 * m.decay * keep
+        mixed = m.mixed * sP / h1.sqrt()
+        if s.B > 0:
+            mixed += H.sqrt() * m.off * decay.sqrt() / (s.B * s.G)
+        new = m.inject.sqrt() * sP / h1.sqrt() + H.sqrt() * m.off / s.G
+        guess = H.sqrt() * (s.G / (2 - s.G)).sqrt() * new
+        weight = storing_weight(window, gaps[n], guess, H.sqrt(), update)
         result.append({
-            lemmas.gamma: G / (1 - B), lemmas.k: B / (1 - B), lemmas.L: smooth[n], lemmas.mid: mid, lemmas.tau: tau,
-            lemmas.rho: signal.low, lemmas.top: signal.high, lemmas.Gamma: G, lemmas.error: error, lemmas.half: half,
-            lemmas.sA: A.sqrt(), lemmas.sP: (second * A).sqrt(), lemmas.sH0: H0.sqrt(), lemmas.sH: H.sqrt(),
-            lemmas.s0: h0.sqrt(), lemmas.s1: h1.sqrt(), lemmas.r: c.fall1.sqrt(),
-            lemmas.drift: (keep - 1).max(1 - c.fall1 * lowest), lemmas.drift2: sure + ratio * spread_v,
-            lemmas.keep: keep, lemmas.keep2: ratio * (1 + spread_v) / grown, lemmas.keep0: ratio.sqrt(), lemmas.beta: B,
-            lemmas.em: em, lemmas.eg: eg, lemmas.em2: em2, lemmas.eg2: eg2, lemmas.ec: ec, lemmas.q: q + extra,
-            lemmas.over: 1 / vleast.sqrt().sqrt(), lemmas.omega: omega, lemmas.lam: spread + extra,
-            lemmas.w0: w0, lemmas.w1: w1,
-            lemmas.shift: (mid * signal.high - lowest).max(ohigh - mid * tau * signal.low).max(arb(0)),
-            lemmas.decay: B**2 * d.second * bsecond * keep, lemmas.start: start[n] / window.steps,
-            lemmas.Q: i.second * bsecond, lemmas.long: 1 + spread + extra,
+            lemmas.gamma: s.G / (1 - s.B), lemmas.k: s.B / (1 - s.B), lemmas.L: smooth[n], lemmas.mid: mid,
+            lemmas.tau: tau, lemmas.rho: signal.low, lemmas.top: signal.high, lemmas.Gamma: s.G,
+            lemmas.error: mid * error, lemmas.half: half, lemmas.sA: A.sqrt(), lemmas.sP: sP,
+            lemmas.sH0: H0.sqrt(), lemmas.sH: H.sqrt(), lemmas.s0: h0.sqrt(), lemmas.s1: h1.sqrt(),
+            lemmas.r: c.fall1.sqrt(), lemmas.drift: (keep - 1).max(1 - c.fall1 * lowest), lemmas.drift2: spread,
+            lemmas.keep: keep, lemmas.keep2: ratio * (1 + v.spread) / grown, lemmas.keep0: ratio.sqrt(),
+            lemmas.beta: s.B, lemmas.em: m.mean, lemmas.em2: m.mean2,
+            lemmas.lost: m.fresh * sP + H * v.most.sqrt() * m.off_mean / s.G,
+            lemmas.lost2: m.fresh2 * sP + H * m.off / s.G, lemmas.mixed: mixed, lemmas.over: v.most.sqrt(),
+            lemmas.shift: (mid * signal.high - lowest).max(keep / ratio - mid * tau * signal.low).max(arb(0)),
+            lemmas.decay: decay, lemmas.start: start[n] / window.steps, lemmas.Q: new, **weight,
         })  # fmt: skip
     if not separable:  # |grad F(z) - grad F(w)| couples the coordinates: the same largest eta for all
         for symbol in (lemmas.sH0, lemmas.sH):
@@ -256,63 +199,54 @@ def coordinates(window: Window) -> list[Values]:
     return result
 
 
-def weight(window: Window, n: int, guess: Ball, largest: Ball, spread: Ball) -> tuple[Ball, Ball, Ball, Ball]:
-    """(omega, what it adds to q, w0, w1): two bounds of what storing the weight does; any choice is valid.
+def updated(window: Window) -> roundings.Update:
+    return roundings.update(window, denominators(window)[0])
 
-    ``guess`` is a step's likely size. To nearest the weight moves by at most half a gap, and at most |a|, beside -a;
-    stochastic, the variance is at most Delta^2/4, and Delta times the mean step.
+
+def gradient_off(window: Window) -> Ball:
+    return roundings.gradient_underflow(window)
+
+
+def gradients(window: Window, high: Ball, v: SecondMoment) -> tuple[list[Ball], list[Ball], list[Ball]]:
+    """[d] each: bound of |y|, of |E y| given the past, and of the absolute error of the gradient."""
+    size = [ball(x) / v.glow for x in np.max(window.max_abs["g"], axis=1)]
+    added = 0.0 if window.gradient_inside or window.noise != "gaussian" else 2.0**-53
+    off = gradient_off(window) + computed_off(window)
+    wrong = [ball(x) + added * y + off for x, y in zip(window.gradient_error, size, strict=True)]
+    known = gradient_bound(window)
+    drift = [(high * ball(x) + e).min(y) if math.isfinite(x) else y for x, e, y in zip(known, wrong, size, strict=True)]
+    return size, drift, wrong
+
+
+def computed_off(window: Window) -> Ball:
+    """Absolute error of the gradient computed in the machine: what underflow adds to its factor.
+
+    Raises
+    ------
+    NoEnclosure
+        The size of a value that it depends on was not recorded.
     """
-    gap, none = gaps_visited(window)[n], arb(0)
-    if is_nearest(window.slots["w.sub"][1]):
-        return (gap / 2, none, none, none) if gap / 2 < guess else (none, 1 + spread, none, none)
-    omega = gap * moments(*window.slots["w.sub"]).bias
-    if gap / 4 < guess + omega:
-        return omega, none, gap**2 / 4, none
-    return omega, none, gap * omega, gap * (1 + spread) * largest
-
-
-def curvatures(window: Window) -> tuple[list[Ball], bool]:
-    """L of every coordinate, and whether the loss is a sum over the coordinates."""
-    if window.curvature is not None:
-        return [ball(x) for x in window.curvature], True
-    return [ball(window.smoothness)] * window.dimension, window.dimension == 1
-
-
-def starts(window: Window, unit: Ball, eps: Ball, c: Corrections) -> list[Ball]:
-    """[d]: mean over the seeds of eta_ m^2 in the state that the window starts from."""
-    eta = etas(window, unit, eps, c)
-    return [
-        sum((x * ball(m) ** 2 for x, m in zip(row, ms, strict=True)), arb(0)) / window.seeds
-        for row, ms in zip(eta, window.start["m"], strict=True)
-    ]
-
-
-def etas(window: Window, unit: Ball, eps: Ball, c: Corrections) -> list[list[Ball]]:
-    """[d][S]: eta_ of the state that the window starts from."""
-    c1, c2 = c.before
-    return [[unit / (c1 * ((ball(v) / c2).sqrt() + eps)) for v in row] for row in window.start["v"]]
-
-
-def fall_of_shifted(window: Window) -> Ball:
-    """Bound of E F(z_first) - F*, z = w - k eta_ m: F(w) + |grad| |d| + L |d|^2/2, |grad|^2 <= 2 L (F - F*)."""
-    s, c, update = window.scalars, corrections(window), step(window)
-    k = ball(s["scalar.beta1"]) / (1 - ball(s["scalar.beta1"]))
-    eta = etas(window, update.middle * ball(s["scalar.lr"]), ball(s["scalar.eps"]), c)
-    smooth, _ = curvatures(window)
-    total = arb(0)
-    for seed in range(window.seeds):
-        loss = ball(window.loss_start[seed]) * (1 + LOSS_ACCURACY)
-        moved = [k * row[seed] * ball(abs(m[seed])) for row, m in zip(eta, window.start["m"], strict=True)]
-        bent = sum((x * y**2 / 2 for x, y in zip(smooth, moved, strict=True)), arb(0))
-        if window.box is None:
-            total += (loss.nonnegative_part().sqrt() + bent.sqrt()) ** 2
-        else:
-            total += loss + bent + sum((ball(x) * y for x, y in zip(window.gradient_bound, moved, strict=True)), arb(0))
-    return total / window.seeds
+    if not window.gradient_inside:
+        return arb(0)
+    value = "g"
+    if window.noise != "none":
+        operands = window.program.operation(second_moment.noisy_slot(window)).operands
+        value = next(name for name in operands if name != "noise")
+    factor = relative_factor(window.program, window.slots, value, exact=("w", *window.exact_constants))
+    if not any(window.underflow.get(slot, 1) for slot in factor.underflow_slots):
+        return arb(0)
+    known = {size_of(name): ball(np.max(x)) for name, x in window.max_abs.items()}
+    known |= {least_of(name): ball(np.min(x)) for name, x in window.min_abs.items()}
+    known |= {sp.Symbol(name, positive=True): ball(x) for name, x in window.scalars.items()}
+    known |= {k: ball(x) for k, x in model_values(window.slots, tuple(window.program.slots)).items()}
+    missing = sorted(str(x) for x in factor.absolute.free_symbols if x not in known)
+    if missing:
+        raise NoEnclosure(value, f"underflow in {', '.join(factor.underflow_slots)}; not recorded: {missing[0]}")
+    return ball(ends(evaluate(factor.absolute, known))[1])
 
 
 def mean_square(window: Window, drift: Ball, size: Ball) -> Ball:
-    """Bound of E y^2 given the past: sigma^2 + |grad|^2 where sigma is declared."""
+    """Bound of E y^2 given the past: sigma^2 + |E y|^2 where sigma is declared."""
     sigma = window.hyperparameters.get("sigma")
     if sigma is None or window.noise != "gaussian":
         return size**2
@@ -323,11 +257,104 @@ def mean_square(window: Window, drift: Ball, size: Ball) -> Ball:
 
 
 def gradient_bound(window: Window) -> FloatArray:
-    """[d]: bound of |grad_i|, also from where the weights were: at most L |w - w_end| from the last gradient."""
+    """[d]: bound of |grad_i| on the window, for a separable loss also |grad_i| at its end + L_i |w - w_end|.
+
+    While w cannot jump over zero, |w - w_end| follows from the extremes of |w|.
+    """
     known = np.asarray(window.gradient_bound, dtype=np.float64)
     if window.curvature is None:
         return known
+    s, c, update = scalars(window), roundings.corrections(window), updated(window)
+    farthest = update.most * s.lr / c.c1[0] * ball(np.max(window.max_abs["m"])) / denominators(window)[0] + update.off
+    gaps = np.array([float(x) for x in gaps_visited(window)])[:, None]
     last, low, high = np.abs(window.end["w"]), window.min_abs["w"], window.max_abs["w"]
-    apart = np.maximum(high - last, last - low)
-    found = np.abs(window.end_gradient) + window.curvature[:, None] * apart
-    return np.minimum(known, np.max(found, axis=1)) * (1+1e-9)
+    jumps = 2 * low <= (ends(farthest)[1] + gaps) * (1 + 2.0**-40)
+    apart = np.where(jumps, high + last, np.maximum(high - last, last - low))
+    found = np.max(np.abs(window.end_gradient) + window.curvature[:, None] * apart, axis=1) * (1 + 2.0**-40)
+    # the gradient at the end is a binary64 number, its error relative to the terms that known is the sum of
+    return np.minimum(known, np.where(np.isfinite(known), found + 2.0**-40 * known, np.inf))
+
+
+def storing_weight(window: Window, gap: Ball, guess: Ball, largest: Ball, update: roundings.Update) -> Values:
+    """q, omega, lambda, l, w0, w1: two bounds of what storing the weight does; either is valid, ``guess`` chooses.
+
+    To nearest the sum errs by at most half a gap and at most |a|; stochastic, its variance is at most Delta^2/4, and
+    Delta times the mean step.
+    """
+    none, one = arb(0), 1 + update.spread
+    extra, omega, omega2, w0, w1 = none, update.off_mean, update.off, none, none
+    if is_nearest(window.slots["w.sub"][1]):
+        if gap / 2 < guess:
+            omega, omega2 = omega + gap / 2, omega2 + gap / 2
+        else:
+            extra, omega, omega2 = one, omega + update.off, 2 * omega2
+    else:
+        missed = gap * moments(*window.slots["w.sub"]).bias
+        omega, omega2 = omega + missed, omega2 + missed
+        if gap / 4 < guess + omega2:
+            w0 = gap**2 / 4
+        else:
+            w0, w1 = gap * omega2, gap * one * largest
+    return {
+        lemmas.q: update.half + extra, lemmas.omega: omega, lemmas.omega2: omega2, lemmas.lam: update.spread + extra,
+        lemmas.long: one + extra, lemmas.w0: w0, lemmas.w1: w1,
+    }  # fmt: skip
+
+
+def curvatures(window: Window) -> tuple[list[Ball], bool]:
+    """L of every coordinate, and whether the loss is a sum over the coordinates."""
+    if window.curvature is not None:
+        return [ball(x) for x in window.curvature], True
+    return [ball(window.smoothness)] * window.dimension, window.dimension == 1
+
+
+def etas(window: Window) -> list[list[Ball]]:
+    """[d][S]: eta of the state that the window starts from."""
+    s, c = scalars(window), roundings.corrections(window)
+    unit, (c1, c2) = updated(window).middle * s.lr, c.before
+    return [[unit / (c1 * ((ball(v) / c2).sqrt() + s.eps)) for v in row] for row in window.start["v"]]
+
+
+def starts(window: Window) -> list[Ball]:
+    """[d]: mean over the seeds of eta m^2 in the state that the window starts from."""
+    return [
+        sum((x * ball(m) ** 2 for x, m in zip(row, ms, strict=True)), arb(0)) / window.seeds
+        for row, ms in zip(etas(window), window.start["m"], strict=True)
+    ]
+
+
+def fall_of_shifted(window: Window) -> Ball:
+    """Bound of E F(z_first) - F*, z = w - k eta m: F(w) + |grad| |d| + L |d|^2/2 and |grad|^2 <= 2 L (F - F*)."""
+    s, eta, (smooth, _) = scalars(window), etas(window), curvatures(window)
+    k, total = s.B / (1 - s.B), arb(0)
+    for seed in range(window.seeds):
+        loss = ball(window.loss_start[seed]) * (1 + LOSS_ACCURACY)
+        moved = [k * row[seed] * abs(ball(m[seed])) for row, m in zip(eta, window.start["m"], strict=True)]
+        bent = sum((x * y**2 / 2 for x, y in zip(smooth, moved, strict=True)), arb(0))
+        if window.box is None:
+            total += (loss.nonnegative_part().sqrt() + bent.sqrt()) ** 2
+        else:
+            total += loss + bent + sum((ball(x) * y for x, y in zip(window.gradient_bound, moved, strict=True)), arb(0))
+    return total / window.seeds
+
+
+def farthest_shift(window: Window) -> Ball:
+    """Bound of |z_i - w_i| on the window."""
+    s, c = scalars(window), roundings.corrections(window)
+    largest = ball(np.max(window.max_abs["m"])) / (c.c1[0].min(c.before[0]) * denominators(window)[0])
+    return s.B / (1 - s.B) * updated(window).middle * s.lr * largest
+
+
+def first_bound(window: Window, rows: list[Values], square: list[Ball]) -> Ball:
+    """Z from the window: |grad| <= its bound, or grad^2 <= E y^2 and avg E (eta_x y)^2 <= A, whichever is less."""
+    signal, v = _signal(window), second_moment_rounding(window, roundings.NOTHING)
+    _, drift, wrong = gradients(window, signal.high, v)
+    _, extreme = second_moment.shares(window)
+    total = arb(0)
+    for n, (row, a) in enumerate(zip(rows, square, strict=True)):
+        steepest = (drift[n] + wrong[n]) / signal.low * row[lemmas.sH0]
+        # eta0^2 <= eta_x^2/(1 - p), and eta0 >= h0
+        typical = row[lemmas.sA] / ((1 - extreme[n]).sqrt() * row[lemmas.s0])
+        typical = (typical + wrong[n] * row[lemmas.sH0]) / signal.low
+        total += a * steepest.min(typical) ** 2
+    return total.sqrt()
