@@ -135,19 +135,19 @@ class _Sums:
         a, w, names = self.square, self.weight, lemmas
         both = [x + y for x, y in zip(self.displaced, self.cross, strict=True)]
         if self.separable:
-            kappa = _most(x / (y * z).sqrt() for x, y, z in zip(both, a, w, strict=True))
+            kappa = largest(x / (y * z).sqrt() for x, y, z in zip(both, a, w, strict=True))
         else:  # the vectors E[eta g] and grad F(z) - grad are paired as a whole
             kappa = arb(0)
             for part in (self.displaced, self.cross):
-                kappa += _most(x / y.sqrt() for x, y in zip(part, a, strict=True))
+                kappa += largest(x / y.sqrt() for x, y in zip(part, a, strict=True))
         loss = numbers.fall_of_shifted(self.window) / self.window.steps
         return _Floor(
-            B=_norm(x / y.sqrt() for x, y in zip(self.column(names.LINEAR), a, strict=True)),
+            B=norm(x / y.sqrt() for x, y in zip(self.column(names.LINEAR), a, strict=True)),
             kappa=kappa,
-            quadratic=_most(x / y for x, y in zip(self.column(names.MOMENTUM2), w, strict=True)),
-            linear=_norm(x / y.sqrt() for x, y in zip(self.column(names.MOMENTUM1), w, strict=True)),
+            quadratic=largest(x / y for x, y in zip(self.column(names.MOMENTUM2), w, strict=True)),
+            linear=norm(x / y.sqrt() for x, y in zip(self.column(names.MOMENTUM1), w, strict=True)),
             constant=sum(self.column(names.CONSTANT), loss),
-            K=_most(1 / (row[names.s0] ** 2 * x) for row, x in zip(self.rows, a, strict=True)),
+            K=largest(1 / (row[names.s0] ** 2 * x) for row, x in zip(self.rows, a, strict=True)),
         )
 
     def momentum(self) -> _Momentum:
@@ -179,16 +179,16 @@ class _Sums:
     ) -> _Momentum:
         weight = [x / y for x, y in zip(self.weight, held, strict=True)]
         if loss is not None and not self.separable:
-            weight = [_most(weight)] * len(weight)
-        largest, a, w = _most(weight), self.square, self.weight
+            weight = [largest(weight)] * len(weight)
+        a, w = self.square, self.weight
         rows = list(zip(weight, self.column(cross), a, w, strict=True))
         return _Momentum(
-            c=_most(t * x / (y * z).sqrt() for t, x, y, z in rows),
-            d=_norm(t * x / z.sqrt() for t, x, z in zip(weight, self.column(linear), w, strict=True)),
-            j=_norm(t * x / y.sqrt() for t, x, y in zip(weight, gradient, a, strict=True)),
+            c=largest(t * x / (y * z).sqrt() for t, x, y, z in rows),
+            d=norm(t * x / z.sqrt() for t, x, z in zip(weight, self.column(linear), w, strict=True)),
+            j=norm(t * x / y.sqrt() for t, x, y in zip(weight, gradient, a, strict=True)),
             constant=sum(
                 (t * x for t, x in zip(weight, self.column(constant), strict=True)),
-                largest * (arb(0) if loss is None else loss),
+                largest(weight) * (arb(0) if loss is None else loss),
             ),
         )
 
@@ -199,7 +199,7 @@ class _Sums:
 
 def evaluate_bound(window: Window) -> Bound:
     """The bound of a cell; see the module's docstring."""
-    checks = list(_hypotheses(window))
+    checks = list(hypotheses(window))
     if not all(check.ok for check in checks):
         return Bound("T21", QUANTITY, tuple(checks))
     try:
@@ -246,15 +246,18 @@ def _smaller(x: Ball, y: Ball) -> Ball:
     return ball(min(ends(x)[1], ends(y)[1]))
 
 
-def _norm(values: Iterable[Ball]) -> Ball:
+def norm(values: Iterable[Ball]) -> Ball:
+    """Euclidean norm."""
     return sum((x * x for x in values), arb(0)).sqrt()
 
 
-def _most(values: Iterable[Ball]) -> Ball:
+def largest(values: Iterable[Ball]) -> Ball:
+    """The maximum, as a ball."""
     return functools.reduce(lambda x, y: x.max(y), values)
 
 
-def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
+def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
+    """What every bound of Adam's floor asks of a run; the structure comes first, alone if it is another."""
     structure = _structure(window)
     if not structure.ok:
         return (structure,)
