@@ -6,7 +6,7 @@ An object with
     made          date and time (UTC)
     versions      code, packages, interpreter and machine
     study         the settings of the study
-    keys, absent  the cells that it consists of, and those of them that were not finished
+    keys, absent  the cells that it consists of, and those of them that were not finished or not to be verified
     selection     the theorems that were asked for, or null: all of them
     theorems      identifier -> title, quantity, tightness, law, comparison, source, digest of the derivations
     cells         one a line: key and configuration, the window's record (``theory.record``) with its digest, and
@@ -23,9 +23,9 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,11 +33,15 @@ from experiments import store
 from experiments.cell import Cell
 from experiments.verify.evaluate import entries
 from experiments.verify.results import Results
+from experiments.verify.summary import summarize
 from experiments.whole_files import write_whole
 from theory.digest import derivation_digest
 from theory.record import as_json
 from theory.theorem import Theorem
 from theory.window import Window
+
+if TYPE_CHECKING:
+    from experiments.verify.run import Report
 
 VERSION = 1
 
@@ -73,30 +77,29 @@ def write(
     path: Path,
     results: Results,
     selection: Sequence[str] | None,
-    theorems: Sequence[Theorem],
-    lines: Iterable[bytes],
-    summary: Mapping[str, Any],
+    report: Report,
 ) -> None:
-    """Write a certificate, whole or not at all; ``lines`` are encoded ``line_of``.
+    """Write the certificate of a verification, whole or not at all.
 
     Raises
     ------
     StoreError
         The file cannot be written.
     """
+    there = set(report.keys)
     head = {
         "certificate": VERSION,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": store.versions(),
         "study": results.study,
         "keys": results.planned,
-        "absent": results.absent,
+        "absent": [key for key in results.planned if key not in there],
         "selection": selection,
-        "theorems": {theorem.identifier: described(theorem) for theorem in theorems},
-        "summary": summary,
+        "theorems": {theorem.identifier: described(theorem) for theorem in report.theorems},
+        "summary": summarize(report.rows),
     }
     opened = json.dumps(head, indent=1).removesuffix("\n}").encode()
-    data = opened + b',\n "cells": [\n' + b",\n".join(lines) + b"\n ]\n}\n"
+    data = opened + b',\n "cells": [\n' + b",\n".join(report.lines) + b"\n ]\n}\n"
     write_whole(path, gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,13 +32,16 @@ class Report:
     ----------
     theorems : those that were held against the cells
     rows : one for each cell and theorem, cell by cell in the order of the study
-    lines : the cells of the certificate, in the order of the study; empty where a certificate was checked
+    keys, lines : the cells of the certificate, in the order of the study; empty where a certificate was checked
+    unknown : a line for each cell whose program or problem is not to be had here
     faults : what is wrong: derivations that do not check; of a certificate, everything that is not as it says
     """
 
     theorems: Sequence[Theorem]
     rows: list[Row] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -50,7 +54,11 @@ def verify(
     tasks = [("cells", number, folder, group, names) for number, group in enumerate(groups)]
     report = Report(chosen)
     for found in _in_order([*_derivation_tasks(chosen), *tasks], processes, done, report):
-        for line, rows in found:
+        for key, line, rows in found:
+            if not line:
+                report.unknown.append(key)
+                continue
+            report.keys.append(key)
             report.lines.append(line)
             report.rows += rows
     return report
@@ -117,12 +125,18 @@ def _derivation(identifier: str, number: int) -> str:
     return ""
 
 
-def _cells(_: int, folder: Path, keys: Sequence[str], names: Sequence[str]) -> list[tuple[bytes, list[Row]]]:
-    found = []
+def _cells(_: int, folder: Path, keys: Sequence[str], names: Sequence[str]) -> list[tuple[str, bytes, list[Row]]]:
+    """Key, line of the certificate and rows of each cell; without a line, key and why it cannot be verified here."""
+    found: list[tuple[str, bytes, list[Row]]] = []
     for key in keys:
         cell, record = read_cell(folder, key)
-        line = line_of(cell, unpack(record, *rebuilt(cell)), [theorem(name) for name in names])
-        found.append((msgspec.json.encode(line), _rows(cell, line["results"])))
+        try:
+            program, slots = rebuilt(cell)
+        except (ValueError, RuntimeError) as error:  # a program that a study in Python brought itself, say
+            found.append((" ".join(f"{cell.optimizer} {cell.problem} ({key}): {error}".split()), b"", []))
+            continue
+        line = line_of(cell, unpack(record, program, slots), [theorem(name) for name in names])
+        found.append((key, msgspec.json.encode(line), _rows(cell, line["results"])))
     return found
 
 
@@ -135,14 +149,6 @@ def _lines(_: int, data: bytes, names: Sequence[str], code: str, exact: bool) ->
 
 
 def _rows(cell: Cell, results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    columns = cell.columns()
-    return [
-        columns
-        | {name: x[name] for name in ("theorem", "status", "reason", "seeds_needed")}
-        | {"ratio": _float(x["ratio"])}
-        for x in results
-    ]
-
-
-def _float(text: str) -> float:
-    return float.fromhex(text)
+    columns = cell.columns()  # one for all theorems
+    told = ({name: x[name] for name in ("theorem", "status", "reason", "seeds_needed")} for x in results)
+    return [ChainMap(row | {"ratio": float.fromhex(x["ratio"])}, columns) for row, x in zip(told, results, strict=True)]
