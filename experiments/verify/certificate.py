@@ -8,7 +8,8 @@ An object with
     study         the settings of the study
     keys, absent  the cells that it consists of, and those of them that were not finished or not to be verified
     selection     the theorems that were asked for, or null: all of them
-    theorems      identifier -> title, quantity, tightness, law, comparison, source, digest of the derivations
+    theorems      identifier -> title, quantity, tightness, comparison, source, digest of the derivations, and for each
+                  hypothesis whether it is known a priori or checked on the record of the run
     cells         one a line: key and configuration, the window's record (``theory.record``) with its digest, and
                   ``results``, an entry for each theorem (``experiments.verify.evaluate``)
     summary       identifier -> how many cells it holds for, is violated in, ...
@@ -95,7 +96,9 @@ def write(
         "keys": results.planned,
         "absent": [key for key in results.planned if key not in there],
         "selection": selection,
-        "theorems": {theorem.identifier: described(theorem) for theorem in report.theorems},
+        "theorems": {
+            x.identifier: described(x) | {"hypotheses": report.origins[x.identifier]} for x in report.theorems
+        },
         "summary": summarize(report.rows),
     }
     opened = json.dumps(head, indent=1).removesuffix("\n}").encode()
@@ -127,6 +130,8 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is a certificate of layout {found['certificate']}; this version reads {VERSION}"
         )
     wrong = [name for name, shape in shapes.items() if not isinstance(found.get(name), shape)]
+    if "theorems" not in wrong and not all(isinstance(said, dict) for said in found["theorems"].values()):
+        wrong.append("theorems")
     lines = [] if "cells" in wrong else found["cells"]
     if wrong or not all(_is_line(line) for line in lines):
         raise CertificateError(f"{path} is a damaged certificate ({', '.join(wrong) or 'cells'} cannot be understood)")
@@ -135,5 +140,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _is_line(line: Any) -> bool:
     if not isinstance(line, dict) or not isinstance(line.get("results"), list):
+        return False
+    if not isinstance(line.get("key"), str):
         return False
     return all(isinstance(entry, dict) and isinstance(entry.get("theorem"), str) for entry in line["results"])

@@ -17,6 +17,7 @@ from experiments.verify.certificate import line_of
 from experiments.verify.results import read_cell, rebuilt
 from experiments.verify.summary import Row, summarize
 from theory.derivation import DerivationError
+from theory.provenance import Origin, origins
 from theory.record import unpack
 from theory.theorem import Theorem
 from theory.theorems import theorem, theorems
@@ -32,8 +33,10 @@ class Report:
     ----------
     theorems : those that were held against the cells
     rows : one for each cell and theorem, cell by cell in the order of the study
-    keys, lines : the cells of the certificate, in the order of the study; empty where a certificate was checked
+    keys : cells that ``rows`` are about, in the order of the study
+    lines : these cells as a certificate has them; empty where one was checked
     unknown : a line for each cell whose program or problem is not to be had here
+    origins : theorem -> hypothesis -> known a priori or checked on the record (``theory.provenance``)
     faults : what is wrong: derivations that do not check; of a certificate, everything that is not as it says
     """
 
@@ -42,6 +45,7 @@ class Report:
     keys: list[str] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    origins: dict[str, dict[str, Origin]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
 
@@ -61,6 +65,8 @@ def verify(
             report.keys.append(key)
             report.lines.append(line)
             report.rows += rows
+    told = [("origins", identifier, folder, key) for identifier, key in _telling(report)]
+    run_tasks(processes, told, _carry_out, lambda task, found: report.origins.update({task[1]: found}))
     return report
 
 
@@ -72,9 +78,17 @@ def check_again(certificate: Mapping[str, Any], processes: int, done: Callable[[
     tasks = [("lines", number, msgspec.json.encode(group), *how) for number, group in enumerate(groups)]
     report = Report(chosen, faults=check.head_faults(certificate))
     for found in _in_order([*_derivation_tasks(chosen), *tasks], processes, done, report):
-        for faults, rows in found:
+        for key, faults, rows in found:
             report.faults += faults
-            report.rows += rows
+            if rows:
+                report.keys.append(key)
+                report.rows += rows
+    by_key = {line.get("key"): line for line in lines}
+    told = [("origins of line", x, msgspec.json.encode(by_key[key])) for x, key in _telling(report)]
+    run_tasks(processes, told, _carry_out, lambda task, found: report.origins.update({task[1]: found}))
+    for identifier, found in report.origins.items():
+        said = certificate["theorems"][identifier].get("hypotheses")
+        report.faults += [f"{identifier}: {fault}" for fault in check.differences("hypotheses", said, found, True)]
     said = check.differences("summary", certificate["summary"], summarize(report.rows), how[-1])
     report.faults += [*said][: check.MOST_FAULTS]
     return report
@@ -92,6 +106,17 @@ def _derivation_tasks(chosen: Sequence[Theorem]) -> list[tuple[Any, ...]]:
         for number, derivation in enumerate(x.derivations):
             seen.setdefault(id(derivation), ("derivation", x.identifier, number))
     return list(seen.values())
+
+
+def _telling(report: Report) -> list[tuple[str, str]]:
+    """For each theorem the first cell that it applies to, or else the first that most of its hypotheses speak of."""
+    found = []
+    for number, x in enumerate(report.theorems):
+        rows = report.rows[number :: len(report.theorems)]
+        if rows:
+            best = max(range(len(rows)), key=lambda i: (rows[i]["status"] != "not applicable", rows[i]["reached"], -i))
+            found.append((x.identifier, report.keys[best]))
+    return found
 
 
 def _in_order(
@@ -113,7 +138,17 @@ def _in_order(
 
 
 def _carry_out(kind: str, *task: Any) -> Any:
-    return {"derivation": _derivation, "cells": _cells, "lines": _lines}[kind](*task)
+    kinds = {"derivation": _derivation, "cells": _cells, "lines": _lines}
+    return (kinds | {"origins": _origins, "origins of line": _origins_of_line})[kind](*task)
+
+
+def _origins(identifier: str, folder: Path, key: str) -> dict[str, Origin]:
+    cell, record = read_cell(folder, key)
+    return origins(theorem(identifier), unpack(record, *rebuilt(cell)))
+
+
+def _origins_of_line(identifier: str, data: bytes) -> dict[str, Origin]:
+    return origins(theorem(identifier), check.window_of(msgspec.json.decode(data)))
 
 
 def _derivation(identifier: str, number: int) -> str:
@@ -140,15 +175,17 @@ def _cells(_: int, folder: Path, keys: Sequence[str], names: Sequence[str]) -> l
     return found
 
 
-def _lines(_: int, data: bytes, names: Sequence[str], code: str, exact: bool) -> list[tuple[list[str], list[Row]]]:
+def _lines(_: int, data: bytes, names: Sequence[str], code: str, exact: bool) -> list[tuple[str, list[str], list[Row]]]:
+    """Key, faults and rows of each line of a certificate; no rows where its window cannot be read."""
     found = []
     for line in msgspec.json.decode(data):
         faults, cell, again = check.line_faults(line, [theorem(name) for name in names], code, exact)
-        found.append((faults, [] if cell is None else _rows(cell, again)))
+        found.append((str(line.get("key")), faults, [] if cell is None else _rows(cell, again)))
     return found
 
 
 def _rows(cell: Cell, results: Sequence[Mapping[str, Any]]) -> list[Row]:
     columns = cell.columns()  # one for all theorems
     told = ({name: x[name] for name in ("theorem", "status", "reason", "seeds_needed")} for x in results)
-    return [ChainMap(row | {"ratio": float.fromhex(x["ratio"])}, columns) for row, x in zip(told, results, strict=True)]
+    numbers = ({"ratio": float.fromhex(x["ratio"]), "reached": len(x["hypotheses"])} for x in results)
+    return [ChainMap(row | number, columns) for row, number in zip(told, numbers, strict=True)]

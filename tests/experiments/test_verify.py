@@ -87,6 +87,8 @@ def test_an_entry_says_everything_that_a_verdict_rests_on(written):
     other = next(entry for entry in line["results"] if entry["theorem"] == "T8")
     assert (other["status"], other["bound"], other["measured"]) == ("not applicable", None, None)
     assert any(not x["holds"] for x in other["hypotheses"])
+    origins = written["theorems"]["T6"]["hypotheses"]
+    assert (origins["halted"], origins["deterministic"]) == ("record", "a priori")
     assert written["theorems"]["T6"]["derivations"] != written["theorems"]["T8"]["derivations"]
 
 
@@ -193,6 +195,10 @@ def rename_theorem(found):
     found["theorems"]["T66"] = found["theorems"].pop("T6")
 
 
+def claim_that_it_was_known(found):
+    found["theorems"]["T6"]["hypotheses"]["halted"] = "a priori"
+
+
 def drop_entry(found):
     found["cells"][0]["results"].pop(0)
 
@@ -236,6 +242,7 @@ TAMPERED = {
     change_digest: ["T6: derivations is ", AGAIN],
     call_it_a_comparison: ["T6: comparison is True, evaluated again it is False"],
     rename_theorem: ["T66: this version has no such theorem"],
+    claim_that_it_was_known: ["T6: hypotheses.halted is a priori, evaluated again it is record"],
     drop_entry: ["T6: left out of the certificate"],
     repeat_entry: ["a theorem stands there twice"],
     drop_cell: ["left out of the certificate"],
@@ -253,7 +260,14 @@ def test_whatever_is_changed_is_found_and_named(tamper, written, tmp_path, capsy
     file.write_text(json.dumps(changed))
     assert run("--check", file) == 1
     wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG: ")]
-    if tamper not in (rename_theorem, drop_theorem, change_summary, change_digest, call_it_a_comparison):
+    if tamper not in (
+        rename_theorem,
+        drop_theorem,
+        change_summary,
+        change_digest,
+        call_it_a_comparison,
+        claim_that_it_was_known,
+    ):
         assert all("cell" in line or "summary" in line for line in wrong)
         if tamper not in (drop_cell, repeat_cell):
             assert any("sgd quadratic nearest_even e8m3 (cell " in line for line in wrong)
