@@ -58,8 +58,8 @@ def _others(window: Window) -> Iterator[Window]:
     for name, value in recorded.items():
         yield dataclasses.replace(window, **{name: _spoiled(value)})
     for f in dataclasses.fields(window):
-        if f.name in recorded and f.default is None:
-            absent: dict[str, Any] = {f.name: None}
+        if f.name in recorded and (f.default is None or f.default_factory is dict):
+            absent: dict[str, Any] = {f.name: None if f.default is None else {}}
             yield dataclasses.replace(window, **absent)
     for factor in (1.0 - _LITTLE, 1.0 + _LITTLE):
         yield dataclasses.replace(window, **{name: _scaled(value, factor) for name, value in recorded.items()})

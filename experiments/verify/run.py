@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from experiments.cell import Cell
-from experiments.pool import run_tasks
+from experiments.pool import Run, Task, workers
 from experiments.verify import check
 from experiments.verify.certificate import line_of
 from experiments.verify.results import read_cell, rebuilt
@@ -57,16 +57,17 @@ def verify(
     groups = [keys[i : i + GROUP] for i in range(0, len(keys), GROUP)]
     tasks = [("cells", number, folder, group, names) for number, group in enumerate(groups)]
     report = Report(chosen)
-    for found in _in_order([*_derivation_tasks(chosen), *tasks], processes, done, report):
-        for key, line, rows in found:
-            if not line:
-                report.unknown.append(key)
-                continue
-            report.keys.append(key)
-            report.lines.append(line)
-            report.rows += rows
-    told = [("origins", identifier, folder, key) for identifier, key in _telling(report)]
-    run_tasks(processes, told, _carry_out, lambda task, found: report.origins.update({task[1]: found}))
+    with workers(processes) as run:
+        for found in _in_order([*_derivation_tasks(chosen), *tasks], run, done, report):
+            for key, line, rows in found:
+                if not line:
+                    report.unknown.append(key)
+                    continue
+                report.keys.append(key)
+                report.lines.append(line)
+                report.rows += rows
+        told = [("origins", identifier, folder, key) for identifier, key in _telling(report)]
+        run(told, _carry_out, lambda task, found: report.origins.update({task[1]: found}))
     return report
 
 
@@ -77,15 +78,16 @@ def check_again(certificate: Mapping[str, Any], processes: int, done: Callable[[
     groups = [lines[i : i + GROUP] for i in range(0, len(lines), GROUP)]
     tasks = [("lines", number, msgspec.json.encode(group), *how) for number, group in enumerate(groups)]
     report = Report(chosen, faults=check.head_faults(certificate))
-    for found in _in_order([*_derivation_tasks(chosen), *tasks], processes, done, report):
-        for key, faults, rows in found:
-            report.faults += faults
-            if rows:
-                report.keys.append(key)
-                report.rows += rows
-    by_key = {line.get("key"): line for line in lines}
-    told = [("origins of line", x, msgspec.json.encode(by_key[key])) for x, key in _telling(report)]
-    run_tasks(processes, told, _carry_out, lambda task, found: report.origins.update({task[1]: found}))
+    with workers(processes) as run:
+        for found in _in_order([*_derivation_tasks(chosen), *tasks], run, done, report):
+            for key, faults, rows in found:
+                report.faults += faults
+                if rows:
+                    report.keys.append(key)
+                    report.rows += rows
+        by_key = {line["key"]: line for line in lines}
+        told = [("origins of line", x, msgspec.json.encode(by_key[key])) for x, key in _telling(report)]
+        run(told, _carry_out, lambda task, found: report.origins.update({task[1]: found}))
     for identifier, found in report.origins.items():
         said = certificate["theorems"][identifier].get("hypotheses")
         report.faults += [f"{identifier}: {fault}" for fault in check.differences("hypotheses", said, found, True)]
@@ -99,9 +101,9 @@ def size(chosen: Sequence[Theorem], cells: int) -> int:
     return cells + len(_derivation_tasks(chosen))
 
 
-def _derivation_tasks(chosen: Sequence[Theorem]) -> list[tuple[Any, ...]]:
+def _derivation_tasks(chosen: Sequence[Theorem]) -> list[Task]:
     """One for each derivation; lemmas that theorems share are checked once."""
-    seen: dict[int, tuple[Any, ...]] = {}
+    seen: dict[int, Task] = {}
     for x in chosen:
         for number, derivation in enumerate(x.derivations):
             seen.setdefault(id(derivation), ("derivation", x.identifier, number))
@@ -119,13 +121,11 @@ def _telling(report: Report) -> list[tuple[str, str]]:
     return found
 
 
-def _in_order(
-    tasks: Sequence[tuple[Any, ...]], processes: int, done: Callable[[int], None], report: Report
-) -> Iterator[Any]:
+def _in_order(tasks: Sequence[Task], run: Run, done: Callable[[int], None], report: Report) -> Iterator[Any]:
     """Carry out all tasks; give what came of those about cells, in order, and note derivations that do not check."""
     found: dict[int, Any] = {}
 
-    def note(task: tuple[Any, ...], result: Any) -> None:
+    def note(task: Task, result: Any) -> None:
         if task[0] == "derivation":
             report.faults += [result] * bool(result)
             done(1)
@@ -133,7 +133,7 @@ def _in_order(
             found[task[1]] = result
             done(len(result))
 
-    run_tasks(processes, tasks, _carry_out, note)
+    run(tasks, _carry_out, note)
     yield from (found[number] for number in sorted(found))
 
 
