@@ -9,41 +9,53 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from experiments.worker import die_with_driver
 
+Task: TypeAlias = "tuple[Any, ...]"
+# Calls work(*task) for every task, and done(task, result) in this process as results come in.
+Run: TypeAlias = "Callable[[Iterable[Task], Callable[..., Any], Callable[[Task, Any], None]], None]"
 
-def run_tasks(
-    processes: int,
-    tasks: Iterable[tuple[Any, ...]],
-    work: Callable[..., Any],
-    done: Callable[[tuple[Any, ...], Any], None],
-) -> None:
-    """Call ``work(*task)`` for every task, and ``done(task, result)`` here as results come in.
 
-    Parameters
-    ----------
-    processes : how many at a time; with one, all is done in this process
-    tasks : made when they are sent, two for each process ahead
-    work : a function that can be imported; what it raises is raised here
+@contextlib.contextmanager
+def workers(processes: int) -> Iterator[Run]:
+    """Give a function that has tasks done by processes, which start with the first one; with one, all is done here.
+
+    Tasks are made when they are sent, two for each process ahead. What does them is a function that can be imported,
+    and what it raises is raised here.
+
+    Examples
+    --------
+    >>> with workers(1) as run:
+    ...     run([(2, 3), (3, 2)], pow, lambda task, result: print(task, result))
+    (2, 3) 8
+    (3, 2) 9
     """
     if processes == 1:
-        for task in tasks:
-            done(task, work(*task))
+        yield _here
         return
-    queue = iter(tasks)
     with _pool(processes) as pool:
-        waiting: dict[Future[Any], tuple[Any, ...]] = {}
-        while True:
-            for task in islice(queue, 2 * processes - len(waiting)):
-                with _without_interrupts():  # the first one starts the processes
-                    waiting[pool.submit(work, *task)] = task
-            if not waiting:
-                return
-            ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
-                done(waiting.pop(future), future.result())
+
+        def run(tasks: Iterable[Task], work: Callable[..., Any], done: Callable[[Task, Any], None]) -> None:
+            queue = iter(tasks)
+            waiting: dict[Future[Any], Task] = {}
+            while True:
+                for task in islice(queue, 2 * processes - len(waiting)):
+                    with _without_interrupts():  # the first one starts the processes
+                        waiting[pool.submit(work, *task)] = task
+                if not waiting:
+                    return
+                ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    done(waiting.pop(future), future.result())
+
+        yield run
+
+
+def _here(tasks: Iterable[Task], work: Callable[..., Any], done: Callable[[Task, Any], None]) -> None:
+    for task in tasks:
+        done(task, work(*task))
 
 
 @contextlib.contextmanager

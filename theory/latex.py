@@ -250,7 +250,7 @@ def visible(latex: str) -> int:
     """About how many symbols wide a formula is; of a fraction the wider part counts.
 
     >>> visible(r"\\frac{a + b}{c} \\, x_{1}")
-    6
+    5
     """
     return _count(re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda m: max(m.groups(), key=_count), latex))
 

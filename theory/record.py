@@ -21,11 +21,13 @@ import hashlib
 import math
 import zlib
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
 
+from fpsim.scalars import ScalarExpression
 from theory.window import Window
 
 if TYPE_CHECKING:
@@ -128,7 +130,9 @@ def to_data(value: Any, array: Callable[[bytes], Data]) -> Data:
         return {str(name): to_data(item, array) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_data(item, array) for item in value]
-    return {"$declared": str(value)}  # a schedule: the program has it
+    if isinstance(value, (ScalarExpression, Fraction)):
+        return {"$declared": str(value)}  # a hyperparameter that is no float: the program has it
+    raise TypeError(f"{type(value).__name__} is no part of a window: {value!r}")
 
 
 def encoded_bytes(data: bytes) -> bytes:

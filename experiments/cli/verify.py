@@ -104,10 +104,12 @@ def _verify(args: argparse.Namespace, chosen: Sequence[Theorem], processes: int)
     except (results.ResultsError, StoreError, RuntimeError, ValueError) as error:
         print(f"fpsim verify: stopped: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    from experiments.verify.summary import summarize
-
+    for line in report.unknown:
+        print(f"fpsim verify: a cell cannot be verified here: {line}", file=sys.stderr)
+    if not report.lines:
+        raise UsageError(f"fpsim verify: error: no cell in {folder} can be verified here")
     try:
-        certificate.write(out, found, selection, chosen, report.lines, summarize(report.rows))
+        certificate.write(out, found, selection, report)
     except StoreError as error:
         print(f"fpsim verify: stopped: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.pool import run_tasks
+from experiments.pool import workers
 from experiments.selftest.batches import Choice, check
 from experiments.selftest.outcome import Outcome
 
@@ -51,7 +51,8 @@ def execute(choice: Choice, plan: Plan, processes: int, report: Report, finished
             finished(outcome)
 
     size = GROUP if processes > 1 else 1
-    run_tasks(processes, ((choice, plan[i : i + size]) for i in range(0, len(plan), size)), _check_all, add)
+    with workers(processes) as run:
+        run(((choice, plan[i : i + size]) for i in range(0, len(plan), size)), _check_all, add)
 
 
 def _check_all(choice: Choice, group: Plan) -> list[Outcome]:

@@ -6,9 +6,10 @@ An object with
     made          date and time (UTC)
     versions      code, packages, interpreter and machine
     study         the settings of the study
-    keys, absent  the cells that it consists of, and those of them that were not finished
+    keys, absent  the cells that it consists of, and those of them that were not finished or not to be verified
     selection     the theorems that were asked for, or null: all of them
-    theorems      identifier -> title, quantity, tightness, law, comparison, source, digest of the derivations
+    theorems      identifier -> title, quantity, tightness, comparison, source, digest of the derivations, and for each
+                  hypothesis whether it is known a priori or checked on the record of the run
     cells         one a line: key and configuration, the window's record (``theory.record``) with its digest, and
                   ``results``, an entry for each theorem (``experiments.verify.evaluate``)
     summary       identifier -> how many cells it holds for, is violated in, ...
@@ -23,9 +24,9 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,11 +34,15 @@ from experiments import store
 from experiments.cell import Cell
 from experiments.verify.evaluate import entries
 from experiments.verify.results import Results
+from experiments.verify.summary import summarize
 from experiments.whole_files import write_whole
 from theory.digest import derivation_digest
 from theory.record import as_json
 from theory.theorem import Theorem
 from theory.window import Window
+
+if TYPE_CHECKING:
+    from experiments.verify.run import Report
 
 VERSION = 1
 
@@ -73,30 +78,31 @@ def write(
     path: Path,
     results: Results,
     selection: Sequence[str] | None,
-    theorems: Sequence[Theorem],
-    lines: Iterable[bytes],
-    summary: Mapping[str, Any],
+    report: Report,
 ) -> None:
-    """Write a certificate, whole or not at all; ``lines`` are encoded ``line_of``.
+    """Write the certificate of a verification, whole or not at all.
 
     Raises
     ------
     StoreError
         The file cannot be written.
     """
+    there = set(report.keys)
     head = {
         "certificate": VERSION,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": store.versions(),
         "study": results.study,
         "keys": results.planned,
-        "absent": results.absent,
+        "absent": [key for key in results.planned if key not in there],
         "selection": selection,
-        "theorems": {theorem.identifier: described(theorem) for theorem in theorems},
-        "summary": summary,
+        "theorems": {
+            x.identifier: described(x) | {"hypotheses": report.origins[x.identifier]} for x in report.theorems
+        },
+        "summary": summarize(report.rows),
     }
     opened = json.dumps(head, indent=1).removesuffix("\n}").encode()
-    data = opened + b',\n "cells": [\n' + b",\n".join(lines) + b"\n ]\n}\n"
+    data = opened + b',\n "cells": [\n' + b",\n".join(report.lines) + b"\n ]\n}\n"
     write_whole(path, gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
 
@@ -124,6 +130,8 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is a certificate of layout {found['certificate']}; this version reads {VERSION}"
         )
     wrong = [name for name, shape in shapes.items() if not isinstance(found.get(name), shape)]
+    if "theorems" not in wrong and not all(isinstance(said, dict) for said in found["theorems"].values()):
+        wrong.append("theorems")
     lines = [] if "cells" in wrong else found["cells"]
     if wrong or not all(_is_line(line) for line in lines):
         raise CertificateError(f"{path} is a damaged certificate ({', '.join(wrong) or 'cells'} cannot be understood)")
@@ -132,5 +140,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _is_line(line: Any) -> bool:
     if not isinstance(line, dict) or not isinstance(line.get("results"), list):
+        return False
+    if not isinstance(line.get("key"), str):
         return False
     return all(isinstance(entry, dict) and isinstance(entry.get("theorem"), str) for entry in line["results"])

@@ -42,12 +42,6 @@ class Results:
     planned: list[str]
     damaged: list[str]
 
-    @property
-    def absent(self) -> list[str]:
-        """The cells that are not finished."""
-        there = set(self.keys)
-        return [key for key in self.planned if key not in there]
-
 
 def started(folder: Path) -> bool:
     """Whether a study was started in a folder."""
@@ -65,6 +59,8 @@ def open_results(folder: Path) -> Results:
     try:
         study, keys = _plan(folder)
         kept = store.look(folder, keys)
+    except ResultsError:
+        raise
     except (StoreError, pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
         raise ResultsError(f"{folder} cannot be read ({str(error).splitlines()[0]})") from error
     finished = [key for key in keys if key in kept.finished]

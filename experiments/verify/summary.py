@@ -21,7 +21,7 @@ GROUPS = ((3, "m<=3"), (7, "m=4..7"), (10, "m=8..10"), (23, "m=11..23"), (math.i
 BOUNDS = ("holds", "violated", "undecided", "not applicable")
 LAWS = ("met", "missed", "undecided", "not applicable")
 QUANTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95, "worst": 1.0}
-MOST_REASONS = 6  # that are printed for a theorem
+MOST_REASONS = 4  # that are printed for a theorem
 
 NOTES = (
     "ratio: proven bound / measured value of what it bounds, where it applies: quantiles over cells, and the largest.",
@@ -123,5 +123,5 @@ def _kind(reason: str) -> str:
     return NUMBER.sub("#", reason.partition(":")[0])
 
 
-def _cut(reason: str, most: int = 100) -> str:
+def _cut(reason: str, most: int = 76) -> str:
     return reason if len(reason) <= most else f"{reason[: most - 3]}..."

@@ -91,6 +91,12 @@ def test_schedules_are_those_of_the_program(machine: SimpleNamespace) -> None:
         from_data(data, program, window.slots)
 
 
+def test_what_a_window_does_not_hold_is_refused(machine: SimpleNamespace) -> None:
+    for strange in ({"box": 1j}, {"curvature": np.zeros(3, np.float32)}, {"samples": {"a": {1, 2}}}):
+        with pytest.raises(TypeError):
+            pack(window_of(machine, **strange))
+
+
 def test_what_narrow_formats_leave_takes_little_space(machine: SimpleNamespace) -> None:
     window = window_of(machine, start={"w": np.ldexp(np.random.default_rng(0).integers(128, 256, (32, 8)), -9)})
     whole = 8 * 32 * 8
