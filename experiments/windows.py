@@ -15,7 +15,8 @@ from experiments.floors import Floor, measure
 from experiments.history import History
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
-from fpsim.precision import scalar_values
+from fpsim.precision import Precision, scalar_values
+from fpsim.program import Program
 from theory.window import Window
 
 Array = npt.NDArray[np.float64]
@@ -120,7 +121,16 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         minimizer=problem.minimizer,
         shape=problem.shape,
         spectral_smoothness=problem.spectral_smoothness,
+        changing=_changing(program, precision, watched) if per_step else {},
     )
+
+
+def _changing(program: Program, precision: Precision, watched: Watched) -> dict[str, Array]:
+    """The stored scalars that change, in the step before the window and in each of its steps."""
+    steps = range(watched.first_step - 1, watched.first_step + watched.steps)
+    known = scalar_values(program, precision, range(max(steps.start, 0), steps.stop))
+    names = [scalar.name for scalar in program.scalars if program.varies(scalar)]
+    return {name: np.concatenate([known[name][:1]] * (steps.start < 0) + [known[name]]) for name in names}
 
 
 def _exact_constants(trajectory: Trajectory, index: int) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ class Window:
         step), ``"squared_distance"`` (|w - w*|^2); a theorem whose quantity is missing does not apply
     minimizer : [d], w* where the problem has one and knows it in binary64, each within an ulp; else None
     shape : (rows, columns) of weights that are one matrix in C order, else None
+    changing : scalars that change from step to step, stored: name -> [steps+1], the first one of the step before the
+        window (of the first step itself, if that is where the run begins)
     spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2, |.| the spectral norm of the matrix
         (the largest |entry| where ``shape`` is None), and the gradient L-Lipschitz from it to its dual; None: not known
     """
@@ -106,6 +108,7 @@ class Window:
     minimizer: FloatArray | None = None
     shape: tuple[int, int] | None = None
     spectral_smoothness: float | None = None
+    changing: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def seeds(self) -> int:
