@@ -12,8 +12,8 @@ with l_s <= 1 + delta_s <= h_s for every slot s (R1, R2 of ``rounding_model``) a
 * a sum or difference of values that carry no rounding yet is a new exact value; other sums of terms of unknown sign
   stay apart. Whoever needs one factor for them gets ``NoEnclosure``, naming the slot (``relative_factor``), or turns
   the relative errors into an absolute one, sum |exact_i| |factor_i - 1| (``absolute_error``);
-* neg, abs, max, min are exact and monotone; so is a product with a scalar whose stored value is a power of two, up to
-  underflow, if the result has the precision of the other operand;
+* neg, abs, max, min are exact and monotone; so are a product with and a quotient by a scalar whose stored value is a
+  power of two, up to underflow, if the result has the precision of the other operand;
 * a reduction adds 1 .. depth roundings to each of its terms, in the accumulator's order (``reductions``);
 * expand and gather are exact; a moved element carries the factors of the place that it comes from (``factors``);
 * elementary and opaque functions: ``function_rules``. rem, matmul and draw have no enclosure;

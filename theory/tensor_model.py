@@ -43,10 +43,11 @@ from typing import TypeAlias
 import sympy as sp
 
 from fpsim.precision import Precision, scalar_values
-from fpsim.program import Operation, Program
+from fpsim.program import Program
 from theory.composition import NoEnclosure, Slots, Term, compose, factor_bounds, model_values, relative_factor
 from theory.enclosure import enclose
 from theory.factors import Exponents, deviation, first_order, symbol
+from theory.roles import last_sum, step_of
 
 _NOTHING = sp.Integer(0)
 _Parts: TypeAlias = list[tuple[sp.Expr, Term]]  # (coefficient of scalars, term)
@@ -247,10 +248,11 @@ class _Model:
         given = (*self.program.inputs, self.gradient, *moments)
         result = {}
         for state in self.weights:
-            found = self._step(state)
             name = f"q_U[{state}]" if len(self.weights) > 1 else "q_U"
-            if isinstance(found, NoEnclosure):
-                result[state] = _none(name, str(found))
+            try:
+                found = step_of(self.program, state, self.gradient)
+            except NoEnclosure as none:
+                result[state] = _none(name, str(none))
             else:
                 result[state] = self._factor(name, found, given, tuple(second))
         return result
@@ -259,41 +261,12 @@ class _Model:
         result = {}
         for state in self.weights:
             name = f"q_W[{state}]" if len(self.weights) > 1 else "q_W"
-            operation = self._last(state)
+            operation = last_sum(self.program, state)
             if operation is None:
                 result[state] = _none(name, f"{self.sources[state]}: no sum ends the update of {state}")
             else:
                 result[state] = self._factor(name, f"{state} ->", operation.operands)
         return result
-
-    def _last(self, state: str) -> Operation | None:
-        """The addition that makes the new weight."""
-        source = self.sources[state]
-        while True:
-            operation = next((o for o in self.program.operations if o.slot == source), None)
-            if operation is None or operation.kind not in ("round", "add", "sub", "fma"):
-                return None
-            if operation.kind != "round":
-                return operation
-            source = operation.operands[0]
-
-    def _step(self, state: str) -> str | NoEnclosure:
-        """The value that is added to a weight."""
-        operation = self._last(state)
-        if operation is None:
-            return NoEnclosure(self.sources[state], f"no sum ends the update of {state}")
-        arrays = [name for name in operation.operands if not name.startswith("scalar.")]
-        steps = [name for name in arrays if not self._reads(name, state)] or [name for name in arrays if name != state]
-        if len(steps) != 1:
-            return NoEnclosure(operation.slot, f"which of {', '.join(arrays)} is the step of {state} is not evident")
-        return steps[0]
-
-    def _reads(self, name: str, state: str) -> bool:
-        if name == state:
-            return True
-        if name == self.gradient or name in self.program.inputs or name.startswith("scalar."):
-            return False
-        return any(self._reads(operand, state) for operand in self.program.operation(name).operands)
 
     # numbers
 

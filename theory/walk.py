@@ -136,16 +136,9 @@ class Walk:
             product = self._product(o.operands[:2], parts[:2], tiny)
             return self._rounding(o.slot, self._sum([product, parts[2]], 1, tiny), tiny=True)
         if o.kind == "mul":
-            product = self._product(o.operands, parts, tiny)
-            if self._shifts(o):
-                return replace(
-                    product,
-                    absolute=product.absolute + eta(o.slot),
-                    underflow_slots=tuple(dict.fromkeys((*tiny, o.slot))),
-                )
-            return self._rounding(o.slot, product, tiny=True)
+            return self._scaled(o, self._product(o.operands, parts, tiny))
         if o.kind == "div":
-            return self._rounding(o.slot, self._quotient(o, parts, tiny), tiny=True)
+            return self._scaled(o, self._quotient(o, parts, tiny))
         if o.kind == "sqrt":
             one = self._single(parts[0], o.slot)
             root = Term(sp.sqrt(one.exact), combined({}, one.terms[0].exponents, Fraction(1, 2)), True)
@@ -327,9 +320,17 @@ class Walk:
     def _holds(self, slot: str, source: str) -> bool:
         return all(fmt is not None and self.slots[slot][0].holds(fmt) for fmt in self._grids(source))
 
+    def _scaled(self, o: Operation, x: Composed) -> Composed:
+        """The rounding of a product or quotient; none but underflow by a power of two."""
+        if not self._shifts(o):
+            return self._rounding(o.slot, x, tiny=True)
+        names = tuple(dict.fromkeys((*x.underflow_slots, o.slot)))
+        return replace(x, absolute=x.absolute + eta(o.slot), underflow_slots=names)
+
     def _shifts(self, o: Operation) -> bool:
-        """Whether a product only changes the exponent."""
-        for scalar, other in (o.operands, o.operands[::-1]):
+        """Whether a product or quotient only changes the exponent."""
+        orders = (o.operands[::-1],) if o.kind == "div" else (o.operands, o.operands[::-1])
+        for scalar, other in orders:
             value = self.scalars.get(scalar, 0.0)
             if math.isfinite(value) and math.frexp(value)[0] == 0.5:
                 needed = [fmt.precision if fmt is not None else 1 for fmt in self._grids(other)]
