@@ -33,16 +33,16 @@ import math
 
 import numpy as np
 import sympy as sp
-from flint import arb
 
 from fpsim.rounding import Stochastic, is_nearest
 from theory.axioms import COMPOSED_HIGH, COMPOSED_LOW, DESCENT, NEAREST_MOVES, NEAREST_STAYS
-from theory.composition import Factor, NoEnclosure, eta, model_values, relative_factor
+from theory.composition import NoEnclosure, model_values, relative_factor
 from theory.composition import symbol as named
 from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
-from theory.enclosure import Ball, ball, ends, evaluate
+from theory.enclosure import ball, ends, evaluate
 from theory.rounding_model import gap_toward
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorems._underflow import absolute_part
 from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "gradient norm where the run halted"
@@ -121,7 +121,7 @@ def evaluate_bound(window: Window) -> Bound:
         )
     low = evaluate(factor.low, model_values(window.slots, tuple(factor.exponents)))
     scale = 1 / (low * ball(window.scalars["scalar.lr"]))
-    absolute = _absolute(window, factor)
+    absolute = absolute_part(window, factor.absolute, factor.underflow_slots, tuple(factor.exponents))
     if not absolute.is_finite():
         tiny = ", ".join(f"{window.underflow.get(s, 'not counted')} in {s}" for s in factor.underflow_slots)
         return Bound("T6", QUANTITY, (*checks, Hypothesis("underflow leaves a finite error", False, tiny)))
@@ -192,23 +192,6 @@ def _at_rest(window: Window) -> BoolArray:
 def _may_cycle(window: Window) -> str:
     product = window.scalars.get("scalar.lr", math.nan) * window.smoothness
     return f"stored lr times L = {product:.3g}" + (", runs need not halt" if product >= 1 else "")
-
-
-def _absolute(window: Window, factor: Factor) -> Ball:
-    """The underflow part of the step, with the measured sizes; 0 where nothing underflowed."""
-    # a slot without a count may have underflowed
-    happened = [slot for slot in factor.underflow_slots if window.underflow.get(slot, 1)]
-    expression = factor.absolute.subs({eta(slot): 0 for slot in factor.underflow_slots if slot not in happened})
-    values: dict[sp.Symbol, Ball] = dict(model_values(window.slots, {*factor.exponents, *factor.underflow_slots}))
-    for unknown in sorted(expression.free_symbols - set(values), key=str):
-        kind, _, name = str(unknown).rstrip("]").partition("[")
-        if str(unknown).startswith("scalar."):
-            values[unknown] = window.scalars[str(unknown)]
-        elif name in window.max_abs:
-            values[unknown] = np.max(window.max_abs[name]) if kind == "size" else np.min(window.min_abs[name])
-        else:
-            return arb.pos_inf()
-    return evaluate(expression, values)
 
 
 def _half_gaps(window: Window) -> FloatArray:
