@@ -110,7 +110,7 @@ def test_lemma_a_of_every_run(machine: Any) -> None:
         stored = machine.rounded(noise, fmt, rounding, generator)
         after = np.array([state["v"] for state in result.history[1:]])
         share = np.mean((stored / (np.sqrt(after) + 2.0**-6)) ** 2, axis=(0, 2))
-        kept, injection, lost = numbers._second_moment(window)
+        kept, injection, lost = numbers.second_moment(window)
         below = numbers.Denominator("v.add", numbers.ball(2.0**-6), False)
         for k in range(d):
             extremes = tuple(numbers.ball(x) for x in (window.min_abs["v"][k].min(), window.max_abs["g"][k].max()))

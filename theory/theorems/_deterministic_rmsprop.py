@@ -1,4 +1,4 @@
-"""What T11 and T26 read off a window: a step of RMSprop's form with exact gradients, whatever its program.
+"""What T11, T26 and T27 read off a window: a step of RMSprop's form, whatever its program.
 
 Signs are taken along the true gradient: g = |grad|, y the gradient that the machine has, a the step it subtracts.
 
@@ -67,8 +67,8 @@ class Denominator:
         return self.eps if self.inside else self.eps * self.eps
 
 
-def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    """What both theorems ask of the program and of the run; the structure first."""
+def hypotheses(window: Window, noises: tuple[str, ...] = ("none",)) -> tuple[Hypothesis, ...]:
+    """What these theorems ask of the program and of the run; the structure first."""
     program, slots = window.program, window.slots
     operations, stored = {o.slot: o for o in program.operations}, dict(program.outputs)
     last = operations.get(stored.get("w", ""))
@@ -93,7 +93,7 @@ def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     return (
         Hypothesis(name, True, window.optimizer),
         Hypothesis("w and v are stored in the formats of their sums", not apart, ", ".join(apart)),
-        Hypothesis("no noise", window.noise == "none", window.noise),
+        Hypothesis("no noise" if len(noises) == 1 else "noise of mean zero", window.noise in noises, window.noise),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, stored_scalar(window, "lr")),
         no_events(window)[0],
         not_flushed(window, (last.slot, "w")),
@@ -131,8 +131,8 @@ def composed(window: Window) -> Route:
         program, slots, program.operation(stored["w"]).operands[1],
         exact=("g", moment), nonnegative=(moment,), scalars=window.scalars,
     )  # fmt: skip
-    below = _denominator(window, step.exact, moment)
-    kept, injection, lost = _second_moment(window)
+    below = denominator(window, step.exact, moment)
+    kept, injection, lost = second_moment(window)
     rho, reach, error = _gradient(window)
     least, most = (
         [ball(x) for x in extreme(values["v"], axis=1)]
@@ -151,7 +151,7 @@ def composed(window: Window) -> Route:
     )
 
 
-def _denominator(window: Window, exact: sp.Expr, moment: str) -> Denominator:
+def denominator(window: Window, exact: sp.Expr, moment: str) -> Denominator:
     """D from the exact step lr g/D. ``ValueError`` if the step is of another form."""
     v, lr, g = named(moment, nonnegative=True), named("scalar.lr"), named("g")
     for scalar in sorted(exact.free_symbols - {v, g}, key=str):
@@ -167,8 +167,8 @@ def _denominator(window: Window, exact: sp.Expr, moment: str) -> Denominator:
     raise ValueError(f"the step is {exact}, neither lr g/(sqrt(v) + eps) nor lr g/sqrt(v + eps)")
 
 
-def _second_moment(window: Window) -> tuple[Ball, Ball, Ball]:
-    """(a, b, eta) with v' >= a v + b g^2 - eta."""
+def second_moment(window: Window, *, upper: bool = False) -> tuple[Ball, Ball, Ball]:
+    """(a, b, eta) with v' >= a v + b g^2 - eta, or v' <= a v + b g^2 + eta if ``upper``."""
     stored = compose(
         window.program, window.slots, "v ->", exact=("v", "g"), nonnegative=("v",), scalars=window.scalars
     )  # fmt: skip
@@ -176,7 +176,7 @@ def _second_moment(window: Window) -> tuple[Ball, Ball, Ball]:
     if unknown:
         raise ValueError(f"v has no constant {', '.join(sorted(unknown))}")
     monomials = (named("v", nonnegative=True), named("g") ** 2)
-    kept, injection = _coefficients(window, stored, monomials, upper=False)
+    kept, injection = _coefficients(window, stored, monomials, upper=upper)
     lost = _absolute(window, stored)
     if not lost.is_finite():
         raise ValueError("underflow leaves no finite error of v")
