@@ -1,4 +1,4 @@
-"""X2: the published form of a bound for quantized Adam (arXiv:2510.21314), [inferred] as far as it is known. A comparison.
+"""X2: the published form of a bound for quantized Adam (arXiv:2510.21314), [inferred] as far as known. A comparison.
 
 The paper's theorem 4.5 is known here by its abstract, by summaries and by public reviews only. Stated there: the
 schedule lr = Theta(T^-1/2), 1 - beta2 = Theta(1/T), q_G, q_M = O(1/T), q_W, q_V = O(T^-2), the rate T^-1/4, a side
@@ -51,8 +51,8 @@ exact_part, Q = sp.symbols("exact Q", nonnegative=True)
 quantized = Axiom(
     "quantized Adam, assembled [inferred]",
     le(G2, exact_part + Q),
-    citation="[inferred] from summaries and reviews of arXiv:2510.21314: the exact-arithmetic bound with rounded decays "
-    "and an aggregate Q~ of the storage errors",
+    citation="[inferred] from summaries and reviews of arXiv:2510.21314: the exact-arithmetic bound with rounded "
+    "decays and an aggregate Q~ of the storage errors",
     test="tests/theory/test_x02.py::test_rounded_states_obey_the_sums",
 )
 RIGHT = 2 * R * F / (alpha * N) + CONSTANT * lemmas.B / N + AGGREGATE
