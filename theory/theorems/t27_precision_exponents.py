@@ -3,7 +3,7 @@
 Model, tensor by tensor. y is the stochastic gradient at the *stored* weights, E[y | past] = rho grad up to e;
 g = y (1 + theta_G); v' = (1 + delta)(B v + c g^2), |delta| <= q_V; a = lr g (1 + theta_U)/D(v'), D = sqrt(v) + eps or
 sqrt(v + eps); w' = w - a up to ebar (to nearest, ebar = Delta/2) or stochastic with gaps Delta. The errors theta and
-delta may be an adversary's; their sizes are read off the program by composition.
+delta may be an adversary's; their sizes are read off the program by composition, what underflowed in v included.
 
 Finite T. With low, high = (1 -+ q_G)(1 -+ q_U)/sqrt(1 +- q_V), m and q their half sum and half difference, M = high^2,
 zeta = -ln(1 - q_V), chi = -2 ln(1 - q_G), P = (zeta + ln(v_T/v_0)/T - ln B)/(1 - chi) (Lemma A, v shifted by eps where
@@ -57,6 +57,7 @@ from theory.theorems.t08_stochastic_gd import D as GAP
 from theory.theorems.t08_stochastic_gd import a as STEP
 from theory.theorems.t08_stochastic_gd import b as BIAS
 from theory.theorems.t08_stochastic_gd import lam as WEIGHT
+from theory.theorems.t11_deterministic_rmsprop import underflow
 from theory.window import Window
 
 QUANTITY = "root mean square of the gradient norm over window and seeds"
@@ -118,10 +119,15 @@ def _errors(window: Window) -> tuple[Errors, form.Denominator, tuple[str, ...]]:
     if missing:
         raise ValueError(f"no positive constant {', '.join(missing)}")
     lower, upper = (form.second_moment(window, upper=end) for end in (False, True))
-    if not (lower[2] == 0 and upper[2] == 0):
-        raise ValueError("underflow in v")
     kept_, c_, _ = _scalars(window)
-    moment = (lower[0] / kept_).min(lower[1] / c_), (upper[0] / kept_).max(upper[1] / c_)
+    spread = []
+    for (decay, injection, lost), sign in ((lower, -1), (upper, 1)):
+        smallest = ball(float(np.min(window.min_abs["v"])))
+        if lost > 0 and not smallest > 0:
+            raise ValueError("v = 0, and v underflowed")
+        share = lost / smallest if lost > 0 else arb(0)  # T11, 'underflow of the second moment'
+        spread.append(((decay + sign * share) / kept_, injection / c_))
+    moment = spread[0][0].min(spread[0][1]), spread[1][0].max(spread[1][1])
     low, high = arb(1), arb(1)
     for _, rounding in numbers.gradient_roundings(window):
         low, high = low * rounding.sure_low, high * rounding.sure_high
@@ -135,11 +141,12 @@ def _precise_enough(window: Window, errors: Errors, rho: Ball, below: form.Denom
     up = errors.v[1] * kept
     share = float(1 - errors.v[0]), float(errors.v[1] - 1), float(c_)
     q_g, q_u = (float(y[1] - 1) for y in (errors.gradient, errors.update))
+    sure = bool(errors.v[0] > 0) and bool(errors.gradient[0] > 0) and bool(_chi(errors) < 1)
     least = float(np.min(window.min_abs["v"]))
     shifted = least > 0 or (below.inside and bool(below.eps > 0))
     return [
         Hypothesis("(1 + q_V) beta2 < 1", bool(up < 1), f"q_V = {max(share[:2]):.3g}, 1 - beta2 = {share[2]:.3g}"),
-        Hypothesis("q_V, q_G < 1 and chi < 1", bool(_chi(errors) < 1), f"q_G = {q_g:.3g}, q_U = {q_u:.3g}"),
+        Hypothesis("q_V, q_G < 1 and chi < 1", sure, f"q_G = {q_g:.3g}, q_U = {q_u:.3g}"),
         Hypothesis("the gradient keeps its sign", bool(rho > 0), f"factor from {rho.str(5)}"),
         Hypothesis("v > 0 on the window, or eps inside the root", shifted, f"smallest v = {least:.3g}"),
     ]  # fmt: skip
@@ -244,7 +251,7 @@ THEOREM = Theorem(
     source="derived here",
     statement=floor.statement,
     derivations=(
-        floor, *RATES, lemmas.coordinate,
+        floor, *RATES, underflow, lemmas.coordinate,
         lemmas.lemma_a, lemmas.variation, lemmas.slope, step_size, quadratic_root,
     ),
     evaluate=evaluate_bound,
