@@ -1,9 +1,9 @@
-"""Is beta1^2 (1 + q_M)^2 < beta2 (1 - q_V) a real condition: does Adam's step |m|/sqrt(v) grow without bound without it?
+"""Is beta1^2 (1 + q_M)^2 < beta2 (1 - q_V) a real condition: does Adam's step grow without it?
 
 Adam with beta1 = 0.9 and beta2 = 0.999 where only the stored first moment is narrow (q_V = 0), driven by gradient
 sequences: one impulse followed by zeros, the powers of beta1/beta2 that attain the bound in exact arithmetic, and an
-adversary who picks every gradient so that rounding enlarges m. Shown is the largest |m|/sqrt(v) after 250 and after 1000
-steps: a bounded step gives the same number twice.
+adversary who picks every gradient so that rounding enlarges m. Shown is the largest |m|/sqrt(v) after 250 and after
+1000 steps: a bounded step gives the same number twice.
 """
 
 from __future__ import annotations
