@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +9,16 @@ import sympy as sp
 from flint import arb
 
 from fpsim.rounding import is_nearest
-from theory.composition import NoEnclosure, model_values, relative_factor
-from theory.composition import least as least_of
-from theory.composition import size as size_of
-from theory.enclosure import Ball, ball, ends, evaluate
+from theory.enclosure import Ball, ball
 from theory.theorems import _adam_lemmas as lemmas
 from theory.theorems import _adam_roundings as roundings
 from theory.theorems import _rmsprop_numbers as second_moment
+from theory.theorems._adam_gradient import gradients, mean_square, noise_square
 from theory.theorems._adam_roundings import Slot, chain, product, rounding, storing
 from theory.theorems._floor_root import LOSS_ACCURACY, gaps_visited
 from theory.theorems._mean_rounding import moments
 from theory.theorems.t12_rmsprop import _signal
-from theory.window import FloatArray, Window
+from theory.window import Window
 
 Values = dict[sp.Symbol, Ball]
 SQUARES = ("v.decay", "v.square", "v.inject", "v.add")
@@ -125,11 +122,12 @@ def first_moment_rounding(window: Window) -> FirstMoment:
     )  # fmt: skip
 
 
-def coordinates(window: Window, split: bool = False) -> list[Values]:
+def coordinates(window: Window, *, split: bool = False, diagonal: bool = False) -> list[Values]:
     """The values of the symbols of ``_adam_lemmas``, one dictionary a coordinate, but for x and u.
 
     ``split``: the true gradient's part in the share of the new gradient is counted along the run, not by the largest
-    gradient of the window: E p <= p(sigma^2) + p(grad^2), and p(grad^2) <= beta_p |grad|.
+    gradient of the window: E p <= p(sigma^2) + p(grad^2), and p(grad^2) <= beta_p |grad|. ``diagonal``: where
+    coordinates are coupled, the variance of the step meets the diagonal of the Hessian's bound, its mean the norm.
 
     Raises
     ------
@@ -141,8 +139,8 @@ def coordinates(window: Window, split: bool = False) -> list[Values]:
     tiny = roundings.second_moment_underflow(window, s.kept * ball(np.min(window.min_abs["v"])))
     average, extreme = second_moment.shares(window, (tiny.mean.log_loss, tiny.mean.sure_high))
     v, m, update = second_moment_rounding(window, tiny), first_moment_rounding(window), updated(window)
-    (smooth, separable), bends = curvatures(window), quadratic_curvatures(window)
-    size, drift, wrong = gradients(window, signal.high, v)
+    (smooth, separable), bends = curvatures(window), quadratic_curvatures(window, diagonal)
+    size, drift, wrong = gradients(window, signal.high, v.glow, longest_step(window))
     noise = noise_square(window) if split else None
     unit, start, gaps = update.middle * s.lr, starts(window), gaps_visited(window)
     mid, half = (v.low + v.high) / 2, (v.high - v.low) / 2
@@ -182,7 +180,7 @@ def coordinates(window: Window, split: bool = False) -> list[Values]:
         falls = (keep - 1).max(1 - c.fall1 * lowest)
         spread = (ratio - 1) + (1 - c.fall1) + w * (most * fresh).sqrt()
         spread += ratio * ((1 / grown - 1).max(1 - 1 / shrunk) + v.spread / grown)
-        sP = (v.square * A).sqrt() + H0 * v.eta_high * gradient_off(window)
+        sP = (v.square * A).sqrt() + H0 * v.eta_high * roundings.gradient_underflow(window)
         decay = s.B**2 * m.decay * keep
         mixed = m.mixed * sP / h1.sqrt()
         if s.B > 0:
@@ -218,63 +216,10 @@ def updated(window: Window) -> roundings.Update:
     return roundings.update(window, denominators(window)[0])
 
 
-def gradient_off(window: Window) -> Ball:
-    return roundings.gradient_underflow(window)
-
-
-def gradients(window: Window, high: Ball, v: SecondMoment) -> tuple[list[Ball], list[Ball], list[Ball]]:
-    """[d] each: bound of |y|, of |E y| given the past, and of the absolute error of the gradient."""
-    size = [ball(x) / v.glow for x in np.max(window.max_abs["g"], axis=1)]
-    added = 0.0 if window.gradient_inside or window.noise != "gaussian" else 2.0**-53
-    off = gradient_off(window) + computed_off(window)
-    wrong = [ball(x) + added * y + off for x, y in zip(window.gradient_error, size, strict=True)]
-    known = gradient_bound(window)
-    drift = [(high * ball(x) + e).min(y) if math.isfinite(x) else y for x, e, y in zip(known, wrong, size, strict=True)]
-    return size, drift, wrong
-
-
-def computed_off(window: Window) -> Ball:
-    """Absolute error of the gradient computed in the machine: what underflow adds to its factor.
-
-    Raises
-    ------
-    NoEnclosure
-        The size of a value that it depends on was not recorded.
-    """
-    if not window.gradient_inside:
-        return arb(0)
-    value = "g"
-    if window.noise != "none":
-        operands = window.program.operation(second_moment.noisy_slot(window)).operands
-        value = next(name for name in operands if name != "noise")
-    factor = relative_factor(window.program, window.slots, value, exact=("w", *window.exact_constants))
-    if not any(window.underflow.get(slot, 1) for slot in factor.underflow_slots):
-        return arb(0)
-    known = {size_of(name): ball(np.max(x)) for name, x in window.max_abs.items()}
-    known |= {least_of(name): ball(np.min(x)) for name, x in window.min_abs.items()}
-    known |= {sp.Symbol(name, positive=True): ball(x) for name, x in window.scalars.items()}
-    known |= {k: ball(x) for k, x in model_values(window.slots, tuple(window.program.slots)).items()}
-    missing = sorted(str(x) for x in factor.absolute.free_symbols if x not in known)
-    if missing:
-        raise NoEnclosure(value, f"underflow in {', '.join(factor.underflow_slots)}; not recorded: {missing[0]}")
-    return ball(ends(evaluate(factor.absolute, known))[1])
-
-
-def noise_square(window: Window) -> Ball | None:
-    """Bound of the noise's mean square; None where it is not declared."""
-    if window.noise == "none":
-        return arb(0)
-    sigma = window.hyperparameters.get("sigma")
-    if sigma is None or window.noise != "gaussian":
-        return None
-    noise = (ball(float(sigma)) * (1 + 2.0**-47)) ** 2  # the declared law's variance, and its product with sigma
-    return noise * moments(*window.slots["noise"]).second if window.gradient_inside else noise
-
-
-def mean_square(window: Window, drift: Ball, size: Ball) -> Ball:
-    """Bound of E y^2 given the past: sigma^2 + |E y|^2 where sigma is declared."""
-    noise = noise_square(window)
-    return size**2 if noise is None else noise + drift**2
+def longest_step(window: Window) -> Ball:
+    """|a| is never larger."""
+    s, c, update = scalars(window), roundings.corrections(window), updated(window)
+    return update.most * s.lr / c.c1[0] * ball(np.max(window.max_abs["m"])) / denominators(window)[0] + update.off
 
 
 def share(square: Ball, v_min: Ball, s: Scalars) -> Ball:
@@ -287,34 +232,13 @@ def cubed_root(x: Ball) -> Ball:
     return x * x.sqrt()
 
 
-def quadratic_curvatures(window: Window) -> list[tuple[Ball, Ball]]:
+def quadratic_curvatures(window: Window, diagonal: bool) -> list[tuple[Ball, Ball]]:
     """(M_ii, L - M_ii) of every coordinate where the coordinates' noise and roundings are independent, else (L, 0)."""
     smooth, separable = curvatures(window)
     independent = window.noise in ("none", "gaussian") and not window.gradient_inside
-    if separable or window.hessian_diagonal is None or not independent:
+    if separable or window.hessian_diagonal is None or not (independent and diagonal):
         return [(x, arb(0)) for x in smooth]
     return [(ball(m).min(x), x - ball(m).min(x)) for m, x in zip(window.hessian_diagonal, smooth, strict=True)]
-
-
-def gradient_bound(window: Window) -> FloatArray:
-    """[d]: bound of |grad_i| on the window: the problem's, or |grad_i| at its end + L_i |w - w_end|.
-
-    While w cannot jump over zero, |w - w_end| follows from the extremes of |w|.
-    """
-    known = np.asarray(window.gradient_bound, dtype=np.float64)
-    s, c, update = scalars(window), roundings.corrections(window), updated(window)
-    farthest = update.most * s.lr / c.c1[0] * ball(np.max(window.max_abs["m"])) / denominators(window)[0] + update.off
-    gaps = np.array([float(x) for x in gaps_visited(window)])[:, None]
-    last, low, high = np.abs(window.end["w"]), window.min_abs["w"], window.max_abs["w"]
-    jumps = 2 * low <= (ends(farthest)[1] + gaps) * (1 + 2.0**-40)
-    apart = np.where(jumps, high + last, np.maximum(high - last, last - low))
-    if window.curvature is None:  # |grad(w) - grad(w_end)| <= L |w - w_end|, seed by seed
-        changed = window.smoothness * np.sqrt(np.sum(apart**2, axis=0, keepdims=True))
-    else:
-        changed = window.curvature[:, None] * apart
-    found = np.max(np.abs(window.end_gradient) + changed, axis=1) * (1 + 2.0**-40)
-    # the gradient at the end is a binary64 number, its error relative to the terms that known is the sum of
-    return np.minimum(known, np.where(np.isfinite(known), found + 2.0**-40 * known, np.inf))
 
 
 def storing_weight(window: Window, gap: Ball, guess: Ball, largest: Ball, update: roundings.Update) -> Values:
@@ -390,7 +314,7 @@ def farthest_shift(window: Window) -> Ball:
 def first_bound(window: Window, rows: list[Values], square: list[Ball]) -> Ball:
     """Z from the window: |grad| <= its bound, or grad^2 <= E y^2 and avg E (eta_x y)^2 <= A, whichever is less."""
     signal, v = _signal(window), second_moment_rounding(window, roundings.NOTHING)
-    _, drift, wrong = gradients(window, signal.high, v)
+    _, drift, wrong = gradients(window, signal.high, v.glow, longest_step(window))
     _, extreme = second_moment.shares(window)
     total = arb(0)
     for n, (row, a) in enumerate(zip(rows, square, strict=True)):

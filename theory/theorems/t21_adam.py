@@ -29,6 +29,10 @@ stands in the place of the largest p that was seen; and in (m) the terms m grad 
 leaves E[eta (g - grad)], small because eta hardly depends on g. The cancellation needs the weights of (m) times the
 loss: coordinate by coordinate where the loss is a sum, else one weight for all.
 
+Four treatments are tried, the least bound counts: the part of p that the true gradient makes is at most p of the
+largest one, or beta_p |grad| with beta_p = max p(g^2)/|g|, which the term a x^2 pays for; where coordinates are coupled
+and their noise is independent, E dz.M dz = (E dz).M(E dz) + sum M_ii Var dz_i needs L for the mean only.
+
 For Gaussian noise E[eta g] and E[eta] grad differ by a factor near 1; other noise costs the second form of T12's
 variation of the preconditioner. Underflow enters as an absolute error of the gradient, the momentum and the step, and
 as one more factor of v. Where 1 + b1 > lr L/D fails, (m) without the loss is what remains.
@@ -40,6 +44,7 @@ Source: derived here; a bound of the drift by kappa alone would miss the growth 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -207,7 +212,8 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T21", QUANTITY, tuple(checks))
     try:
         with working_precision(BITS):
-            treatments = [numbers.coordinates(window, split) for split in (False, True)]
+            kinds = itertools.product((False, True), (False, True) if window.curvature is None else (False,))
+            treatments = [numbers.coordinates(window, split=split, diagonal=diagonal) for split, diagonal in kinds]
     except (NoEnclosure, ValueError) as none:
         return Bound("T21", QUANTITY, (*checks, Hypothesis("relative errors are enclosed", False, str(none))))
     positive = [min((row[symbol] for row in treatments[0]), key=float) for symbol in (lemmas.rho, lemmas.tau)]
@@ -220,7 +226,7 @@ def evaluate_bound(window: Window) -> Bound:
     )
     with working_precision(BITS):
         sums = [found for found in (_Sums(window, rows) for rows in treatments) if all(x > 0 for x in found.square)]
-    least = min((x for x in _Sums(window, treatments[0]).square), key=float)
+        least = min(_Sums(window, treatments[0]).square, key=float)
     checks.append(Hypothesis("the steps are short enough for L", bool(sums), f"least coefficient: {least.str(5)}"))
     decay = max((row[lemmas.decay] for row in treatments[0]), key=float)
     checks.append(Hypothesis("the momentum forgets", bool(decay < 1), f"largest decay of E eta m^2: {decay.str(5)}"))
