@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -10,99 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+from adam_runs import gradient, loss, train
 from flint import arb
 
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
-from fpsim.optim import adam, rmsprop
+from fpsim.optim import adam, rmsprop, sgd
 from fpsim.precision import Precision
 from fpsim.rounding import Rounding, Stochastic
-from fpsim.tracing import slot, sqrt, step
+from fpsim.tracing import slot, step
+from theory.composition import NoEnclosure
 from theory.theorem import Bound
 from theory.theorems import _adam_lemmas as lemmas
 from theory.theorems import _adam_numbers as numbers
 from theory.theorems import _adam_roundings as roundings
+from theory.theorems._value_ranges import value_ranges
 from theory.theorems.t21_adam import THEOREM, _Floor, _iterate, _Momentum, _Sums
 from theory.verdict import verdict
-
-
-@step(name="plain")
-def plain(
-    w: Any, m: Any, v: Any, g: Any, *, lr: Any = 1e-3, beta1: Any = 0.9, beta2: Any = 0.999, eps: Any = 1e-8
-) -> Any:
-    """Adam without bias corrections."""
-    m = slot("m.add", slot("m.decay", beta1 * m) + slot("m.inject", (1 - beta1) * g))
-    v = slot("v.add", slot("v.decay", beta2 * v) + slot("v.inject", (1 - beta2) * slot("v.square", g * g)))
-    below = slot("update.eps", slot("update.sqrt", sqrt(v)) + eps)
-    return {"w": slot("w.sub", w - slot("update.scale", lr * slot("update.div", m / below))), "m": m, "v": v}
-
-
-def gradient(w: np.ndarray, h: np.ndarray, c: np.ndarray, bent: bool) -> np.ndarray:
-    z = w - c
-    return h * z / (1 + z * z) ** 2 if bent else h * z
-
-
-def loss(w: np.ndarray, h: np.ndarray, c: np.ndarray, bent: bool) -> np.ndarray:
-    z = w - c
-    return np.sum(h / 2 * z * z / (1 + z * z) if bent else h * z * z / 2, axis=0)
-
-
-def train(
-    machine: Any,
-    fmt: Format,
-    rounding: Rounding,
-    *,
-    bent: bool = False,
-    noise: str = "gaussian",
-    sigma: float = 0.1,
-    d: int = 4,
-    seeds: int = 6,
-    steps: int = 1200,
-    seed: int = 0,
-    declare: bool = True,
-    separable: bool = True,
-    store: dict[str, Any] | None = None,
-    **hyperparameters: float,
-) -> SimpleNamespace:
-    """Adam without corrections; the second half of the run as a window, with its history and gradients."""
-    generator = np.random.default_rng(seed)
-    h, c = np.geomspace(0.2, 1.0, d)[:, None], np.resize([4 / 3, -5 / 3, 5 / 3, -4 / 3], d)[:, None]
-    data = generator.standard_t(5, (d, 12))
-    data -= data.mean(axis=1, keepdims=True)
-    used: list[np.ndarray] = []
-
-    def feed(k: int, state: Any) -> dict[str, np.ndarray]:
-        g = gradient(state["w"], h, c, bent)
-        if noise == "gaussian":
-            g = g + sigma * generator.normal(size=(d, seeds))
-        if noise == "minibatch":
-            g = g + sigma * data[:, generator.integers(0, 12, (2, seeds))].mean(axis=1)
-        used.append(g)
-        return {"g": g}
-
-    program = plain.bind(**{"lr": 2.0**-7, "beta2": 0.99, **hyperparameters})
-    precision = Precision.uniform(fmt, rounding).replace(store or {})
-    start = {"w": c + generator.uniform(-0.3, 0.3, (d, seeds)), "m": np.zeros((d, seeds)), "v": np.zeros((d, seeds))}
-    first = machine.run(program, precision, start, {}, steps // 2, every_step=feed, seed=seed)
-    used.clear()
-    result = machine.run(program, precision, first.end, {}, steps // 2, every_step=feed, seed=seed + 1)
-    visited = [state["w"] for state in result.history]
-    widest = np.max(result.max_abs["w"], axis=1)
-    window = machine.window(
-        result,
-        optimizer="adam",
-        hyperparameters={**program.hyperparameters, **({"sigma": sigma} if declare else {})},
-        noise=noise,
-        curvature=h[:, 0] if separable else None,
-        smoothness=1.0,
-        gradient_error=np.full(d, 2.0**-50),
-        gradient_bound=h[:, 0] * np.minimum(widest + np.abs(c[:, 0]), 0.3247596 if bent else np.inf),
-        loss_start=loss(visited[0], h, c, bent),
-        loss_end=loss(visited[-1], h, c, bent),
-        end_gradient=gradient(visited[-1], h, c, bent),
-        squared_gradient=np.array([np.sum(gradient(w, h, c, bent) ** 2, axis=0) for w in visited[:-1]]),
-    )
-    return SimpleNamespace(window=window, history=result.history, g=np.array(used), h=h, c=c, bent=bent)
 
 
 def averages(run: SimpleNamespace) -> dict[str, np.ndarray]:
@@ -128,30 +53,36 @@ def averages(run: SimpleNamespace) -> dict[str, np.ndarray]:
         "x2": eta0 * grad**2, "after": eta[1:] * after**2, "before": eta[:-1] * before**2,
         "N1": gamma * grad * eta[1:] * g, "N2": gamma * eta[1:] * g * (grad_z - grad),
         "N3": -k * (eta[:-1] - eta[1:]) * before * grad_z, "N4": (1 + k) * eta[1:] * error * grad_z,
-        "N5": -away * grad_z, "moved2": moved**2, "gain_z": -moved * grad_z, "Mg": eta[1:] * before * g,
+        "N5": -away * grad_z, "moved2": moved**2, "moved": moved, "gain_z": -moved * grad_z, "Mg": eta[1:] * before * g,
         "Mx": eta[1:] * before * (g - grad), "M0": eta[1:] * before * grad, "Ne": eta[1:] * error * grad,
         "Ns": -away * grad, "S2": step_**2, "gain_w": -step_ * grad, "A": (eta[1:] * g) ** 2,
     }  # fmt: skip
     return {name: x.mean(axis=0) for name, x in found.items()}
 
 
-@pytest.fixture(scope="module", params=["stochastic", "nearest", "minibatch", "bent"])
-def measured_run(request: Any) -> Any:
-    from tests.theory import conftest as toy
+_RUNS: dict[str, SimpleNamespace] = {}
 
-    machine = SimpleNamespace(run=toy.run, window=toy.window, rounded=toy.rounded)
-    options: dict[str, Any] = {"seeds": 60, "steps": 600, "store": {"g": BINARY64}, "d": 2, "lr": 2.0**-6}
-    if request.param == "nearest":
-        return train(machine, Format(8, 6), "nearest_even", **options)
-    if request.param == "minibatch":
-        return train(machine, Format(8, 7), Stochastic(4), noise="minibatch", **options)
-    return train(machine, Format(8, 5), Stochastic(16), bent=request.param == "bent", **options)
+
+@pytest.fixture(params=["stochastic", "nearest", "minibatch", "bent"])
+def measured_run(request: Any, machine: Any) -> Any:
+    """One run of each kind, made once."""
+    if request.param not in _RUNS:
+        options: dict[str, Any] = {"seeds": 50, "steps": 400, "store": {"g": BINARY64}, "d": 2, "lr": 2.0**-6}
+        kinds: dict[str, tuple[Any, ...]] = {
+            "nearest": (Format(8, 6), "nearest_even"),
+            "minibatch": (Format(8, 7), Stochastic(4)),
+        }
+        noise = "minibatch" if request.param == "minibatch" else "gaussian"
+        made = kinds.get(request.param, (Format(8, 5), Stochastic(16)))
+        _RUNS[request.param] = train(machine, *made, bent=request.param == "bent", noise=noise, **options)
+    return _RUNS[request.param]
 
 
 def check(run: SimpleNamespace, claims: dict[str, tuple[Any, tuple[str, ...]]]) -> None:
     """left <= right in the mean over the seeds, up to five standard errors of what was measured."""
-    rows, seen = numbers.coordinates(run.window), averages(run)
-    for n, row in enumerate(rows):
+    seen = averages(run)
+    treatments = (numbers.coordinates(run.window, split=split) for split in (False, True))
+    for n, row in itertools.chain.from_iterable(map(enumerate, treatments)):
         x = math.sqrt(seen["x2"][n].mean())
         u = math.sqrt(max(seen["after"][n].mean() + float(row[lemmas.start]), seen["before"][n].mean()))
         values = {symbol: float(ball) for symbol, ball in row.items()} | {lemmas.x: x, lemmas.u: u}
@@ -180,6 +111,7 @@ def test_terms_of_the_shifted_step(measured_run: Any) -> None:
     check(measured_run, {
         "displaced": (lemmas.displaced.conclusion, real("N2")),
         "moved": (lemmas.moved.conclusion, real("N3")),
+        "mean": (lemmas.mean_shift.conclusion, (("S1", {"nonnegative": True}, "moved"),)),
         "stored momentum": (lemmas.stored_momentum.conclusion, real("N4")),
         "stored weight": (lemmas.stored_weight.conclusion, real("N5")),
         "size": (lemmas.shifted_size.conclusion, square),
@@ -272,8 +204,9 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(3), Stochastic(16)], ids=str)
 def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
-    for mantissa in (1, 4, 10):
-        window = train(machine, Format(8, mantissa), rounding, steps=160, seed=mantissa, **CASES[case]).window
+    for mantissa in (2, 10):
+        options = {"steps": 100, "d": 2, "seed": mantissa, **CASES[case]}
+        window = train(machine, Format(8, mantissa), rounding, **options).window
         bound = THEOREM.evaluate(window)
         if bound.applicable:
             assert verdict(THEOREM.measured(window), bound).status != "violated"
@@ -283,15 +216,15 @@ def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
 
 @pytest.mark.parametrize(("mantissa", "most"), [(7, 3.5), (10, 3.0), (23, 3.0)])
 def test_sharp_with_stochastic_rounding(machine: Any, mantissa: int, most: float) -> None:
-    window = train(machine, Format(8, mantissa), Stochastic(16), steps=1600).window
+    window = train(machine, Format(8, mantissa), Stochastic(16), steps=1000).window
     assert 1.0 < verdict(THEOREM.measured(window), THEOREM.evaluate(window)).ratio < most
 
 
 def test_underflow_is_covered(machine: Any) -> None:
     """binary16: g, m, v and the step underflow in every run with noise; the bound hardly changes."""
-    run = train(machine, Format(5, 10), Stochastic(16), eps=1e-3)
+    run = train(machine, Format(5, 10), Stochastic(16), eps=1e-3, steps=400)
     assert min(run.window.underflow[s] for s in ("v.inject", "v.square", "m.inject", "update.scale")) > 0
-    wide = train(machine, Format(8, 10), Stochastic(16), eps=1e-3)
+    wide = train(machine, Format(8, 10), Stochastic(16), eps=1e-3, steps=400)
     narrow_bound, wide_bound = (THEOREM.evaluate(x.window) for x in (run, wide))
     assert narrow_bound.applicable, narrow_bound.reason
     assert narrow_bound.upper == pytest.approx(wide_bound.upper, rel=0.15)
@@ -308,16 +241,17 @@ def test_evaluates_its_statement(machine: Any) -> None:
         })  # fmt: skip
         found = _Floor(B, kappa, quadratic, linear, constant, K)
         assert float(K.sqrt() * found.bound(S)) == pytest.approx(float(right), rel=1e-12)
-        c, d, j, constant, Z = (arb(float(x)) for x in values[:5])
+        c, d, j, f, constant, Z = (arb(float(x)) for x in values[:6])
         right = lemmas.momentum_sum.statement.right.subs({
-            lemmas.c: values[0], lemmas.d: values[1], lemmas.Z: values[4], lemmas.C: values[2] * values[4] + values[3]
+            lemmas.c: values[0], lemmas.d: values[1], lemmas.Z: values[5],
+            lemmas.C: values[2] * values[5] + values[3] * values[5] ** 2 + values[4],
         })  # fmt: skip
-        assert float(_Momentum(c, d, j, constant).bound(Z)) == pytest.approx(float(right), rel=1e-12)
+        assert float(_Momentum(c, d, j, f, constant).bound(Z)) == pytest.approx(float(right), rel=1e-12)
     window = train(machine, Format(8, 7), Stochastic(16), steps=200).window
     sums = _Sums(window, numbers.coordinates(window))
     Z, K = _iterate(sums)
     assert float(Z) <= float(sums.start())
-    assert THEOREM.evaluate(window).upper == pytest.approx(float(K.sqrt() * Z), rel=1e-12)
+    assert THEOREM.evaluate(window).upper <= float(K.sqrt() * Z) * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("rounding", [Stochastic(2), Stochastic(16)], ids=str)
@@ -368,3 +302,64 @@ def test_corrections_that_change(machine: Any) -> None:
     assert [float(x) for x in found.before] == [0.5, 0.25]
     falling = {**changing, "scalar.correction2": np.array([0.5, 0.25, 0.5])}
     assert "do not fall" in THEOREM.evaluate(dataclasses.replace(window, changing=falling)).reason
+
+
+GRID: dict[str, tuple[int, int, float]] = {"binary32": (8, 23, 4.0), "binary16": (5, 10, 4.0), "bfloat16": (8, 7, 6.0)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", ["quadratic", "rational", "logistic"])
+def test_bit_exact_runs(problem: str) -> None:
+    """The machine's own Adam, corrections included: no violation, and the medians that stochastic rounding allows."""
+    from experiments import simulate
+    from experiments.cell import Cell
+
+    names, cells = [], []
+    for name, (exponent, mantissa, _) in GRID.items():
+        for beta2, lr in itertools.product((0.99, 0.999), (2.0**-6, 2.0**-8, 2.0**-10)):
+            names.append(name)
+            cells.append(
+                Cell(
+                    optimizer="adam", problem=problem, noise="gaussian", sigma=0.1, batch=0, rounding="stochastic",
+                    exponent_bits=exponent, mantissa_bits=mantissa, dimension=8, seeds=8, seed=3, steps=4000,
+                    window=0.5, gradient="exact" if problem == "logistic" else "rounded",
+                    hyperparameters={"lr": lr, "beta1": 0.9, "beta2": beta2, "eps": 1e-8 if exponent > 5 else 1e-4},
+                )
+            )  # fmt: skip
+    found: dict[str, list[float]] = {name: [] for name in GRID}
+    for name, window in zip(names, simulate.windows(cells), strict=True):
+        bound = THEOREM.evaluate(window)
+        if bound.applicable:
+            result = verdict(THEOREM.measured(window), bound)
+            assert result.status != "violated"
+            found[name].append(result.ratio)
+    for name, ratios in found.items():
+        assert len(ratios) == 6
+        # the coordinates of the logistic problem are coupled: one L for all, and one weight for the momentum
+        assert np.median(ratios) <= GRID[name][2] * (2 if problem == "logistic" else 1), (name, ratios)
+
+
+def test_ranges_of_computed_values(machine: Any) -> None:
+    """Every value of a program with a quotient and a square lies in its range, tiny inputs and coarse roundings too."""
+
+    @step(name="bent")
+    def program(w: Any, c: Any) -> Any:
+        z = slot("z", w - c)
+        return {"g": slot("ratio", slot("top", c * z) / slot("below", slot("plus", slot("square", z * z) + 1)))}
+
+    generator = np.random.default_rng(6)
+    for fmt, rounding in ((Format(3, 2), "nearest_even"), (Format(4, 5), Stochastic(3))):
+        for size in (1e-2, 1.0, 3.0):
+            inputs = {name: size * generator.normal(size=(3, 40)) for name in ("w", "c")}
+            whole = program >> sgd.bind(lr=0.5)
+            result = machine.run(whole, Precision.uniform(fmt, rounding), {"w": inputs["w"]}, {"c": inputs["c"]}, 1)
+            sizes = {"w": np.abs(result.start["w"]), "c": np.abs(result.values["c"])}
+            window = machine.window(result, max_abs=sizes)
+            ranges = value_ranges(window, "g")
+            assert {"g", "w", "c"} < set(ranges)
+            for name, (low, high) in ((name, x) for name, x in ranges.items() if name in result.values):
+                values = np.asarray(result.values[name])
+                assert float(low) <= values.min(), name
+                assert values.max() <= float(high), name
+    with pytest.raises(NoEnclosure, match="was not recorded"):
+        value_ranges(dataclasses.replace(window, max_abs={}), "g")

@@ -26,14 +26,15 @@ from theory.theorems._mean_rounding import shortfall
 
 _TEST = "tests/theory/test_t21.py"
 
-gamma, k, L, mid, tau, rho, top, Gamma = sp.symbols("gamma k L m tau rho rho_h Gamma", positive=True)
+gamma, k, L, bend, mid, tau, rho, top, Gamma = sp.symbols("gamma k L M m tau rho rho_h Gamma", positive=True)
+rest, steep, steep2, steep_u = sp.symbols("rest s s_2 s_u", nonnegative=True)
 x, u, error, half, sA, sP = sp.symbols("x u e0 half a P", nonnegative=True)
 sH0, sH, s0, s1, r = sp.symbols("H0 H h0 h1 r", positive=True)  # roots of the largest and least eta0, eta; root of r1
 drift, drift2, keep, keep2, keep0, beta = sp.symbols("rho_D rho_2 kappa kappa_2 kappa_0 beta", nonnegative=True)
 em, em2, lost, lost2, mixed = sp.symbols("e_m e_m2 p p_2 p_c", nonnegative=True)
 q, over, omega, omega2, lam, w0, w1, shift = sp.symbols("q o omega omega_2 lambda w0 w1 varpi", nonnegative=True)
 N1, N2, N3, N4, N5, gain = sp.symbols("N1 N2 N3 N4 N5 gain", real=True)
-S2 = sp.Symbol("S2", nonnegative=True)
+S1, S2 = sp.symbols("S1 S2", nonnegative=True)
 
 # one rounding, in units of the gap: the value lies t above its lower neighbour, and goes up with probability t - short
 t, short, bits = (sp.Symbol(name, nonnegative=True) for name in ("t", "short", "b_n"))
@@ -101,8 +102,8 @@ displaced = Axiom(
 )
 moved = Axiom(
     "motion of the preconditioner",
-    le(-k * drift * u * (x / r + k * L * sH**2 * u), N3),
-    citation="N3 = -avg E k (eta_ - eta) m dF(z); |E eta/eta_ - 1| <= rho_D before the gradient is drawn",
+    le(-k * (drift * u + steep * x / r) * (x / r + k * L * sH**2 * u), N3),
+    citation="N3 = -avg E k (eta_ - eta) m dF(z); given the past |E eta/eta_ - 1| <= rho_D + s |grad|/|m|",
     test=f"{_TEST}::test_terms_of_the_shifted_step",
 )
 stored_momentum = Axiom(
@@ -128,14 +129,24 @@ shifted_size = Axiom(
     "(R5: at most Delta^2/4, and Delta times the mean step)",
     test=f"{_TEST}::test_terms_of_the_shifted_step",
 )
-SQUARE = gamma * mid * tau * rho
-LINEAR = gamma * (error + half * sA / s0) + gamma * lost / s0 + omega / s0
-DISPLACED = gamma * k * L * mid * top * sH0 * sH
-CROSS = k * drift / r + (1 + k) * beta * em * keep / r + q * over
-MOMENTUM2 = k * L * sH**2 * (k * drift + (1 + k) * beta * em * keep + q) + L * P1**2 / 2
-MOMENTUM1 = k * L * sH * (gamma * (error * sH0 + half * sA) + gamma * lost + omega) + L * P0 * P1 + L * w1 / 2
-CONSTANT = L * (P0**2 + w0) / 2
+MEAN_X = gamma * mid * top * sH0
+MEAN_U = (k * (drift + steep_u) + (1 + k) * beta * em * keep + q) * sH
+MEAN_0 = gamma * (error * sH0 + half * sA + lost) + omega
+mean_shift = Axiom(
+    "mean of the shifted step",
+    le(S1, MEAN_X * x + MEAN_U * u + MEAN_0),
+    citation="S1^2 = avg of the square of E dz given the past; the same four parts as in the terms above",
+    test=f"{_TEST}::test_terms_of_the_shifted_step",
+)
+SQUARE = gamma * mid * tau * rho - k * steep / r**2 - rest * MEAN_X**2 / 2
+LINEAR = gamma * (error + half * sA / s0) + gamma * lost / s0 + omega / s0 + rest * MEAN_X * MEAN_0
+DISPLACED = k * L * sH * (MEAN_X + k * steep * sH / r)
+CROSS = k * drift / r + (1 + k) * beta * em * keep / r + q * over + rest * MEAN_X * MEAN_U
+MOMENTUM2 = k * L * sH**2 * (k * drift + (1 + k) * beta * em * keep + q) + (bend * P1**2 + rest * MEAN_U**2) / 2
+MOMENTUM1 = k * L * sH * MEAN_0 + bend * P0 * P1 + bend * w1 / 2 + rest * MEAN_U * MEAN_0
+CONSTANT = (bend * (P0**2 + w0) + rest * MEAN_0**2) / 2
 REST = (DISPLACED + CROSS) * x * u + MOMENTUM2 * u**2 + MOMENTUM1 * u + CONSTANT
+_moves = MEAN_X * x + MEAN_U * u + MEAN_0
 shifted_point = Derivation(
     "T21, one coordinate of the shifted point",
     givens=(eq(gain, N1 + N2 + N3 + N4 + N5),),
@@ -146,13 +157,16 @@ shifted_point = Derivation(
         Step(stored_momentum.conclusion, Instance(stored_momentum)),
         Step(stored_weight.conclusion, Instance(stored_weight)),
         Step(shifted_size.conclusion, Instance(shifted_size)),
+        Step(mean_shift.conclusion, Instance(mean_shift)),
         Step(eq(gain, N1 + N2 + N3 + N4 + N5), Given(), "'motion of the shifted point', times -dF(z)"),
+        Step(le(S1**2, _moves**2), Combine({6: S1 + _moves})),
         Step(
-            le(SQUARE * x**2 - LINEAR * x - REST, gain - L * S2 / 2),
-            Combine({0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: L / 2, 6: -1}),
+            le(SQUARE * x**2 - LINEAR * x - REST, gain - (bend * S2 + rest * S1**2) / 2),
+            Combine({0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: bend / 2, 7: -1, 8: rest / 2}),
+            "E dz.M dz = (E dz).M(E dz) + sum M_ii Var dz_i for independent noise: rest = L - M_ii; else M_ii = L",
         ),
     ),
-    statement=le(SQUARE * x**2 - LINEAR * x - REST, gain - L * S2 / 2),
+    statement=le(SQUARE * x**2 - LINEAR * x - REST, gain - (bend * S2 + rest * S1**2) / 2),
 )
 
 # the size of the momentum: u^2 = avg E eta m'^2 + start, start = E eta_ m^2 before the first step, over T
@@ -200,8 +214,9 @@ momentum = Derivation(
 
 noise_part = Axiom(
     "momentum and noise",
-    le(Mx, u * (shift * keep0 * x + error * keep0 + half * sA / s1)),
-    citation="Mx = avg E eta m (g - grad): E[eta g] and E[eta] grad differ by varpi eta0 |grad|, e0 and half |phi|",
+    le(Mx, u * (shift * keep0 * x + error * keep0 + half * sA / s1) + steep2 * x**2),
+    citation="Mx = avg E eta m (g - grad): E[eta g] and E[eta] grad differ by (varpi + s_2 |grad|/|m|) eta0 |grad|, e0 "
+    "and half |phi|",
     test=f"{_TEST}::test_size_of_the_momentum",
 )
 rounded_momentum = Axiom(
@@ -227,7 +242,8 @@ HELD_CROSS = 2 * Gamma * (beta * shift * keep0 + beta * em * keep / r + q * over
 HELD_LINEAR = 2 * Gamma * beta * (error * keep0 + half * sA / s1 + mixed) + Gamma * L * (2 * long * sH * omega2 + w1)
 HELD_GRADIENT = 2 * Gamma * (Gamma * (error + half * sA / s0) + Gamma * lost / s0 + omega / s0)
 HELD_CONSTANT = FREE + Gamma * L * (omega2**2 + w0)
-held = HELD * u**2 - HELD_CROSS * x * u - HELD_LINEAR * u - HELD_GRADIENT * x - HELD_CONSTANT
+HELD_SQUARE = 2 * Gamma * (beta * steep2 - Gamma * mid * tau * rho)
+held = HELD * u**2 - HELD_SQUARE * x**2 - HELD_CROSS * x * u - HELD_LINEAR * u - HELD_GRADIENT * x - HELD_CONSTANT
 momentum_with_loss = Derivation(
     "T21, one coordinate of the momentum with the loss",
     givens=(
@@ -244,12 +260,11 @@ momentum_with_loss = Derivation(
         Step(eq(u**2, after + start), Given()),
         Step(eq(Mg, Mx + M0), Given(), "M0 = avg E eta m grad"),
         Step(eq(gain, beta * M0 + Gamma * N1 / gamma + Ne + Ns), Given(), "gain = -avg E grad s"),
-        Step(le(0, x**2), Sign()),
         Step(
             le(held, 2 * Gamma * (gain - L * S2 / 2)),
             Combine({
                 0: 1, 1: decay, 2: 2 * beta * Gamma, 3: 2 * Gamma**2 / gamma, 4: 2 * Gamma, 5: 2 * Gamma,
-                6: Gamma * L, 7: 1, 8: 2 * beta * Gamma, 9: -2 * Gamma, 10: 2 * Gamma**2 * mid * tau * rho,
+                6: Gamma * L, 7: 1, 8: 2 * beta * Gamma, 9: -2 * Gamma,
             }),
             "what the loss gains along m pays for the momentum's growth: the terms m grad cancel",
         ),
@@ -258,7 +273,7 @@ momentum_with_loss = Derivation(
 )  # fmt: skip
 
 # sums over the coordinates: Z^2 = sum SQUARE x^2, S^2 = sum weight u^2
-G, Z, S, B, c, d, j, kappa, quadratic, linear = sp.symbols("G Z S B c d j K g h", nonnegative=True)
+G, Z, S, B, c, d, f, j, kappa, quadratic, linear = sp.symbols("G Z S B c d f j K g h", nonnegative=True)
 K, T = sp.symbols("k_max T", positive=True)
 c0, X1, XU, U1, U2 = sp.symbols("c0 X1 XU U1 U2", nonnegative=True)
 F, W, X2, C = sp.symbols("F W X2 C", real=True)
@@ -303,7 +318,7 @@ floor = Derivation(
 )  # fmt: skip
 
 _held = _sum(
-    "momentum summed", le(U2 - XU - U1 - X1 - c0, W),
+    "momentum summed", le(U2 - X2 - XU - U1 - X1 - c0, W),
     "'one coordinate of the momentum', with or without the loss, times its weight, summed", "test_never_violated",
 )  # fmt: skip
 _telescoped = _sum(
@@ -313,15 +328,19 @@ _telescoped = _sum(
 )  # fmt: skip
 _held_cross = _sum("Cauchy-Schwarz for x u in the momentum", le(XU, c * Z * S), "XU = sum weight CROSS x u")
 _held_linear = _sum("Cauchy-Schwarz for u in the momentum", le(U1, d * S), "U1 = sum weight LINEAR u")
+_held_square = _sum("largest ratio in the momentum", le(X2, f * Z**2), "X2 = sum weight SQUARE x^2, f no less than 0")
 _held_gradient = _sum("Cauchy-Schwarz for x in the momentum", le(X1, j * Z), "X1 = sum weight GRADIENT x")
 momentum_sum = Derivation(
     "T21, momentum",
-    givens=(eq(U2, S**2), eq(C, F / T + j * Z + c0), le(0, C)),
+    givens=(eq(U2, S**2), eq(C, F / T + j * Z + f * Z**2 + c0), le(0, C)),
     steps=(
-        *(Step(a.conclusion, Instance(a)) for a in (_held, _telescoped, _held_cross, _held_linear, _held_gradient)),
+        *(
+            Step(a.conclusion, Instance(a))
+            for a in (_held, _telescoped, _held_cross, _held_linear, _held_gradient, _held_square)
+        ),
         Step(eq(U2, S**2), Given()),
-        Step(eq(C, F / T + j * Z + c0), Given()),
-        Step(le(S**2, (c * Z + d) * S + C), Combine({0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: -1, 6: -1})),
+        Step(eq(C, F / T + j * Z + f * Z**2 + c0), Given()),
+        Step(le(S**2, (c * Z + d) * S + C), Combine({0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: -1, 7: -1})),
         Step(le(0, C), Given(), "every term of C is nonnegative"),
         Step(
             le(S, (c * Z + d + sp.sqrt((c * Z + d) ** 2 + 4 * C)) / 2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +9,16 @@ import sympy as sp
 from flint import arb
 
 from fpsim.rounding import is_nearest
-from theory.composition import NoEnclosure, model_values, relative_factor
-from theory.composition import least as least_of
-from theory.composition import size as size_of
-from theory.enclosure import Ball, ball, ends, evaluate
+from theory.enclosure import Ball, ball
 from theory.theorems import _adam_lemmas as lemmas
 from theory.theorems import _adam_roundings as roundings
 from theory.theorems import _rmsprop_numbers as second_moment
+from theory.theorems._adam_gradient import gradients, mean_square, noise_square
 from theory.theorems._adam_roundings import Slot, chain, product, rounding, storing
 from theory.theorems._floor_root import LOSS_ACCURACY, gaps_visited
 from theory.theorems._mean_rounding import moments
-from theory.theorems.t12_rmsprop import _reach, _signal
-from theory.window import FloatArray, Window
+from theory.theorems.t12_rmsprop import _signal
+from theory.window import Window
 
 Values = dict[sp.Symbol, Ball]
 SQUARES = ("v.decay", "v.square", "v.inject", "v.add")
@@ -125,8 +122,12 @@ def first_moment_rounding(window: Window) -> FirstMoment:
     )  # fmt: skip
 
 
-def coordinates(window: Window) -> list[Values]:
+def coordinates(window: Window, *, split: bool = False, diagonal: bool = False) -> list[Values]:
     """The values of the symbols of ``_adam_lemmas``, one dictionary a coordinate, but for x and u.
+
+    ``split``: the true gradient's part in the share of the new gradient is counted along the run, not by the largest
+    gradient of the window: E p <= p(sigma^2) + p(grad^2), and p(grad^2) <= beta_p |grad|. ``diagonal``: where
+    coordinates are coupled, the variance of the step meets the diagonal of the Hessian's bound, its mean the norm.
 
     Raises
     ------
@@ -138,9 +139,9 @@ def coordinates(window: Window) -> list[Values]:
     tiny = roundings.second_moment_underflow(window, s.kept * ball(np.min(window.min_abs["v"])))
     average, extreme = second_moment.shares(window, (tiny.mean.log_loss, tiny.mean.sure_high))
     v, m, update = second_moment_rounding(window, tiny), first_moment_rounding(window), updated(window)
-    smooth, separable = curvatures(window)
-    size, drift, wrong = gradients(window, signal.high, v)
-    reach = _reach(window, drift, size) if window.noise == "gaussian" else size
+    (smooth, separable), bends = curvatures(window), quadratic_curvatures(window, diagonal)
+    size, drift, wrong = gradients(window, signal.high, v.glow, longest_step(window))
+    noise = noise_square(window) if split else None
     unit, start, gaps = update.middle * s.lr, starts(window), gaps_visited(window)
     mid, half = (v.low + v.high) / 2, (v.high - v.low) / 2
     result: list[Values] = []
@@ -152,13 +153,19 @@ def coordinates(window: Window) -> list[Values]:
         h0 = unit / (c.c1[1] * ((s.kept * v_max / c.c2[0]).sqrt() + s.eps))
         p, most = average[n], extreme[n]
         w = 1 / (1 + (1 - most).sqrt())
-        square = mean_square(window, drift[n], size[n])
-        fresh = (s.injection * square / (s.kept * v_min + s.injection * square)).min(most)
+        fresh = share(mean_square(window, drift[n], size[n]), v_min, s).min(most)
+        apart, still = arb(0), fresh
+        if noise is not None:
+            # p(g^2)/|g| is largest at g^2 = B v/c
+            apart = signal.high * (s.injection / (s.kept * v_min)).sqrt() / 2
+            if drift[n] ** 2 * s.injection < s.kept * v_min:
+                apart = signal.high * share(drift[n] ** 2, v_min, s) / drift[n] if drift[n] > 0 else arb(0)
+            still = (share(noise, v_min, s) + apart * wrong[n] / signal.high).min(most)
         A = (unit / c.c1[0]) ** 2 * c.c2[1] * p / s.injection
         error, tau = wrong[n] * H0.sqrt(), arb(1)
         if window.noise == "gaussian":
-            slope = s.kept * v_min / (s.kept * v_min + s.injection * reach[n] ** 2)
-            tau = slope * slope.sqrt()
+            # (1-p)^(3/2) is convex in y^2
+            tau = cubed_root(1 - fresh)
         elif window.noise == "none":
             tau = (1 - most).sqrt()
         else:
@@ -167,10 +174,13 @@ def coordinates(window: Window) -> list[Values]:
         # rounding the gradient changes x by at most p times what it changes g^2
         shrunk, grown = (1 + most * (v.ghigh**2 - 1)).sqrt(), (1 - most * (1 - v.glow**2)).sqrt()
         ratio = (c.rise2 / s.kept).sqrt()
-        keep, lowest = ratio * v.eta_high / grown, (1 - w * fresh) * v.eta_low / shrunk
+        keep, lowest = ratio * v.eta_high / grown, (1 - w * still) * v.eta_low / shrunk
+        typical = cubed_root(1 - still) if noise is not None else tau
+        longest = ball(np.max(window.max_abs["m"][n])) * apart
+        falls = (keep - 1).max(1 - c.fall1 * lowest)
         spread = (ratio - 1) + (1 - c.fall1) + w * (most * fresh).sqrt()
         spread += ratio * ((1 / grown - 1).max(1 - 1 / shrunk) + v.spread / grown)
-        sP = (v.square * A).sqrt() + H0 * v.eta_high * gradient_off(window)
+        sP = (v.square * A).sqrt() + H0 * v.eta_high * roundings.gradient_underflow(window)
         decay = s.B**2 * m.decay * keep
         mixed = m.mixed * sP / h1.sqrt()
         if s.B > 0:
@@ -179,16 +189,19 @@ def coordinates(window: Window) -> list[Values]:
         guess = H.sqrt() * (s.G / (2 - s.G)).sqrt() * new
         weight = storing_weight(window, gaps[n], guess, H.sqrt(), update)
         result.append({
-            lemmas.gamma: s.G / (1 - s.B), lemmas.k: s.B / (1 - s.B), lemmas.L: smooth[n], lemmas.mid: mid,
+            lemmas.gamma: s.G / (1 - s.B), lemmas.k: s.B / (1 - s.B), lemmas.L: smooth[n],
+            lemmas.bend: bends[n][0], lemmas.rest: bends[n][1], lemmas.mid: mid,
             lemmas.tau: tau, lemmas.rho: signal.low, lemmas.top: signal.high, lemmas.Gamma: s.G,
             lemmas.error: mid * error, lemmas.half: half, lemmas.sA: A.sqrt(), lemmas.sP: sP,
             lemmas.sH0: H0.sqrt(), lemmas.sH: H.sqrt(), lemmas.s0: h0.sqrt(), lemmas.s1: h1.sqrt(),
-            lemmas.r: c.fall1.sqrt(), lemmas.drift: (keep - 1).max(1 - c.fall1 * lowest), lemmas.drift2: spread,
+            lemmas.r: c.fall1.sqrt(), lemmas.drift: falls, lemmas.drift2: spread,
+            lemmas.steep: w * longest, lemmas.steep_u: w * fresh if apart > 0 else arb(0),
+            lemmas.steep2: mid.max(arb(1)) * longest * 3 / 2,
             lemmas.keep: keep, lemmas.keep2: ratio * (1 + v.spread) / grown, lemmas.keep0: ratio.sqrt(),
             lemmas.beta: s.B, lemmas.em: m.mean, lemmas.em2: m.mean2,
             lemmas.lost: m.fresh * sP + H * v.most.sqrt() * m.off_mean / s.G,
             lemmas.lost2: m.fresh2 * sP + H * m.off / s.G, lemmas.mixed: mixed, lemmas.over: v.most.sqrt(),
-            lemmas.shift: (mid * signal.high - lowest).max(keep / ratio - mid * tau * signal.low).max(arb(0)),
+            lemmas.shift: (mid * signal.high - lowest).max(keep / ratio - mid * typical * signal.low).max(arb(0)),
             lemmas.decay: decay, lemmas.start: start[n] / window.steps, lemmas.Q: new, **weight,
         })  # fmt: skip
     if not separable:  # |grad F(z) - grad F(w)| couples the coordinates: the same largest eta for all
@@ -203,76 +216,29 @@ def updated(window: Window) -> roundings.Update:
     return roundings.update(window, denominators(window)[0])
 
 
-def gradient_off(window: Window) -> Ball:
-    return roundings.gradient_underflow(window)
-
-
-def gradients(window: Window, high: Ball, v: SecondMoment) -> tuple[list[Ball], list[Ball], list[Ball]]:
-    """[d] each: bound of |y|, of |E y| given the past, and of the absolute error of the gradient."""
-    size = [ball(x) / v.glow for x in np.max(window.max_abs["g"], axis=1)]
-    added = 0.0 if window.gradient_inside or window.noise != "gaussian" else 2.0**-53
-    off = gradient_off(window) + computed_off(window)
-    wrong = [ball(x) + added * y + off for x, y in zip(window.gradient_error, size, strict=True)]
-    known = gradient_bound(window)
-    drift = [(high * ball(x) + e).min(y) if math.isfinite(x) else y for x, e, y in zip(known, wrong, size, strict=True)]
-    return size, drift, wrong
-
-
-def computed_off(window: Window) -> Ball:
-    """Absolute error of the gradient computed in the machine: what underflow adds to its factor.
-
-    Raises
-    ------
-    NoEnclosure
-        The size of a value that it depends on was not recorded.
-    """
-    if not window.gradient_inside:
-        return arb(0)
-    value = "g"
-    if window.noise != "none":
-        operands = window.program.operation(second_moment.noisy_slot(window)).operands
-        value = next(name for name in operands if name != "noise")
-    factor = relative_factor(window.program, window.slots, value, exact=("w", *window.exact_constants))
-    if not any(window.underflow.get(slot, 1) for slot in factor.underflow_slots):
-        return arb(0)
-    known = {size_of(name): ball(np.max(x)) for name, x in window.max_abs.items()}
-    known |= {least_of(name): ball(np.min(x)) for name, x in window.min_abs.items()}
-    known |= {sp.Symbol(name, positive=True): ball(x) for name, x in window.scalars.items()}
-    known |= {k: ball(x) for k, x in model_values(window.slots, tuple(window.program.slots)).items()}
-    missing = sorted(str(x) for x in factor.absolute.free_symbols if x not in known)
-    if missing:
-        raise NoEnclosure(value, f"underflow in {', '.join(factor.underflow_slots)}; not recorded: {missing[0]}")
-    return ball(ends(evaluate(factor.absolute, known))[1])
-
-
-def mean_square(window: Window, drift: Ball, size: Ball) -> Ball:
-    """Bound of E y^2 given the past: sigma^2 + |E y|^2 where sigma is declared."""
-    sigma = window.hyperparameters.get("sigma")
-    if sigma is None or window.noise != "gaussian":
-        return size**2
-    noise = (ball(float(sigma)) * (1 + 2.0**-47)) ** 2
-    if window.gradient_inside:
-        noise *= moments(*window.slots["noise"]).second
-    return noise + drift**2
-
-
-def gradient_bound(window: Window) -> FloatArray:
-    """[d]: bound of |grad_i| on the window, for a separable loss also |grad_i| at its end + L_i |w - w_end|.
-
-    While w cannot jump over zero, |w - w_end| follows from the extremes of |w|.
-    """
-    known = np.asarray(window.gradient_bound, dtype=np.float64)
-    if window.curvature is None:
-        return known
+def longest_step(window: Window) -> Ball:
+    """|a| is never larger."""
     s, c, update = scalars(window), roundings.corrections(window), updated(window)
-    farthest = update.most * s.lr / c.c1[0] * ball(np.max(window.max_abs["m"])) / denominators(window)[0] + update.off
-    gaps = np.array([float(x) for x in gaps_visited(window)])[:, None]
-    last, low, high = np.abs(window.end["w"]), window.min_abs["w"], window.max_abs["w"]
-    jumps = 2 * low <= (ends(farthest)[1] + gaps) * (1 + 2.0**-40)
-    apart = np.where(jumps, high + last, np.maximum(high - last, last - low))
-    found = np.max(np.abs(window.end_gradient) + window.curvature[:, None] * apart, axis=1) * (1 + 2.0**-40)
-    # the gradient at the end is a binary64 number, its error relative to the terms that known is the sum of
-    return np.minimum(known, np.where(np.isfinite(known), found + 2.0**-40 * known, np.inf))
+    return update.most * s.lr / c.c1[0] * ball(np.max(window.max_abs["m"])) / denominators(window)[0] + update.off
+
+
+def share(square: Ball, v_min: Ball, s: Scalars) -> Ball:
+    """p(y^2) = c y^2/(B v + c y^2) at the least v: concave in y^2, at most the sum of p of two parts."""
+    fresh = s.injection * square
+    return fresh / (s.kept * v_min + fresh)
+
+
+def cubed_root(x: Ball) -> Ball:
+    return x * x.sqrt()
+
+
+def quadratic_curvatures(window: Window, diagonal: bool) -> list[tuple[Ball, Ball]]:
+    """(M_ii, L - M_ii) of every coordinate where the coordinates' noise and roundings are independent, else (L, 0)."""
+    smooth, separable = curvatures(window)
+    independent = window.noise in ("none", "gaussian") and not window.gradient_inside
+    if separable or window.hessian_diagonal is None or not (independent and diagonal):
+        return [(x, arb(0)) for x in smooth]
+    return [(ball(m).min(x), x - ball(m).min(x)) for m, x in zip(window.hessian_diagonal, smooth, strict=True)]
 
 
 def storing_weight(window: Window, gap: Ball, guess: Ball, largest: Ball, update: roundings.Update) -> Values:
@@ -348,7 +314,7 @@ def farthest_shift(window: Window) -> Ball:
 def first_bound(window: Window, rows: list[Values], square: list[Ball]) -> Ball:
     """Z from the window: |grad| <= its bound, or grad^2 <= E y^2 and avg E (eta_x y)^2 <= A, whichever is less."""
     signal, v = _signal(window), second_moment_rounding(window, roundings.NOTHING)
-    _, drift, wrong = gradients(window, signal.high, v)
+    _, drift, wrong = gradients(window, signal.high, v.glow, longest_step(window))
     _, extreme = second_moment.shares(window)
     total = arb(0)
     for n, (row, a) in enumerate(zip(rows, square, strict=True)):

@@ -37,6 +37,7 @@ from theory.theorems import _adam_numbers as numbers
 from theory.theorems import _adam_roundings as roundings
 from theory.theorems import _rmsprop_lemmas
 from theory.theorems import _rmsprop_numbers as second_moment
+from theory.theorems._adam_gradient import gradients
 from theory.theorems._floor_root import fall, gaps_visited
 from theory.theorems._mean_rounding import LEMMAS as ROUNDING_LEMMAS
 from theory.theorems.t08_stochastic_gd import measured
@@ -100,7 +101,7 @@ def coordinates(window: Window) -> list[numbers.Values]:
     )
     signal, smooth = _signal(window), numbers.curvatures(window)[0]
     low, high = (signal.low, signal.high) if window.gradient_inside else (v.glow, v.ghigh)
-    _, _, wrong = numbers.gradients(window, high, v)
+    _, _, wrong = gradients(window, high, v.glow, numbers.longest_step(window))
     unit, starts, gaps = update.middle * s.lr, numbers.etas(window), gaps_visited(window)
     keep = (c.rise2 / s.kept).sqrt() * v.eta_high
     k, gamma = s.B / (1 - s.B), s.G / (1 - s.B)

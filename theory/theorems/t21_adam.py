@@ -29,6 +29,10 @@ stands in the place of the largest p that was seen; and in (m) the terms m grad 
 leaves E[eta (g - grad)], small because eta hardly depends on g. The cancellation needs the weights of (m) times the
 loss: coordinate by coordinate where the loss is a sum, else one weight for all.
 
+Four treatments are tried, the least bound counts: the part of p that the true gradient makes is at most p of the
+largest one, or beta_p |grad| with beta_p = max p(g^2)/|g|, which the term a x^2 pays for; where coordinates are coupled
+and their noise is independent, E dz.M dz = (E dz).M(E dz) + sum M_ii Var dz_i needs L for the mean only.
+
 For Gaussian noise E[eta g] and E[eta] grad differ by a factor near 1; other noise costs the second form of T12's
 variation of the preconditioner. Underflow enters as an absolute error of the gradient, the momentum and the step, and
 as one more factor of v. Where 1 + b1 > lr L/D fails, (m) without the loss is what remains.
@@ -40,6 +44,7 @@ Source: derived here; a bound of the drift by kappa alone would miss the growth 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,11 +108,12 @@ class _Momentum:
     c: Ball
     d: Ball
     j: Ball
+    f: Ball
     constant: Ball
 
     def bound(self, Z: Ball) -> Ball:
         b = self.c * Z + self.d
-        return (b + (b**2 + 4 * (self.j * Z + self.constant)).sqrt()) / 2
+        return (b + (b**2 + 4 * (self.j * Z + self.f * Z**2 + self.constant)).sqrt()) / 2
 
 
 class _Sums:
@@ -117,7 +123,7 @@ class _Sums:
         self.window, self.rows = window, rows
         self.separable = numbers.curvatures(window)[1]
         self.square, self.displaced, self.cross = map(self.column, (lemmas.SQUARE, lemmas.DISPLACED, lemmas.CROSS))
-        if self.separable:
+        if self.separable and all(a > 0 for a in self.square):
             # any positive weights will do; these make the largest ratio the same for all coordinates
             self.weight = [
                 (ball(float(p + q)) ** 2 / ball(float(a))).max(ball(2.0**-100))
@@ -155,7 +161,7 @@ class _Sums:
         names = lemmas
         none = [arb(0)] * len(self.rows)
         return self._momentum(
-            [1 - x for x in self.column(names.decay)], names.FREE_CROSS, names.FREE_LINEAR, none, names.FREE, None
+            [1 - x for x in self.column(names.decay)], names.FREE_CROSS, names.FREE_LINEAR, none, none, names.FREE
         )
 
     def momentum_with_loss(self) -> _Momentum | None:
@@ -165,8 +171,8 @@ class _Sums:
         if not all(x > 0 for x in held):
             return None
         loss = 2 * self.rows[0][names.Gamma] * fall(self.window) / self.window.steps
-        gradient = self.column(names.HELD_GRADIENT)
-        return self._momentum(held, names.HELD_CROSS, names.HELD_LINEAR, gradient, names.HELD_CONSTANT, loss)
+        gradient, square = self.column(names.HELD_GRADIENT), self.column(names.HELD_SQUARE)
+        return self._momentum(held, names.HELD_CROSS, names.HELD_LINEAR, gradient, square, names.HELD_CONSTANT, loss)
 
     def _momentum(
         self,
@@ -174,8 +180,9 @@ class _Sums:
         cross: sp.Expr,
         linear: sp.Expr,
         gradient: list[Ball],
+        square: list[Ball],
         constant: sp.Expr,
-        loss: Ball | None,
+        loss: Ball | None = None,
     ) -> _Momentum:
         weight = [x / y for x, y in zip(self.weight, held, strict=True)]
         if loss is not None and not self.separable:
@@ -186,6 +193,7 @@ class _Sums:
             c=largest(t * x / (y * z).sqrt() for t, x, y, z in rows),
             d=norm(t * x / z.sqrt() for t, x, z in zip(weight, self.column(linear), w, strict=True)),
             j=norm(t * x / y.sqrt() for t, x, y in zip(weight, gradient, a, strict=True)),
+            f=largest((t * x / y).max(arb(0)) for t, x, y in zip(weight, square, a, strict=True)),
             constant=sum(
                 (t * x for t, x in zip(weight, self.column(constant), strict=True)),
                 largest(weight) * (arb(0) if loss is None else loss),
@@ -204,10 +212,11 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T21", QUANTITY, tuple(checks))
     try:
         with working_precision(BITS):
-            rows = numbers.coordinates(window)
+            kinds = itertools.product((False, True), (False, True) if window.curvature is None else (False,))
+            treatments = [numbers.coordinates(window, split=split, diagonal=diagonal) for split, diagonal in kinds]
     except (NoEnclosure, ValueError) as none:
         return Bound("T21", QUANTITY, (*checks, Hypothesis("relative errors are enclosed", False, str(none))))
-    positive = [min((row[symbol] for row in rows), key=float) for symbol in (lemmas.rho, lemmas.tau)]
+    positive = [min((row[symbol] for row in treatments[0]), key=float) for symbol in (lemmas.rho, lemmas.tau)]
     checks.append(
         Hypothesis(
             "the gradient keeps its sign",
@@ -215,14 +224,16 @@ def evaluate_bound(window: Window) -> Bound:
             f"rho = {positive[0].str(5)}, tau = {positive[1].str(5)}",
         )
     )
-    decay = max((row[lemmas.decay] for row in rows), key=float)
+    with working_precision(BITS):
+        sums = [found for found in (_Sums(window, rows) for rows in treatments) if all(x > 0 for x in found.square)]
+        least = min(_Sums(window, treatments[0]).square, key=float)
+    checks.append(Hypothesis("the steps are short enough for L", bool(sums), f"least coefficient: {least.str(5)}"))
+    decay = max((row[lemmas.decay] for row in treatments[0]), key=float)
     checks.append(Hypothesis("the momentum forgets", bool(decay < 1), f"largest decay of E eta m^2: {decay.str(5)}"))
     if not all(check.ok for check in checks):
         return Bound("T21", QUANTITY, tuple(checks))
     with working_precision(BITS):
-        sums = _Sums(window, rows)
-        Z, K = _iterate(sums)
-        lower, upper = ends(K.sqrt() * Z)
+        lower, upper = min((ends(K.sqrt() * Z) for Z, K in map(_iterate, sums)), key=lambda pair: pair[1])
     return Bound("T21", QUANTITY, tuple(checks), lower, upper, exponent=2)
 
 
