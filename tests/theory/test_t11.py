@@ -22,7 +22,7 @@ from fpsim.tracing import slot, sqrt, step
 from tests.theory.test_bit_exact_runs import cell
 from tests.theory.test_t12 import silent
 from theory.theorems import _deterministic_rmsprop as numbers
-from theory.theorems import _floor_root
+from theory.theorems import _floor_root, theorem
 from theory.theorems import t11_deterministic_rmsprop as t11
 from theory.theorems.t12_rmsprop import THEOREM as T12
 from theory.verdict import verdict
@@ -254,3 +254,23 @@ def test_reasons(machine: Any) -> None:
     still = {**window.scalars, "scalar.eps": 0.0}
     flat = {**window.min_abs, "v": np.zeros((4, 3))}
     assert "RMSprop" in reason(scalars=still, min_abs=flat)
+
+
+@pytest.mark.parametrize("identifier", ["T11", "T26", "T27", "X1", "X2"])
+def test_windows_that_lack_something_raise_nothing(machine: Any, identifier: str) -> None:
+    """Empty records, values that are not finite or zero, missing scalars: a hypothesis fails, or a bound follows."""
+    window = train(machine, Format(8, 5), "nearest_even", steps=6, v=0.25)
+    bare = {f.name: getattr(window, f.name) for f in dataclasses.fields(window)}
+    changes: list[dict[str, Any]] = [{}]
+    for name, value in bare.items():
+        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+            changes += [{name: np.full_like(value, x)} for x in (np.nan, np.inf, 0.0)]
+        elif isinstance(value, float):
+            changes += [{name: x} for x in (np.nan, np.inf, 0.0, -1.0)]
+        elif isinstance(value, dict):
+            changes += [{name: {}}, *({name: {k: x for k, x in value.items() if k != gone}} for gone in value)]
+        if name in ("start", "end", "min_abs", "max_abs", "samples"):
+            changes += [{name: {**value, k: np.full_like(value[k], x)}} for k in value for x in (np.nan, 0.0)]
+    for change in changes:
+        bound = theorem(identifier).evaluate(dataclasses.replace(window, **change))
+        assert bound.reason or bound.upper >= 0
