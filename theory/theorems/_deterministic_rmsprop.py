@@ -107,9 +107,11 @@ def hypotheses(window: Window, noises: tuple[str, ...] = ("none",)) -> tuple[Hyp
 
 
 def missing_records(window: Window, states: tuple[str, ...]) -> str:
-    """What a window lacks of its slots, its states' ends and the extremes of the states and the gradient."""
+    """What a window lacks of its slots and their counts, and of the ends and extremes of states and gradient."""
     extremes = (("min_abs", window.min_abs, states), ("max_abs", window.max_abs, (*states, "g")))
-    needed = (("slots", window.slots, window.program.slots), ("start", window.start, states), *extremes)
+    slots = window.program.slots
+    counted = (("slots", window.slots, slots), ("underflow", window.underflow, slots))
+    needed = (*counted, ("start", window.start, states), *extremes)
     lacks = [f"{name} in {field}" for field, given, names in (*needed, ("end", window.end, states)) for name in names
              if name not in given]  # fmt: skip
     return ", ".join(lacks)

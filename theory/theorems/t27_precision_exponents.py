@@ -98,7 +98,7 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T27", QUANTITY, (*checks, Hypothesis("step and v are those of RMSprop", False, str(none))))
     with working_precision(BITS):
         checks += _precise_enough(window, errors, signal.low, below)
-        checks.append(no_events(window, [s for s in (*watched, *signal.slots) if s in window.underflow])[1])
+        checks.append(no_events(window, dict.fromkeys((*watched, *signal.slots)))[1])
         if not all(check.ok for check in checks):
             return Bound("T27", QUANTITY, tuple(checks))
         try:
