@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from experiments.cell import Cell, kin
 from experiments.floors import DIVERGED
+from experiments.history import GIVEN_SEEDS, GIVEN_STEPS, STEPS, History
+from experiments.norms import lengths
 from experiments.problems.linear import column_sums
 from experiments.registry import NOTHING, Own, check_same, problem_of
 from experiments.rows import row_of
@@ -110,6 +112,7 @@ def watch(
     trajectory.machine.reset_extremes()
     trajectory.machine.reset_events()
     start = {name: trajectory.state(name) for name in trajectory.program.state}
+    history = trajectory.history = _history(trajectory, window_steps)
     for stratum in range(window_steps // stride):
         if cancelled():
             raise Cancelled
@@ -120,8 +123,15 @@ def watch(
     extremes, events = trajectory.machine.extremes(), trajectory.machine.events()
     halted = _halts(trajectory, end)
     return Watched(
-        trajectory, trace, first_step, window_steps, start, end, record, extremes, events, halted, first_loss
+        trajectory, trace, first_step, window_steps, start, end, record, extremes, events, halted, first_loss, history
     )
+
+
+def _history(trajectory: Trajectory, steps: int) -> History:
+    """Of given gradients it is what the run is for, and theorems about averages need many seeds."""
+    if trajectory.problem.objective:
+        return History(trajectory, min(STEPS, steps))
+    return History(trajectory, min(GIVEN_STEPS, steps), seeds=GIVEN_SEEDS)
 
 
 def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64], stride: int, record: Record) -> None:
@@ -129,6 +139,11 @@ def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64],
     trajectory = trace.trajectory
     problem = trajectory.problem
     squared, loss, share = (np.empty((len(cells), cells[0].seeds)) for _ in range(3))
+    samples: dict[str, Array] = {}
+
+    def keep(name: str, values: Array) -> None:
+        samples.setdefault(name, np.empty_like(squared))[:, seeds] = values.reshape(len(cells), -1)
+
     done = 0
     for offset in np.unique(offsets):
         trace.advance(int(offset) - done)
@@ -143,9 +158,18 @@ def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64],
                 # the exact new momentum, which is what the weight would move by
                 beta1 = _momentum_decay(trajectory.step, cells, len(seeds))
                 direction = beta1 * before["m"] + (1.0 - beta1) * gradient
-            squared[:, seeds] = column_sums(problem.gradient(w) ** 2).reshape(len(cells), -1)
+            slope = problem.gradient(w)
+            squared[:, seeds] = column_sums(slope**2).reshape(len(cells), -1)
             loss[:, seeds] = problem.loss_gap(w).reshape(len(cells), -1)
+            if problem.minimizer is not None:
+                keep("squared_distance", column_sums((w - problem.minimizer[:, None]) ** 2))
+        for norm, of in lengths(problem.shape).items():
+            keep(f"{norm}_gradient", of(slope))
         trace.advance(1)
+        if "m" in before:
+            after = trajectory.state("m")[:, lanes]
+            for norm, of in lengths(problem.shape).items():
+                keep(f"{norm}_m", of(after))
         frozen = (trajectory.state("w")[:, lanes] == w) & (direction != 0.0)
         share[:, seeds] = frozen.mean(axis=0).reshape(len(cells), -1)
         _note_ratio(trajectory, cells, record)
@@ -154,6 +178,8 @@ def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64],
     record.squared.append(squared)
     record.loss.append(loss)
     record.frozen.append(share)
+    for name, values in samples.items():
+        record.samples.setdefault(name, []).append(values)
 
 
 def _momentum_decay(step: int, cells: Sequence[Cell], seeds: int) -> Array:
@@ -174,6 +200,8 @@ def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: Record) -
 
 def _note_divergence(trajectory: Trajectory, record: Record, loss: Array, first_loss: Array) -> None:
     """Keep the first step, of those looked at, by which a seed of a cell had diverged."""
+    if not trajectory.problem.objective:
+        return
     for block in np.flatnonzero(np.any(~(loss <= DIVERGED * first_loss), axis=1)):
         if record.diverged_at[block] is None:
             record.diverged_at[block] = trajectory.step
@@ -209,7 +237,7 @@ def _made_of(program: Program, states: Sequence[str]) -> set[str]:
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
     """[blocks, seeds]: whether a deterministic run has reached a fixed point, shown by one more step."""
     cell = trajectory.cell
-    if cell.noise != "none" or _random(trajectory):
+    if cell.noise != "none" or not trajectory.problem.objective or _random(trajectory):
         return np.zeros((trajectory.blocks, cell.seeds), dtype=np.bool_)
     trajectory.advance(1)
     same = np.all([np.all(trajectory.state(name) == x, axis=0) for name, x in end.items()], axis=0)

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 import fpsim
 from experiments.cell import Cell
-from experiments.floors import Floor, measure
+from experiments.floors import Floor, measure, no_floor
+from experiments.history import History
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
-from fpsim.precision import scalar_values
+from fpsim.precision import Precision, scalar_values
+from fpsim.program import Program
 from theory.window import Window
 
 Array = npt.NDArray[np.float64]
@@ -28,6 +30,7 @@ class Record:
     squared: list[Array] = field(default_factory=list)
     loss: list[Array] = field(default_factory=list)
     frozen: list[Array] = field(default_factory=list)
+    samples: dict[str, list[Array]] = field(default_factory=dict)
     step_ratio: Array | None = None
     diverged_at: list[int | None] = field(default_factory=list)
 
@@ -47,9 +50,12 @@ class Watched:
     events: Events
     halted: npt.NDArray[np.bool_]
     first_loss: Array
+    history: History
 
     def floor(self, index: int) -> Floor:
         """Where one cell of the batch settled."""
+        if not self.trajectory.problem.objective:
+            return no_floor(self.trajectory.cell.seeds)
         squared, loss, frozen = (
             np.array([x[index] for x in rows]) for rows in (self.record.squared, self.record.loss, self.record.frozen)
         )
@@ -93,7 +99,7 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         gradient_inside=trajectory.inside,
         gradient_error=error,
         gradient_bound=steepest,
-        noise=cell.noise,
+        noise=cell.noise if problem.objective else "sequence",
         first_step=watched.first_step,
         steps=watched.steps,
         start={name: x[:, of] for name, x in watched.start.items()},
@@ -111,7 +117,23 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         outcome=floor.outcome,
         exact_constants=_exact_constants(trajectory, index),
         hessian_diagonal=problem.hessian_diagonal,
+        history=watched.history.of(index),
+        history_first=watched.history.first,
+        samples={name: np.array([x[index] for x in rows]) for name, rows in watched.record.samples.items()},
+        minimizer=problem.minimizer,
+        shape=problem.shape,
+        spectral_smoothness=problem.spectral_smoothness,
+        hessian=problem.hessian,
+        changing=_changing(program, precision, watched) if per_step else {},
     )
+
+
+def _changing(program: Program, precision: Precision, watched: Watched) -> dict[str, Array]:
+    """The stored scalars that change, in the step before the window and in each of its steps."""
+    steps = range(watched.first_step - 1, watched.first_step + watched.steps)
+    known = scalar_values(program, precision, range(max(steps.start, 0), steps.stop))
+    names = [scalar.name for scalar in program.scalars if program.varies(scalar)]
+    return {name: np.concatenate([known[name][:1]] * (steps.start < 0) + [known[name]]) for name in names}
 
 
 def _exact_constants(trajectory: Trajectory, index: int) -> tuple[str, ...]:

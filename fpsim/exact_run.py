@@ -155,6 +155,7 @@ class _Reader:
         exactly: dict[str, Callable[..., float]] = {
             "neg": lambda x: x if math.isnan(x) else -x,  # the one NaN has no sign
             "abs": abs,
+            "sign": lambda x: math.copysign(1.0, x) if x > 0.0 or x < 0.0 else x,  # zeros keep their sign, NaN stays
             "max": lambda a, b: _extreme(a, b, 1.0),
             "min": lambda a, b: _extreme(a, b, -1.0),
             "less": lambda a, b: float(a < b),

@@ -36,9 +36,9 @@ KINDS: dict[str, tuple[int, bool]] = {
 ELEMENTARY = ("exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow")
 REDUCTIONS = ("sum", "dot")  # of many rounded operations
 # What the exact reader and the CPU machine run.
-RUNNABLE = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "max", "min", "rem",
-                      "dot", "less", "where", "gather", "expand", *ELEMENTARY})  # fmt: skip
-_UNIFORM = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "max", "min"})
+RUNNABLE = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "sign", "max", "min",
+                      "rem", "dot", "less", "where", "gather", "expand", *ELEMENTARY})  # fmt: skip
+_UNIFORM = frozenset({"add", "sub", "mul", "div", "sqrt", "fma", "round", "sum", "neg", "abs", "sign", "max", "min"})
 
 
 @dataclass(frozen=True)

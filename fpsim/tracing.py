@@ -171,6 +171,11 @@ def absolute(a: Value) -> Value:
     return a.trace.append("abs", (a,))
 
 
+def sign(a: Value) -> Value:
+    """1 where a > 0, -1 where a < 0, and a itself where it is +0, -0 or NaN; exact."""
+    return a.trace.append("sign", (a,))
+
+
 def total(a: Value, axis: int | None = None, order: str = "sequential", block: int | None = None) -> Value:
     """Sum over an axis, or over all elements of a run, every addition rounded.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
 from experiments.problems.linear import column_sums, multiply
-from experiments.problems.spectra import center_of, spectrum_of
+from experiments.problems.spectra import center_of, dense_spectral, shape_of, spectrum_of
 from experiments.recipes import UNIT
 from experiments.streams import ROTATION
 from fpsim.random_bits import Key, philox4x32
@@ -66,6 +66,7 @@ def dense_quadratic(
     smoothness: float = 1.0,
     center: str = "thirds",
     rotation: int = 0,
+    rows: int = 0,
 ) -> DenseQuadratic:
     """The diagonal quadratic's spectrum, rotated by three Householder reflections.
 
@@ -77,6 +78,7 @@ def dense_quadratic(
     dimension : 1..512
     spectrum, condition, smoothness, center : as for ``quadratic``
     rotation : 0..2^64-1, the seed of the reflections
+    rows : of the matrix that the weights are; 0: they are a vector
 
     Raises
     ------
@@ -94,14 +96,18 @@ def dense_quadratic(
     moved = math.sqrt(d) * float(h.max()) * UNIT * (1.0 + 2.0**-40)
     hessian = _rotated(h, Key(rotation).fold(ROTATION))
     c = center_of("dense_quadratic", center, d)
+    shape, largest = shape_of("dense_quadratic", d, rows), math.nextafter(float(h.max()) + moved, math.inf)
     return DenseQuadratic(
         name="dense_quadratic",
         dimension=d,
-        smoothness=math.nextafter(float(h.max()) + moved, math.inf),
+        smoothness=largest,
         strong_convexity=max(0.0, math.nextafter(float(h.min()) - moved, 0.0)),
         hessian=hessian,
         hessian_diagonal=np.diag(hessian).copy(),
         center=c,
+        minimizer=c,
+        shape=shape,
+        spectral_smoothness=dense_spectral(hessian, largest, shape),
         program=_gradient,
         program_default=False,
         constants={"center": c, "hessian": hessian},

@@ -24,6 +24,7 @@ from experiments import recipes, streams
 from experiments.jit import kernel
 from experiments.problems.base import Array, Problem, checked_integer, checked_real, gamma, outward, quiet, rounded_up
 from experiments.problems.linear import column_sums, multiply
+from experiments.problems.spectra import dense_spectral
 from fpsim.program import Program
 from fpsim.random_bits import Key
 from fpsim.tracing import column, gather, sigmoid, slot, step, total
@@ -212,13 +213,18 @@ def logistic(dimension: int = FEATURES, *, regularization: float = 0.1) -> Logis
     point = _minimise(rows, strength)
     high = np.array([float(x) for x in point.minimiser])
     columns = np.ascontiguousarray(rows.T)
+    largest = rounded_up(Fraction(strength) + Fraction(_largest_eigenvalue(rows)) / 4)
+    dominating = np.abs(0.25 * _fsum_products(columns, columns) / len(rows)) + strength * np.eye(d)
     return Logistic(
         name="logistic",
         dimension=d,
-        smoothness=rounded_up(Fraction(strength) + Fraction(_largest_eigenvalue(rows)) / 4),
+        smoothness=largest,
         strong_convexity=strength,
         # A^T A / 4n + lambda I dominates every Hessian: sigmoid' <= 1/4.
         hessian_diagonal=outward(strength + 0.25 * np.mean(rows * rows, axis=0)),
+        # Hessians are positive semidefinite, so their norm from the max norm to its dual is monotone
+        spectral_smoothness=dense_spectral(dominating, largest, None),
+        minimizer=high,
         minimum=math.nextafter(point.value, -math.inf),
         rows=rows,
         columns=columns,

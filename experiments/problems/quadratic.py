@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
 from experiments.problems.linear import column_sums
-from experiments.problems.spectra import center_of, spectrum_of
+from experiments.problems.spectra import center_of, separable_spectral, shape_of, spectrum_of
 from fpsim.tracing import slot, step
 
 
@@ -55,6 +55,7 @@ def quadratic(
     condition: float = 10.0,
     smoothness: float = 1.0,
     center: str = "thirds",
+    rows: int = 0,
 ) -> Quadratic:
     """The diagonal quadratic.
 
@@ -63,6 +64,7 @@ def quadratic(
     dimension : 1..2^16
     spectrum : ``uniform``, ``geometric`` or ``isotropic``; h_0 = smoothness, h_{d-1} = smoothness / condition
     center : ``thirds``, ``grid`` or ``zero`` (see ``experiments.problems.spectra.center_of``)
+    rows : of the matrix that the weights are; 0: they are a vector
 
     Raises
     ------
@@ -78,6 +80,7 @@ def quadratic(
     d = checked_integer("quadratic dimension", dimension, 1, 1 << 16)
     h = spectrum_of("quadratic", spectrum, d, smoothness, condition)
     c = center_of("quadratic", center, d)
+    shape = shape_of("quadratic", d, rows)
     return Quadratic(
         name="quadratic",
         dimension=d,
@@ -85,7 +88,11 @@ def quadratic(
         strong_convexity=float(h.min()),
         separable=True,
         curvature=h,
+        hessian=h,
         center=c,
+        minimizer=c,
+        shape=shape,
+        spectral_smoothness=separable_spectral(h, shape),
         program=_gradient,
         constants={"center": c, "curvature": h},
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
 from experiments.problems.linear import column_sums
-from experiments.problems.spectra import center_of, spectrum_of
+from experiments.problems.spectra import center_of, separable_spectral, shape_of, spectrum_of
 from fpsim.tracing import slot, step
 
 # max over z of z / (1 + z^2)^2, attained at z^2 = 1/3: 3 sqrt(3) / 16 = 0.32475952..
@@ -73,6 +73,7 @@ def rational(
     condition: float = 10.0,
     smoothness: float = 1.0,
     center: str = "thirds",
+    rows: int = 0,
 ) -> Rational:
     """The rational function; 2 a_i is the curvature at the minimiser and the largest |f''| anywhere.
 
@@ -83,6 +84,7 @@ def rational(
     center : ``thirds``, ``grid`` or ``zero``. The textbook function is ``zero``. A study shifts it, because a
         floating-point grid refines without limit at the origin: every method then creeps on through smaller and smaller
         numbers, and there is no floor to measure.
+    rows : of the matrix that the weights are; 0: they are a vector
 
     Raises
     ------
@@ -98,6 +100,7 @@ def rational(
     d = checked_integer("rational dimension", dimension, 1, 1 << 16)
     h = spectrum_of("rational", spectrum, d, smoothness, condition)
     c = center_of("rational", center, d)
+    shape = shape_of("rational", d, rows)
     return Rational(
         name="rational",
         dimension=d,
@@ -106,6 +109,9 @@ def rational(
         separable=True,
         curvature=h,
         center=c,
+        minimizer=c,
+        shape=shape,
+        spectral_smoothness=separable_spectral(h, shape),
         program=_gradient,
         constants={"center": c, "twice_scale": h},
     )

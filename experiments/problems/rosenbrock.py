@@ -131,10 +131,13 @@ def rosenbrock(dimension: int = 32, *, rows: int = 4, box: float = 1.5) -> Rosen
     if d % rows:
         raise ValueError(f"rosenbrock dimension={d} is outside the multiples of rows={rows}")
     bound = checked_real("rosenbrock box", box, 1.0, 2.0**20)
+    largest = 1200 * Fraction(bound) ** 2 + 1200 * Fraction(bound) + 202
     return Rosenbrock(
         name="rosenbrock",
         dimension=d,
-        smoothness=rounded_up(1200 * Fraction(bound) ** 2 + 1200 * Fraction(bound) + 202),
+        smoothness=rounded_up(largest),
+        minimizer=np.ones(d),
+        spectral_smoothness=rounded_up(d * largest),  # every row of a Hessian sums to at most L in modulus
         strong_convexity=0.0,
         box=bound,
         rows=rows,

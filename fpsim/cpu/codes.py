@@ -18,7 +18,7 @@ FIXED = 11  # stochastic A in fixed point: rounding_elements.fixed_point
 NONE = 10  # operations that do not round
 
 ROUND, ADD, SUB, MUL, DIV, SQRT, FMA = range(7)
-NEG, ABS, MAX, MIN, COPY, SUM, LOAD, RECORD, EXTREMES, MOVED, FROZEN = range(7, 18)
+NEG, ABS, SIGN, MAX, MIN, COPY, SUM, LOAD, RECORD, EXTREMES, MOVED, FROZEN = range(7, 19)
 KINDS = {
     "round": ROUND,
     "add": ADD,
@@ -29,6 +29,7 @@ KINDS = {
     "fma": FMA,
     "neg": NEG,
     "abs": ABS,
+    "sign": SIGN,
     "max": MAX,
     "min": MIN,
     "sum": SUM,

@@ -123,7 +123,7 @@ def decisions(
 
 def _unrounded(kind: str, operands: Sequence[Range]) -> Range:
     """What an exact operation can return: one of its operands, or of those it selects from, but for signs."""
-    if kind == "less":
+    if kind in ("less", "sign"):  # 0, 1 and -1
         return Range(1, 0, 0, 0)
     return _union(operands[1:] if kind == "where" else operands[:1] if kind == "gather" else operands)
 

@@ -107,6 +107,14 @@ def move(registers: Any, x: Any, a: Any, n: Any, keep: Any, flip: Any) -> None:
 
 
 @kernel
+def sign(registers: Any, x: Any, a: Any, n: Any) -> None:
+    """1, -1, or a itself where it is a zero of either sign or NaN."""
+    for i in range(n):
+        u = registers[a + i]
+        x[i] = 1.0 if u > 0.0 else (-1.0 if u < 0.0 else u)
+
+
+@kernel
 def extreme(registers: Any, x: Any, a: Any, b: Any, n: Any, flip: Any) -> None:
     """IEEE 754-2019 maximum, or minimum with the sign bit in ``flip``: NaN propagates, -0 is below +0."""
     for i in range(n):

@@ -57,6 +57,8 @@ def _compute(kind: int, tier: int, mode: int, registers: Any, x: Any, a: Any, b:
             operations.fused_odd(registers, x, a, b, c, n, flip)
     elif kind in (codes.MAX, codes.MIN):
         operations.extreme(registers, x, a, b, n, SIGN if kind == codes.MIN else ZERO)
+    elif kind == codes.SIGN:
+        operations.sign(registers, x, a, n)
     else:
         keep = MAGNITUDE if kind == codes.ABS else MAGNITUDE | SIGN
         operations.move(registers, x, a, n, keep, SIGN if kind == codes.NEG else ZERO)

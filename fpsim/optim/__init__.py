@@ -7,12 +7,13 @@ from fpsim import plugins
 from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import momentum, sgd
+from fpsim.optim.signum import signum
 from fpsim.program import Program
 
-STEPS: dict[str, Program] = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}
+STEPS: dict[str, Program] = {"sgd": sgd, "momentum": momentum, "signum": signum, "rmsprop": rmsprop, "adam": adam}
 GROUP = "fpsim.optimizers"
 
-__all__ = ["STEPS", "adam", "available", "find", "momentum", "rmsprop", "sgd"]
+__all__ = ["STEPS", "adam", "available", "find", "momentum", "rmsprop", "sgd", "signum"]
 
 
 def available() -> list[str]:

@@ -59,6 +59,7 @@ def test_declared_defaults(name: str) -> None:
     expected = {
         "sgd": {"lr": 0.1},
         "momentum": {"lr": 0.1, "beta1": 0.9},
+        "signum": {"lr": 1e-3, "beta1": 0.9},
         "rmsprop": {"lr": 0.01, "beta2": 0.99, "eps": 1e-8},
         "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
     }

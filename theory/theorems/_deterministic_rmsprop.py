@@ -200,7 +200,7 @@ def second_moment(window: Window, *, upper: bool = False) -> tuple[Ball, Ball, B
 
 
 def _absolute(window: Window, value: Composed | Factor) -> Ball:
-    return absolute_part(window, value.absolute, value.underflow_slots, window.program.slots)
+    return absolute_part(window, value.absolute, value.underflow_slots)
 
 
 def _gradient(window: Window) -> tuple[Ball, Ball, list[Ball]]:

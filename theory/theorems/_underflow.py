@@ -13,13 +13,12 @@ from theory.enclosure import Ball, evaluate
 from theory.window import Window
 
 
-def absolute_part(window: Window, absolute: sp.Expr, underflow_slots: Collection[str], slots: Collection[str]) -> Ball:
+def absolute_part(window: Window, absolute: sp.Expr, underflow_slots: Collection[str]) -> Ball:
     """``absolute`` of a ``Factor`` or ``Composed`` with the measured sizes; 0 where nothing underflowed.
 
     Parameters
     ----------
     underflow_slots : slots whose eta may occur in it
-    slots : those whose l and h may occur in it
 
     Returns
     -------
@@ -28,7 +27,8 @@ def absolute_part(window: Window, absolute: sp.Expr, underflow_slots: Collection
     # a slot without a count may have underflowed
     happened = [slot for slot in underflow_slots if window.underflow.get(slot, 1)]
     expression = absolute.subs({eta(slot): 0 for slot in underflow_slots if slot not in happened})
-    values: dict[sp.Symbol, Ball] = dict(model_values(window.slots, {*slots, *underflow_slots}))
+    names = {str(unknown).partition("[")[2].removesuffix("]") for unknown in expression.free_symbols}
+    values: dict[sp.Symbol, Ball] = dict(model_values(window.slots, {name for name in names if name in window.slots}))
     for unknown in sorted(expression.free_symbols - set(values), key=str):
         kind, _, name = str(unknown).rstrip("]").partition("[")
         if str(unknown).startswith("scalar."):

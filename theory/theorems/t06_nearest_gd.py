@@ -42,6 +42,7 @@ from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import ball, ends, evaluate
 from theory.rounding_model import gap_toward
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorems._rest_set import half_gaps
 from theory.theorems._underflow import absolute_part
 from theory.window import BoolArray, FloatArray, Window
 
@@ -121,11 +122,11 @@ def evaluate_bound(window: Window) -> Bound:
         )
     low = evaluate(factor.low, model_values(window.slots, tuple(factor.exponents)))
     scale = 1 / (low * ball(window.scalars["scalar.lr"]))
-    absolute = absolute_part(window, factor.absolute, factor.underflow_slots, tuple(factor.exponents))
+    absolute = absolute_part(window, factor.absolute, factor.underflow_slots)
     if not absolute.is_finite():
         tiny = ", ".join(f"{window.underflow.get(s, 'not counted')} in {s}" for s in factor.underflow_slots)
         return Bound("T6", QUANTITY, (*checks, Hypothesis("underflow leaves a finite error", False, tiny)))
-    halves = _half_gaps(window)
+    halves = half_gaps(window)
     squares = []
     for seed in range(window.seeds):
         limits = [
@@ -192,15 +193,6 @@ def _at_rest(window: Window) -> BoolArray:
 def _may_cycle(window: Window) -> str:
     product = window.scalars.get("scalar.lr", math.nan) * window.smoothness
     return f"stored lr times L = {product:.3g}" + (", runs need not halt" if product >= 1 else "")
-
-
-def _half_gaps(window: Window) -> FloatArray:
-    """[d, S]: the largest |a_i| that can leave w_i where it is, w.sub and the storing of w both rounding."""
-    w, fine, coarse = window.end["w"], window.slots["w.sub"][0], window.slots["w"][0]
-    if coarse.holds(fine):
-        return gap_toward(w, -window.end_gradient, fine) / 2
-    further = 2 * np.abs(w) + coarse.smallest_normal
-    return gap_toward(w, -window.end_gradient, coarse) / 2 + gap_toward(further, further, fine) / 2
 
 
 THEOREM = Theorem(

@@ -115,9 +115,13 @@ def evaluate_bound(window: Window) -> Bound:
 def _errors(window: Window) -> tuple[Errors, form.Denominator, tuple[str, ...]]:
     """The sizes of the errors, the denominator and the slots whose underflow would break them."""
     program, slots, stored = window.program, window.slots, dict(window.program.outputs)
-    known = {"scalars": window.scalars}
     step = relative_factor(
-        program, slots, program.operation(stored["w"]).operands[1], ("g", stored["v"]), (stored["v"],), **known
+        program,
+        slots,
+        program.operation(stored["w"]).operands[1],
+        ("g", stored["v"]),
+        (stored["v"],),
+        scalars=window.scalars,
     )
     below = form.denominator(window, step.exact, stored["v"])
     missing = [name for name in ("scalar.beta2", "scalar.one_minus_beta2") if not window.scalars.get(name, 0.0) > 0]
