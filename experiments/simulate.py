@@ -170,7 +170,10 @@ def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64],
             after = trajectory.state("m")[:, lanes]
             for norm, of in lengths(problem.shape).items():
                 keep(f"{norm}_m", of(after))
-        frozen = (trajectory.state("w")[:, lanes] == w) & (direction != 0.0)
+        moved = trajectory.state("w")[:, lanes]
+        with np.errstate(over="ignore", invalid="ignore"):
+            keep("squared_move", column_sums((moved - w) ** 2))
+        frozen = (moved == w) & (direction != 0.0)
         share[:, seeds] = frozen.mean(axis=0).reshape(len(cells), -1)
         _note_ratio(trajectory, cells, record)
         done = int(offset) + 1

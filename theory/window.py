@@ -60,7 +60,8 @@ class Window:
     history_first : number of the first step in ``history``
     samples : other quantities at the steps of ``squared_gradient``, name -> [n, S]: ``"l1_gradient"`` (sum of the true
         gradient's moduli), ``"nuclear_gradient"``, ``"l1_m"``, ``"nuclear_m"`` (the stored first moment after the
-        step), ``"squared_distance"`` (|w - w*|^2); a theorem whose quantity is missing does not apply
+        step), ``"squared_distance"`` (|w - w*|^2), ``"squared_move"`` (squared norm of what w then moved by); a theorem
+        whose quantity is missing does not apply, or does with a bound of it
     hessian : the constant Hessian of a quadratic, exact in binary64: its diagonal [d], or [d, d]; else None
     minimizer : [d], w* where the problem has one and knows it in binary64, each within an ulp; else None
     shape : (rows, columns) of weights that are one matrix in C order, else None

@@ -22,7 +22,7 @@ from fpsim.tracing import slot, sqrt, step
 from tests.theory.test_bit_exact_runs import cell
 from tests.theory.test_t12 import silent
 from theory.theorems import _deterministic_rmsprop as numbers
-from theory.theorems import _floor_root
+from theory.theorems import _floor_root, theorem
 from theory.theorems import t11_deterministic_rmsprop as t11
 from theory.theorems.t12_rmsprop import THEOREM as T12
 from theory.verdict import verdict
@@ -150,6 +150,10 @@ def test_sizes_of_the_step() -> None:
         values = {t11.alpha: alpha, t11.M: second, t11.reach: reach, t11.e: e, t11.tiny: tiny, t11.d0: least}
         slope, level = (float(x.subs(values)) for x in (t11.SLOPE, t11.LEVEL))
         assert math.sqrt(np.mean(a**2)) <= slope * norm + level
+        rms_y, share = (math.sqrt(np.mean(x**2)) for x in (y, y / below))
+        assert rms_y <= below.max() * share
+        rho = 0.5 * np.min((y + e) / g)
+        assert rho * math.sqrt(np.mean(g**2)) - e <= rms_y
 
 
 def test_evaluates_its_coefficients(machine: Any) -> None:
@@ -185,7 +189,10 @@ def test_evaluates_its_coefficients(machine: Any) -> None:
             }  # fmt: skip
             total = {_floor_root.c: constant + one.loss_start.mean() / (lr * one.steps)}
             roots.append(float(THEOREM.statement.right.subs(total).subs(root)))
-    assert bound.upper == pytest.approx(min(roots), rel=1e-9)
+    assert min(ends[1] for ends in t11._roots(one, route, sp.Integer(0))) == pytest.approx(min(roots), rel=1e-9)
+    alone = float(t11.ALONE.subs({**values, t11.share: float(route.mean_square[0])}))
+    assert bound.upper == pytest.approx(min(*roots, alone), rel=1e-9)
+    assert ("Lemma A alone" in bound.note) == (alone < min(roots))
 
 
 PROGRAMS = {"rmsprop": rmsprop, "inside": inside, "late": late}
@@ -198,7 +205,7 @@ def test_never_violated(machine: Any, name: str, rounding: Rounding) -> None:
     for mantissa, weights, error in itertools.product((2, 8), ("nearest_even", Stochastic(4)), (0.0, 1e-3)):
         window = train(
             machine, Format(8, mantissa), rounding, program=PROGRAMS[name], weights=weights, error=error,
-            beta2=0.9 if mantissa < 8 else 0.99, seed=mantissa, steps=100,
+            beta2=0.9 if mantissa < 8 else 0.99, seed=mantissa, steps=60,
         )  # fmt: skip
         bound = THEOREM.evaluate(window)
         assert bound.applicable or mantissa == 2, bound.reason
@@ -225,7 +232,7 @@ def test_real_runs(exponent: int, mantissa: int) -> None:
             found = verdict(THEOREM.measured(window), bound)
             assert found.status != "violated"
             if other.applicable:
-                assert bound.upper <= other.upper * (1 + 1e-12)
+                assert bound.upper <= other.upper * (1 + 1e-8)
             if bound.applicable:
                 ratios.append(found.ratio)
     assert ratios
@@ -254,3 +261,56 @@ def test_reasons(machine: Any) -> None:
     still = {**window.scalars, "scalar.eps": 0.0}
     flat = {**window.min_abs, "v": np.zeros((4, 3))}
     assert "RMSprop" in reason(scalars=still, min_abs=flat)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("identifier", ["T11", "T26", "T27", "X1", "X2"])
+def test_windows_that_lack_something_raise_nothing(machine: Any, identifier: str) -> None:
+    """Empty records, values that are not finite or zero, missing scalars: a hypothesis fails, or a bound follows."""
+    window = train(machine, Format(8, 5), "nearest_even", steps=6, v=0.25)
+    bare = {f.name: getattr(window, f.name) for f in dataclasses.fields(window)}
+    changes: list[dict[str, Any]] = [{}]
+    for name, value in bare.items():
+        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+            changes += [{name: np.full_like(value, x)} for x in (np.nan, np.inf, 0.0)]
+        elif isinstance(value, float):
+            changes += [{name: x} for x in (np.nan, np.inf, 0.0, -1.0)]
+        elif isinstance(value, dict):
+            changes += [{name: {}}, *({name: {k: x for k, x in value.items() if k != gone}} for gone in value)]
+        if name in ("start", "end", "min_abs", "max_abs", "samples"):
+            changes += [{name: {**value, k: np.full_like(value[k], x)}} for k in value for x in (np.nan, 0.0)]
+    for change in changes:
+        bound = theorem(identifier).evaluate(dataclasses.replace(window, **change))
+        assert bound.reason or bound.upper >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_cells_with_every_step_recorded(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """T11 and T26 on bit-exact runs whose average is known and not sampled: no bound below what was measured."""
+    monkeypatch.setattr(simulate, "SAMPLES", 10**6)
+    generator, covered = np.random.default_rng(seed), 0
+    formats = [(8, 23), (5, 10), (8, 7), (8, 10), (4, 3), (5, 2)]
+    for _ in range(25):
+        weights, rounding = (
+            str(generator.choice(x)) for x in (["nearest_even", "stochastic"], ["nearest_even", "up", "stochastic"])
+        )
+        options: dict[str, Any] = {
+            "problem": str(generator.choice(["quadratic", "rational", "dense_quadratic"])), "rounding": rounding,
+            "overrides": (("w.sub", "", weights), ("w", "", weights)), "random_bits": int(generator.choice([2, 8, 32])),
+            "beta2": float(generator.choice([0.5, 0.9, 0.99, 0.999])), "lr": float(2.0 ** generator.integers(-10, -3)),
+            "eps": float(generator.choice([1e-8, 1e-3, 0.1])), "window": float(generator.choice([0.5, 1.0])),
+            "steps": int(generator.choice([64, 200])), "seed": int(generator.integers(1 << 31)), "dimension": 4,
+        }  # fmt: skip
+        chosen = [formats[k] for k in generator.choice(6, 2, replace=False)]
+        chosen.append((int(generator.integers(4, 9)), int(generator.integers(1, 14))))
+        cells = [cell(optimizer="rmsprop", exponent_bits=e, mantissa_bits=m, **options) for e, m in chosen]
+        for window in simulate.windows(cells):
+            for identifier in ("T11", "T26"):
+                bound = theorem(identifier).evaluate(window)
+                covered += bound.applicable
+                exact = math.sqrt(np.mean(THEOREM.measured(window))) if bound.applicable else 0.0
+                # random roundings leave an average over the seeds, not an expectation
+                random = "stochastic" in (weights, rounding)
+                assert not bound.applicable or exact <= bound.upper * (1.2 if random else 1.0)
+    assert covered > 50

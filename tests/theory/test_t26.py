@@ -155,6 +155,7 @@ def test_real_runs() -> None:
         found = verdict(THEOREM.measured(window), bound)
         assert found.status == "holds"
         assert found.ratio < 8
+        assert "of the run" in bound.note
 
 
 def test_reasons(machine: Any) -> None:

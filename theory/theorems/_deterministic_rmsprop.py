@@ -79,6 +79,9 @@ def hypotheses(window: Window, noises: tuple[str, ...] = ("none",)) -> tuple[Hyp
     name = "the step subtracts from w, and v is the only other state"
     if not fits or last is None:
         return (Hypothesis(name, False, window.optimizer),)
+    missing = missing_records(window, ("w", "v"))
+    if missing:
+        return (Hypothesis(name, True, window.optimizer), Hypothesis("the record is complete", False, missing))
     fine = [(state, stored[state]) for state in ("w", "v")]
     apart = [
         f"{state} in {slots[state][0].name}, {value} in {slots[value][0].name}"
@@ -101,6 +104,17 @@ def hypotheses(window: Window, noises: tuple[str, ...] = ("none",)) -> tuple[Hyp
         Hypothesis("v >= 0 on the window", least >= 0, f"smallest v = {least:g}"),
         Hypothesis("w stays in the box", widest <= reached, f"|w| <= {widest:.4g}, box {reached:g}"),
     )
+
+
+def missing_records(window: Window, states: tuple[str, ...]) -> str:
+    """What a window lacks of its slots and their counts, and of the ends and extremes of states and gradient."""
+    extremes = (("min_abs", window.min_abs, states), ("max_abs", window.max_abs, (*states, "g")))
+    slots = window.program.slots
+    counted = (("slots", window.slots, slots), ("underflow", window.underflow, slots))
+    needed = (*counted, ("start", window.start, states), *extremes)
+    lacks = [f"{name} in {field}" for field, given, names in (*needed, ("end", window.end, states)) for name in names
+             if name not in given]  # fmt: skip
+    return ", ".join(lacks)
 
 
 def routes(window: Window) -> tuple[list[Route], list[str]]:
@@ -234,6 +248,8 @@ def _in_the_mean(window: Window) -> Route:
     for check in t12_rmsprop._hypotheses(window):
         if not check.ok:
             raise ValueError(f"{check.name}: {check.detail}")
+    if not all(np.all(state["v"] > 0) for state in (window.start, window.end)):
+        raise ValueError("v is 0 at an end of the window")
     signal = t12_rmsprop._signal(window)
     watched = [s for s in window.slots if not s.startswith("scalar.") and s not in ("w.sub", "w")]
     quiet = no_events(window, watched)[1]

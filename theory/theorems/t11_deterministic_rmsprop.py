@@ -18,6 +18,10 @@ y_i^2 = avg E grad_i^2/D_i, and the root of the quadratic bounds G = sqrt(avg E 
 * weights. To nearest omega = min(Delta/2, rms a) + tiny, k1 = 2 omega, k0 = omega^2. Stochastic omega = 2^-n Delta +
   tiny, k1 = (2 2^-n + lambda) Delta, k0 = (4^-n + lambda 2^-n + (1 - lambda)/4) Delta^2 as in T8.
 
+Lemma A alone gives G <= sqrt(sum ((D_max,i sqrt(A_v,i) + e_i)/rho)^2), whatever becomes of the weights: what the
+window's largest v says of its gradients. The smallest of all is taken; this one matters where a coarse format leaves
+no positive A or where omega/lr is large.
+
 What it adds to T12 without noise: a step has the sign of its gradient, so relative errors of the update enter as the
 factor low, not as a bias q; underflow in v, in the update and in the gradient stays inside the bound (a - eta/v_min in
 the place of a; tiny; e); the second alternative for the size of the step; v_0 = 0, by Lemma A on v + eps^2; every mode
@@ -211,6 +215,31 @@ coordinate = Derivation(
 )
 floor = summation("T11", _TEST)
 
+Gi, Y = sp.symbols("G_i Y", nonnegative=True)  # rms grad_i, rms y
+seen = Axiom(
+    "gradient from its share",
+    le(Y, Db * sp.sqrt(share)),
+    citation="y^2 = D^2 (y/D)^2 <= Dbar^2 (y/D)^2; share = avg E y^2/D^2 here",
+    test=f"{_TEST}::test_sizes_of_the_step",
+)
+true = Axiom(
+    "true gradient from the machine's",
+    le(rho * Gi - e, Y),
+    citation="Minkowski: |y| >= rho g - e in every step",
+    test=f"{_TEST}::test_sizes_of_the_step",
+)
+ALONE = (Db * sp.sqrt(share) + e) / rho
+alone = Derivation(
+    "Lemma A alone",
+    givens=(),
+    steps=(
+        Step(seen.conclusion, Instance(seen)),
+        Step(true.conclusion, Instance(true)),
+        Step(le(Gi, ALONE), Combine({0: 1 / rho, 1: 1 / rho}), "whatever becomes of the weights"),
+    ),
+    statement=le(Gi, ALONE),
+)
+
 
 def evaluate_bound(window: Window) -> Bound:
     """The bound of a cell; see the module's docstring."""
@@ -226,16 +255,24 @@ def evaluate_bound(window: Window) -> Bound:
     checks.append(Hypothesis("step and v are those of RMSprop", bool(found), "; ".join(missing)))
     if not all(check.ok for check in checks):
         return Bound("T11", QUANTITY, tuple(checks))
-    roots: list[tuple[float, float]] = []
     with working_precision(BITS):
+        alone_ = [_alone(route) for route in found]
+        roots = list(alone_)
         for route, weight in itertools.product(found, _weights(mode)):
             roots += _roots(window, route, weight)
-    name = "lr L / (2 D) leaves a positive coefficient, or v remembers"
-    checks.append(Hypothesis(name, bool(roots) and math.isfinite(min(x[1] for x in roots))))
+    lower, upper = min(roots, key=lambda pair: pair[1])
+    checks.append(Hypothesis("a finite root", math.isfinite(upper), f"{upper:.4g}"))
     if not checks[-1].ok:
         return Bound("T11", QUANTITY, tuple(checks))
-    lower, upper = min(roots, key=lambda pair: pair[1])
-    return Bound("T11", QUANTITY, tuple(checks), lower, upper, exponent=2)
+    note = "Lemma A alone: what the window's largest v says" if (lower, upper) in alone_ else ""
+    return Bound("T11", QUANTITY, tuple(checks), lower, upper, exponent=2, note=note)
+
+
+def _alone(route: numbers.Route) -> tuple[float, float]:
+    """The bound of Lemma A alone."""
+    cap = compile_expression(ALONE, [Db, share, e, rho])
+    each = (cap([*x, route.rho]) for x in zip(route.most, route.mean_square, route.error, strict=True))
+    return ends(sum((x**2 for x in each), arb(0)).sqrt())
 
 
 def _weights(mode: object) -> tuple[sp.Rational, ...]:
@@ -285,7 +322,7 @@ THEOREM = Theorem(
     source="derived here",
     statement=floor.statement,
     derivations=(
-        floor, coordinate, push, lemma_a, increment, underflow, shifted, smallest_denominator, quadratic_root,
+        floor, coordinate, push, alone, lemma_a, increment, underflow, shifted, smallest_denominator, quadratic_root,
         step_size, *ROUNDING_LEMMAS,
     ),
     evaluate=evaluate_bound,

@@ -204,8 +204,10 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T26", QUANTITY, tuple(checks))
     with working_precision(BITS):
         roots = list(_roots(window, route))
-    lower, upper = min(roots, key=lambda pair: pair[1])
+    lower, upper = min(roots, key=lambda pair: pair[1], default=(math.nan, math.inf))
     checks.append(Hypothesis("a finite root", math.isfinite(upper), f"{upper:.4g}"))
+    if not checks[-1].ok:
+        return Bound("T26", QUANTITY, tuple(checks))
     seen = squared_moves(window)
     note = "squared moves a priori" if seen is None else f"squared moves of the run: at most {seen:.4g} a step"
     return Bound("T26", QUANTITY, tuple(checks), lower, upper, exponent=2, note=note)

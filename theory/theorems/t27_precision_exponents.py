@@ -98,12 +98,17 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T27", QUANTITY, (*checks, Hypothesis("step and v are those of RMSprop", False, str(none))))
     with working_precision(BITS):
         checks += _precise_enough(window, errors, signal.low, below)
-        checks.append(no_events(window, [s for s in (*watched, *signal.slots) if s in window.underflow])[1])
+        checks.append(no_events(window, dict.fromkeys((*watched, *signal.slots)))[1])
         if not all(check.ok for check in checks):
             return Bound("T27", QUANTITY, tuple(checks))
-        roots = [ends(root) for root in _roots(window, errors, signal, below, mode)]
+        try:
+            roots = [ends(root) for root in _roots(window, errors, signal, below, mode)]
+        except ValueError as none:
+            return Bound("T27", QUANTITY, (*checks, Hypothesis("a finite root", False, str(none))))
     lower, upper = min(roots, key=lambda pair: pair[1])
     checks.append(Hypothesis("a finite root", math.isfinite(upper), f"{upper:.4g}"))
+    if not checks[-1].ok:
+        return Bound("T27", QUANTITY, tuple(checks))
     return Bound("T27", QUANTITY, tuple(checks), lower, upper, exponent=2)
 
 

@@ -31,6 +31,7 @@ from theory.composition import symbol as named
 from theory.enclosure import BITS, Ball, Number, ball, ends, evaluate, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems import _defossez as lemmas
+from theory.theorems._deterministic_rmsprop import missing_records
 from theory.theorems.t08_stochastic_gd import measured
 from theory.window import Window
 
@@ -86,8 +87,11 @@ def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     """What the reading needs."""
     state = set(window.program.state)
     name = "the states are w, v and perhaps m"
-    if not {"w", "v"} <= state <= {"w", "v", "m"} or "g" not in window.max_abs:
+    if not {"w", "v"} <= state <= {"w", "v", "m"}:
         return (Hypothesis(name, False, f"{window.optimizer}: {', '.join(sorted(state))}"),)
+    missing = missing_records(window, ("w",))
+    if missing:
+        return (Hypothesis(name, True, window.optimizer), Hypothesis("the record is complete", False, missing))
     beta1, beta2 = decays(window)
     lr, eps = (window.hyperparameters.get(x, math.nan) for x in ("lr", "eps"))
     known = all(isinstance(x, (int, float)) and 0 < x < math.inf for x in (lr, eps))
