@@ -117,7 +117,9 @@ class Walk:
     def _stored(self, array: str) -> Composed:
         source = dict(self.program.outputs)[array]
         computed = self.value(source)
-        return computed if self._holds(array, source) else self._rounding(array, computed, tiny=True)
+        if array not in self.slots or self._holds(array, source):  # what is no input is handed on as it is
+            return computed
+        return self._rounding(array, computed, tiny=True)
 
     def _operation(self, o: Operation) -> Composed:
         if o.kind in _NONE:

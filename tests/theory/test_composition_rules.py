@@ -18,6 +18,8 @@ import sympy as sp
 from flint import arb, ctx
 
 import fpsim
+from experiments.problems import PROBLEMS
+from fpsim.optim import STEPS
 from fpsim.precision import Precision, scalar_values
 from fpsim.program import KINDS, Operation, Program
 from fpsim.rounding import Stochastic
@@ -604,6 +606,19 @@ def test_adding_an_operation_changes_the_bound_by_itself() -> None:
     assert results[0].coefficients == {"scale": 1, "div": 1, "sqrt": 1}
     assert results[1].coefficients == {"scale": 1, "again": 1, "div": 1, "sqrt": 1}
     assert results[1].high_value[0] > results[0].high_value[1]
+
+
+@pytest.mark.parametrize("name", ["quadratic", "dense_quadratic", "rational", "rosenbrock", "logistic"])
+def test_the_gradients_of_the_problems(name: str) -> None:
+    """Each has an enclosure, joined to an optimizer with a comparison and to one with a quotient."""
+    problem = PROBLEMS[name](dimension=8)
+    program = problem.program
+    dimensions = {d for array in program.inputs for d in program.shape(array) if isinstance(d, str)}
+    for optimizer in ("signum", "rmsprop"):
+        joined = program >> STEPS[optimizer]
+        found = enclosures(joined, Precision.uniform("bfloat16"), lengths=dict.fromkeys((*dimensions, "d"), 8))
+        assert set(found) == set(dict(joined.outputs))
+        assert all(isinstance(answer, Enclosure) for answer in found.values())
 
 
 def test_first_order_coefficients_are_derivatives() -> None:

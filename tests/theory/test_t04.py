@@ -153,6 +153,23 @@ def test_it_evaluates_its_statement(machine: SimpleNamespace) -> None:
     assert T4.measured(window)[0] == pytest.approx(worst, rel=1e-12)
 
 
+def test_an_epsilon_that_is_swamped_costs_nothing(machine: SimpleNamespace) -> None:
+    """r + eps = r: three roundings are left, and 1/(1 + eps/r) is known."""
+    program = rmsprop.bind(lr=0.03, beta2=0.9, eps=1e-6)
+    window = window_of(machine, program, Precision.uniform("bfloat16"), gradients(10))
+    root, total = window.history["update.sqrt"], window.history["update.eps"]
+    assert np.array_equal(root, total)
+    u, share = Fraction(1, 256), Fraction(window.scalars["scalar.eps"]) / Fraction(float(np.min(root)))
+    low, high = 1 / (1 + u), (1 + 2 * u) / (1 + u)
+    bound = T4.evaluate(window)
+    assert Fraction(bound.lower) <= high**2 / low * (1 + share) - 1 <= Fraction(bound.upper)
+    assert 1 <= judged(window).ratio < 2.5
+    total = total.copy()
+    total[0, 0, 0] *= 1.0078125
+    moved = dataclasses.replace(window, history={**window.history, "update.eps": total})
+    assert T4.evaluate(moved).upper > bound.upper
+
+
 def test_underflow_is_left_out_entry_by_entry(machine: SimpleNamespace) -> None:
     """In e4m3 some steps are subnormal: they can be wrong by more than q, and the others are still bounded."""
     program = PROGRAMS["rmsprop"]

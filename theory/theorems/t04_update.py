@@ -7,12 +7,13 @@ coordinate and with the *stored* scalars, those that change from step to step in
     low |x| <= |a| <= high |x|,    a and x of one sign,
 
 x the same expression in exact arithmetic. For Adam with bias corrections and one format low = l^3/h^(5/2), high =
-h^3/l^(5/2): to first order 11/2 u to nearest, 11u otherwise; without them (RMSprop) l^2... h^3/l^2, 4u and 8u with the
-product by lr. eps >= 0 is free: a sum of terms of one sign keeps the larger of their factors.
+h^3/l^(5/2): to first order 11/2 u to nearest, 11u otherwise; without them (RMSprop, or once they are 1) l^2/h^2 and
+h^2/l^2, 4u and 8u. eps >= 0 is free: a sum of terms of one sign keeps the larger of their factors.
 
 Hypotheses. No overflow; second moments start nonnegative; the window kept a history of the step and of what it is made
 of. Any rounding modes and formats, slot by slot. A scalar that has settled at a power of two in all recorded steps (a
-bias correction that is stored as 1) is that number: dividing by it is exact.
+bias correction that is stored as 1) is that number: dividing by it is exact. Where r + eps was r in all recorded
+results, that sum's 1 + delta is 1/(1 + eps/r), closer to 1 than its format promises.
 
 Statement. In every recorded step of every recorded coordinate in which nothing underflowed between the moments and the
 step, (a/x - 1)^2 <= q^2, q = max(high - 1, 1 - low). Where a slot underflowed on the window, its results above the
@@ -31,6 +32,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import sympy as sp
@@ -41,8 +43,10 @@ from fpsim.rounding import Rounding
 from theory.axioms import COMPOSED_HIGH, COMPOSED_LOW
 from theory.composition import Factor, NoEnclosure, Slots, compose, model_values, relative_factor
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
-from theory.enclosure import ball, compile_expression, ends, evaluate, working_precision
+from theory.enclosure import Ball, ball, compile_expression, ends, evaluate, working_precision
 from theory.factors import deviation
+from theory.factors import high as high_of
+from theory.factors import low as low_of
 from theory.roles import step_of
 from theory.theorem import Bound, Hypothesis, Theorem, no_events
 from theory.window import BoolArray, FloatArray, Window
@@ -236,8 +240,11 @@ def evaluate_bound(window: Window) -> Bound:
     checks = (*checks, _some_covered(window, update, covered))
     if not checks[-1].ok:
         return Bound("T4", QUANTITY, checks)
-    model = model_values(window.slots, tuple(update.factor.exponents))
+    swamped = _swamped(window, update, covered)
+    model: dict[sp.Symbol, Ball | Fraction] = {**model_values(window.slots, tuple(update.factor.exponents)), **swamped}
     low, high = ends(evaluate(deviation(update.factor.exponents), model))
+    named = ", ".join(dict.fromkeys(str(s)[2:-1] for s in swamped))
+    checks = (*checks, Hypothesis("sums that left their array as it was are known exactly", True, named or "none"))
     per_seed = np.full(window.seeds, math.nan)
     recorded = np.any(covered, axis=(0, 1))
     per_seed[: len(recorded)][recorded] = high
@@ -335,6 +342,23 @@ def _covered(window: Window, update: _Update) -> BoolArray:
                 return np.zeros_like(covered)
             covered &= np.abs(values) > window.slots[slot][0].smallest_normal
     return covered
+
+
+def _swamped(window: Window, update: _Update, covered: BoolArray) -> dict[sp.Symbol, Ball]:
+    """l and h of the sums r + eps whose recorded result is r everywhere: (1 + delta) = 1/(1 + eps/r)."""
+    found: dict[sp.Symbol, Ball] = {}
+    for operation in window.program.operations:
+        scalars = [name for name in operation.operands if name.startswith("scalar.")]
+        if operation.kind != "add" or len(scalars) != 1 or operation.slot not in update.factor.exponents:
+            continue
+        (array,) = (name for name in operation.operands if name not in scalars)
+        r, total, added = (_series(window, name) for name in (array, operation.slot, *scalars))
+        if r is None or total is None or added is None or not np.all(added >= 0):
+            continue
+        if np.all((total == r)[covered]) and np.all(r[covered] > 0):
+            share = ball(float(np.max(added))) / ball(float(np.min(r[covered])))
+            found |= {low_of(operation.slot): 1 / (1 + share), high_of(operation.slot): ball(1)}
+    return found
 
 
 def _some_covered(window: Window, update: _Update, covered: BoolArray) -> Hypothesis:
