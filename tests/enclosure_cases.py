@@ -129,9 +129,26 @@ def evaluated(expression: Any, program: Program, values: Mapping[str, np.ndarray
 
 def held(
     program: Program, precision: Precision, given: Mapping[str, np.ndarray], names: list[str], seed: int = 0,
-    nonnegative: tuple[str, ...] = (), steps: int = 1,
+    nonnegative: tuple[str, ...] = (),
 ) -> dict[tuple[str, int, str], list[float]]:  # fmt: skip
     """Run a program and hold values to their enclosures: (value, case, kind) -> how much of each was used, in 0..1."""
+    slots = precision.resolve(program)
+    used: dict[tuple[str, int, str], list[float]] = {}
+    with ctx.workprec(BITS):
+        computed, values, scalars, lengths = run_twice(program, precision, given, seed)
+        for name in names:
+            answer = enclosure(program, slots, name, program.inputs, nonnegative, scalars, lengths)
+            assert isinstance(answer, Enclosure), answer
+            for number, case in enumerate(answer.cases):
+                found = _held_case(program, slots, case, name, computed, values)
+                used |= {(name, number, kind): shares for kind, shares in found.items()}
+    return used
+
+
+def run_twice(
+    program: Program, precision: Precision, given: Mapping[str, np.ndarray], seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float], dict[str, int]]:
+    """Computed values, the same without rounding, scalars and lengths."""
     slots = precision.resolve(program)
     result = fpsim.run(
         program, {k: given[k] for k in program.state}, {k: given[k] for k in program.inputs if k not in program.state},
@@ -140,18 +157,7 @@ def held(
     arrays = {name: rounded(given[name], *slots[name]) for name in program.inputs}
     computed = {**arrays, **{name: x[0, ..., 0] for name, x in result.records.items()}}
     scalars = {name: float(x.flat[0]) for name, x in scalar_values(program, precision, range(1)).items()}
-    used: dict[tuple[str, int, str], list[float]] = {}
-    with ctx.workprec(BITS):
-        values = unrounded(program, arrays, scalars)
-        for name in names:
-            answer = enclosure(
-                program, slots, name, program.inputs, nonnegative, scalars, program.lengths(arrays)
-            )  # fmt: skip
-            assert isinstance(answer, Enclosure), answer
-            for number, case in enumerate(answer.cases):
-                found = _held_case(program, slots, case, name, computed, values)
-                used |= {(name, number, kind): shares for kind, shares in found.items()}
-    return used
+    return computed, unrounded(program, arrays, scalars), scalars, program.lengths(arrays)
 
 
 def _held_case(

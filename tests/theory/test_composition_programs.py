@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
-from enclosure_cases import MODES, held, sample
+from enclosure_cases import BITS, MODES, evaluated, held, run_twice, sample
+from flint import ctx
 
 import fpsim
 from experiments.problems import PROBLEMS
@@ -27,6 +28,7 @@ from fpsim.tracing import (
     total,
     where,
 )
+from theory.apriori import apriori_error
 from theory.composition import (
     AbsoluteError,
     Enclosure,
@@ -40,6 +42,7 @@ from theory.composition import (
     model_values,
     relative_factor,
 )
+from theory.enclosure import ball
 
 
 def test_inside_the_margin_a_comparison_can_come_out_wrong() -> None:
@@ -232,12 +235,12 @@ _RANDOM_KINDS = (
 )  # fmt: skip
 
 
-def random_program(draw: np.random.Generator) -> Program:
+def random_program(draw: np.random.Generator, kinds: tuple[str, ...] = _RANDOM_KINDS) -> Program:
     """Ten operations on two vectors, roots and logarithms of moduli only."""
     operations: list[Operation] = []
     flat, names = ["a", "b"], ["a", "b"]
     for k in range(10):
-        kind = str(draw.choice(_RANDOM_KINDS))
+        kind = str(draw.choice(kinds))
         arity = KINDS[kind][0]
         pool = flat if kind in ("sum", "expand") else names
         operands = tuple(str(draw.choice(pool[-5:])) for _ in range(arity))
@@ -275,6 +278,45 @@ def run_random(seed: int) -> int:
         if isinstance(enclosure(program, slots, name, program.inputs, lengths={"d": 3}), Enclosure):
             names.append(name)
     return len(held(program, precision, given, names, seed=seed))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_priori_errors_of_random_programs(seed: int) -> None:
+    """In exact values alone: sizes of computed values are bounded by what composition knows of them."""
+    draw, held_any = np.random.default_rng(seed), 0
+    kinds = tuple(k for k in _RANDOM_KINDS if k not in ("sum", "expand", "less", "where"))
+    program = random_program(draw, kinds)
+    precision = Precision.uniform("e5m3", MODES[seed % len(MODES)])
+    given = {"a": sample(draw, 3, spread=1), "b": sample(draw, 3, spread=1)}
+    slots = precision.resolve(program)
+    with ctx.workprec(BITS):
+        computed, values, _, _ = run_twice(program, precision, given, seed)
+        model = {str(k): ball(v) for k, v in model_values(slots, program.slots).items()}
+        for name in (f"s{k}" for k in range(10)):
+            if not np.all(np.abs(computed[name]) < slots[program.slots[0]][0].max):
+                break
+            try:
+                error = apriori_error(program, slots, name, program.inputs)
+            except NoEnclosure:
+                continue
+            assert not any("[" in str(s) and str(s)[0] in "sz" for s in error.bound.free_symbols)
+            bound = np.broadcast_to(evaluated(error.bound, program, values, model), (3,))
+            for y, x, e in zip(computed[name], values[name], bound, strict=True):
+                if e.is_finite() and x.is_finite():
+                    assert not abs(ball(y) - x) > e
+                    held_any += 1
+    assert held_any > 5
+
+
+def test_a_priori_errors_do_not_know_other_elements() -> None:
+    @step
+    def program(a: Value) -> dict[str, Value]:
+        return {"a": slot("unit", a / slot("norm", sqrt(slot("sum", total(slot("square", a * a))))))}
+
+    slots = Precision.uniform("bfloat16").resolve(program)
+    with pytest.raises(NoEnclosure, match="sum: sum reads other elements"):
+        apriori_error(program, slots, "a ->", exact=("a",))
+    assert apriori_error(program, slots, "square", exact=("a",)).underflow_slots == ("square",)
 
 
 @pytest.mark.parametrize("seed", range(12))
