@@ -21,7 +21,7 @@ with k_d, k_i roundings of decay and injection: u (3 - A)/(1 - A) for v' = fl(fl
 counts; one step is off by 3u then, not 2u.
 
 q_G: storing g (or computing it in the machine). q_U: the step, given the stored moments and g. q_W: adding the step and
-storing the weight, relative to the new weight.
+storing the weight, relative to the new weight. All of them suppose that nothing overflows or underflows.
 
 >>> from fpsim.optim.adam import adam
 >>> from fpsim.precision import Precision

@@ -263,11 +263,11 @@ def test_windows_of_studies() -> None:
 @pytest.mark.slow
 def test_many_windows_of_studies() -> None:
     held, widths = 0, (2, 3, 5, 7, 10, 16)
-    for seed in range(6):
+    for seed in range(3):
         for optimizer in ("adam", "rmsprop"):
             for rounding in ("nearest_even", "stochastic", "toward_zero", "up", "down", "to_odd"):
                 for window in simulate.windows(cells(optimizer, rounding, 5 + seed % 4, widths, seed=seed)):
                     result = judged(window)
                     assert result.status in ("holds", "not applicable"), result.reason
                     held += result.status == "holds"
-    assert held > 250
+    assert held > 150
