@@ -16,6 +16,7 @@ import sympy as sp
 
 from fpsim.program import Operation, Program
 from theory.composition import AbsoluteError, NoEnclosure, OpaqueAxiom, Slots
+from theory.factors import magnitude
 from theory.walk import Question, Walk
 
 _MOVES = ("sum", "dot", "expand", "gather")
@@ -63,7 +64,7 @@ def _resolved(expression: sp.Expr, walk: Walk, known: dict[sp.Symbol, sp.Expr]) 
         kind, _, name = str(unknown).rstrip("]").partition("[")
         if kind in ("size", "least") and unknown not in known:
             composed = walk.value(name)
-            size, error = sp.Abs(composed.exact), _resolved(composed.error(), walk, known)
+            size, error = magnitude(composed.exact), _resolved(composed.error(), walk, known)
             known[unknown] = size + error if kind == "size" else sp.Max(0, size - error)
     return expression.subs({s: known[s] for s in expression.free_symbols if s in known}, simultaneous=True)
 

@@ -19,6 +19,7 @@ from fpsim.program import KINDS, Operation, Program
 from fpsim.tracing import (
     Value,
     absolute,
+    elementary,
     less,
     maximum,
     remainder,
@@ -112,6 +113,26 @@ def test_where_exact_arithmetic_divides_by_zero_there_is_none() -> None:
     none = enclosure(program, Precision.uniform("e4m3").resolve(program), "ratio", program.inputs)
     assert isinstance(none, NoEnclosure)
     assert "ratio: exact arithmetic gives no number here" in str(none)
+
+
+def test_sizes_of_values_that_may_be_undefined_stay_real() -> None:
+    """a/(a - ab) may be no number, and SymPy then writes |x| with complex conjugates: nothing could enclose those."""
+
+    @step
+    def program(a: Value, b: Value) -> dict[str, Value]:
+        s = slot(
+            "s", elementary("sin", slot("q", a / slot("d", a - slot("p", a * b)))) + slot("r", a / slot("e", b - 1))
+        )
+        return {"a": slot("out", maximum(s, slot("t", s * s)))}
+
+    for value in ("s", "out"):
+        answer = enclosure(program, Precision.uniform("e4m3").resolve(program), value, program.inputs)
+        assert isinstance(answer, Enclosure)
+        assert not answer.cases[0].absolute.bound.has(sp.conjugate)
+    used = held(
+        program, Precision.uniform("e5m3"), {"a": np.array([0.7, 3.0]), "b": np.array([2.5, 0.3])}, ["s", "out"]
+    )
+    assert max(used["s", 0, "absolute"]) > 0
 
 
 def test_opaque_operations_need_an_axiom() -> None:
