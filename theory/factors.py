@@ -69,12 +69,18 @@ class Composed:
 
     def error(self) -> sp.Expr:
         """Bound of |computed - exact|: the sum of |term| (largest |factor - 1|), and the absolute part."""
-        return sp.Add(*(sp.Abs(t.exact) * deviation(t.exponents) for t in self.terms if t.exponents), self.absolute)
+        return sp.Add(*(magnitude(t.exact) * deviation(t.exponents) for t in self.terms if t.exponents), self.absolute)
 
     def collapsed(self) -> Composed:
         """One exact term; every rounding so far as part of ``absolute``."""
         term = Term(self.exact, {}, all(term.nonnegative for term in self.terms))
         return Composed((term,), self.error(), self.underflow_slots)
+
+
+def magnitude(expression: sp.Expr) -> sp.Expr:
+    """|x| of a value, which is real even where SymPy cannot tell (a quotient whose denominator may vanish)."""
+    found = sp.Abs(expression)
+    return sp.Max(expression, -expression) if found.has(sp.conjugate, sp.re, sp.im) else found
 
 
 def negated(term: Term) -> Term:

@@ -21,7 +21,7 @@ with k_d, k_i roundings of decay and injection: u (3 - A)/(1 - A) for v' = fl(fl
 counts; one step is off by 3u then, not 2u.
 
 q_G: storing g (or computing it in the machine). q_U: the step, given the stored moments and g. q_W: adding the step and
-storing the weight, relative to the new weight.
+storing the weight, relative to the new weight. All of them suppose that nothing overflows or underflows.
 
 >>> from fpsim.optim.adam import adam
 >>> from fpsim.precision import Precision
@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -44,7 +44,7 @@ import sympy as sp
 
 from fpsim.precision import Precision, scalar_values
 from fpsim.program import Program
-from theory.composition import NoEnclosure, Slots, Term, compose, factor_bounds, model_values, relative_factor
+from theory.composition import NoEnclosure, Slots, Term, compose, enclosure, factor_bounds, model_values
 from theory.enclosure import enclose
 from theory.factors import Exponents, deviation, first_order, symbol
 from theory.roles import last_sum, step_of
@@ -64,6 +64,7 @@ class Constant:
     first_order : the same to first order, in u[slot] (u to nearest, 2u otherwise) and scalars
     value : certified enclosure of ``closed`` for the formats and stored scalars; (inf, inf) if there is no bound
     reason : why there is none, or no number; else empty
+    margins : comparisons on the way; the constant holds where their exact margins exceed the errors of what is compared
     """
 
     name: str
@@ -71,12 +72,14 @@ class Constant:
     first_order: sp.Expr | None
     value: tuple[float, float]
     reason: str = ""
+    margins: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.reason:
             return f"{self.name} = none: {self.reason}"
         rough = "" if self.first_order is None else f"  ~ {self.first_order}"
-        return f"{self.name} <= {self.value[1]:.6g}{rough}"
+        margins = f"  where the margin of {', '.join(self.margins)} suffices" if self.margins else ""
+        return f"{self.name} <= {self.value[1]:.6g}{rough}{margins}"
 
 
 @dataclass(frozen=True)
@@ -271,14 +274,21 @@ class _Model:
     # numbers
 
     def _factor(self, name: str, value: str, exact: tuple[str, ...], nonnegative: tuple[str, ...] = ()) -> Constant:
-        try:
-            factor = relative_factor(
-                self.program, self.slots, value, exact, nonnegative, self.scalars, self.lengths
-            )  # fmt: skip
-        except NoEnclosure as none:
-            return _none(name, str(none))
-        exponents: Exponents = factor.exponents
-        return self._constant(name, deviation(exponents), list(exponents), factor.first_order)
+        """The largest factor of a value over the outcomes of its comparisons."""
+        answer = enclosure(self.program, self.slots, value, exact, nonnegative, self.scalars, self.lengths)
+        if isinstance(answer, NoEnclosure):
+            return _none(name, str(answer))
+        exponents: list[Exponents] = []
+        for case in answer.cases:
+            if isinstance(case.relative, NoEnclosure):
+                return _none(name, str(case.relative))
+            exponents.append(case.relative.exponents)
+        slots = list(dict.fromkeys(slot for e in exponents for slot in e))
+        compared = dict.fromkeys(condition.slot for case in answer.cases for condition in case.conditions)
+        found = self._constant(
+            name, sp.Max(*(deviation(e) for e in exponents)), slots, sp.Max(*(first_order(e) for e in exponents))
+        )
+        return replace(found, margins=tuple(compared))
 
     def _constant(self, name: str, closed: sp.Expr, slots: list[str], rough: sp.Expr | None) -> Constant:
         names = sorted(str(s) for s in closed.free_symbols if str(s).startswith("scalar."))

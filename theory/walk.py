@@ -23,6 +23,7 @@ from theory.factors import (
     high,
     hull,
     least,
+    magnitude,
     moved,
     negated,
     size,
@@ -117,7 +118,9 @@ class Walk:
     def _stored(self, array: str) -> Composed:
         source = dict(self.program.outputs)[array]
         computed = self.value(source)
-        return computed if self._holds(array, source) else self._rounding(array, computed, tiny=True)
+        if array not in self.slots or self._holds(array, source):  # what is no input is handed on as it is
+            return computed
+        return self._rounding(array, computed, tiny=True)
 
     def _operation(self, o: Operation) -> Composed:
         if o.kind in _NONE:
@@ -147,7 +150,7 @@ class Walk:
             return Composed(tuple(negated(t) for t in parts[0].terms), parts[0].absolute, tiny)
         if o.kind == "abs":
             one = self._single(parts[0], o.slot)
-            return Composed((Term(sp.Abs(one.exact), one.terms[0].exponents, True),), one.absolute, tiny)
+            return Composed((Term(magnitude(one.exact), one.terms[0].exponents, True),), one.absolute, tiny)
         if o.kind in ("max", "min"):
             return self._extreme(o, parts, tiny)
         if o.kind in ("expand", "gather"):
@@ -255,7 +258,7 @@ class Walk:
             return Composed((Term(total, {}, False),), absolute, names)
         if not self.question.absolute:
             raise NoEnclosure(o.slot, f"the rounded terms {term.exact} of the sum may cancel")
-        spread = _applied(o.slot, sp.Abs(term.exact), count=count) * deviation(exponents)
+        spread = _applied(o.slot, magnitude(term.exact), count=count) * deviation(exponents)
         return Composed((Term(total, {}, False),), absolute + spread, names)
 
     def _count(self, o: Operation) -> int:
@@ -299,7 +302,7 @@ class Walk:
             elif kind == "sign" and outcome:
                 margin, strict = outcome * parts[0].exact, True
             else:  # 0 is computed for sure only where 0 is exact and nothing was rounded
-                margin, strict = (sp.Abs(parts[0].exact), True) if outcome else (-sp.Abs(parts[0].exact), False)
+                margin, strict = (magnitude(parts[0].exact), True) if outcome else (-magnitude(parts[0].exact), False)
             self.conditions[name] = Condition(name, outcome, margin, error, strict)
         return outcome
 

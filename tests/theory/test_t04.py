@@ -135,7 +135,7 @@ def test_it_evaluates_its_statement(machine: SimpleNamespace) -> None:
     window = window_of(machine, PROGRAMS["rmsprop"], Precision.uniform("e8m4", "up"), gradients(3))
     bound = T4.evaluate(window)
     low, high = 1 / (1 + 2 * 2.0**-5), 1 + 2 * 2.0**-5
-    q = max(high**2 / low**2 - 1, 1 - low**2 / high**2)
+    q = max(high**2 - 1, 1 - low**2 / high**2)  # root and sum are >= 0: rounding up makes them no smaller
     right = t04_update.STATEMENT.right.subs({t04_update._q: q})
     assert bound.upper**2 == pytest.approx(float(right), rel=1e-14)
     assert bound.per_seed is not None
@@ -151,6 +151,23 @@ def test_it_evaluates_its_statement(machine: SimpleNamespace) -> None:
             assert left.free_symbols == {t04_update._y}
             worst = max(worst, abs(float(a / exact) - 1))
     assert T4.measured(window)[0] == pytest.approx(worst, rel=1e-12)
+
+
+def test_an_epsilon_that_is_swamped_costs_nothing(machine: SimpleNamespace) -> None:
+    """r + eps = r: three roundings are left, and 1/(1 + eps/r) is known."""
+    program = rmsprop.bind(lr=0.03, beta2=0.9, eps=1e-6)
+    window = window_of(machine, program, Precision.uniform("bfloat16"), gradients(10))
+    root, total = window.history["update.sqrt"], window.history["update.eps"]
+    assert np.array_equal(root, total)
+    u, share = Fraction(1, 256), Fraction(window.scalars["scalar.eps"]) / Fraction(float(np.min(root)))
+    low, high = 1 / (1 + u), (1 + 2 * u) / (1 + u)
+    bound = T4.evaluate(window)
+    assert Fraction(bound.lower) <= high**2 / low * (1 + share) - 1 <= Fraction(bound.upper)
+    assert 1 <= judged(window).ratio < 2.5
+    total = total.copy()
+    total[0, 0, 0] *= 1.0078125
+    moved = dataclasses.replace(window, history={**window.history, "update.eps": total})
+    assert T4.evaluate(moved).upper > bound.upper
 
 
 def test_underflow_is_left_out_entry_by_entry(machine: SimpleNamespace) -> None:
@@ -246,11 +263,11 @@ def test_windows_of_studies() -> None:
 @pytest.mark.slow
 def test_many_windows_of_studies() -> None:
     held, widths = 0, (2, 3, 5, 7, 10, 16)
-    for seed in range(6):
+    for seed in range(3):
         for optimizer in ("adam", "rmsprop"):
             for rounding in ("nearest_even", "stochastic", "toward_zero", "up", "down", "to_odd"):
                 for window in simulate.windows(cells(optimizer, rounding, 5 + seed % 4, widths, seed=seed)):
                     result = judged(window)
                     assert result.status in ("holds", "not applicable"), result.reason
                     held += result.status == "holds"
-    assert held > 250
+    assert held > 150

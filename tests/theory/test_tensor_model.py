@@ -13,8 +13,7 @@ import sympy as sp
 import fpsim
 from fpsim import exact
 from fpsim.number_format import Format
-from fpsim.optim import adam, rmsprop, sgd
-from fpsim.optim.sgd import momentum
+from fpsim.optim import adam, momentum, rmsprop, sgd, signum
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.rounding import Stochastic
@@ -145,7 +144,10 @@ def test_steps_and_weights_without_a_constant_say_why() -> None:
         m = slot("m.add", slot("m.keep", b * m) + g)
         return {"w": slot("w.sub", w - slot("s", lr * slot("ahead", g + slot("look", b * m)))), "m": m}
 
-    assert "a comparison" in constants(signed, Precision.uniform("bfloat16")).update["w"].reason
+    chosen = constants(signed, Precision.uniform("bfloat16")).update["w"]
+    assert chosen.margins == ("neg",)
+    assert units(chosen.first_order) == 1
+    assert str(chosen).endswith("where the margin of neg suffices")
     assert "may cancel" in constants(nesterov, Precision.uniform("bfloat16")).update["w"].reason
 
     @step
@@ -154,6 +156,13 @@ def test_steps_and_weights_without_a_constant_say_why() -> None:
 
     found = constants(scaled, Precision.uniform("bfloat16"))
     assert "no sum ends the update of w" in found.weights["w"].reason
+
+
+def test_the_step_of_a_sign_is_off_by_its_last_product() -> None:
+    found = constants(signum, Precision.uniform("bfloat16"))
+    assert set(found.moments) == {"m"}
+    assert len(found.update["w"].margins) == 1
+    assert units(found.update["w"].first_order) == 1
 
 
 def test_a_gradient_in_the_machine() -> None:
@@ -205,7 +214,9 @@ def test_one_step_against_every_adversary(fmt: Format, mode: object) -> None:
 
 @pytest.mark.parametrize(("program", "state"), [(rmsprop, "v"), (momentum, "m")], ids=["v", "m"])
 @pytest.mark.parametrize("beta", [0.8, 0.9])
-def test_steady_constant_against_an_adversary_that_always_rounds_up(program: Program, state: str, beta: float) -> None:
+def test_steady_constant_against_an_adversary_that_rounds_one_way(
+    program: Program, state: str, beta: float, machine: Any
+) -> None:
     """Every result rounded to the larger or the smaller neighbour, constant and random gradients: within Q."""
     fmt, shares = Format(8, 6), []
     name = "beta2" if state == "v" else "beta1"
@@ -221,15 +232,15 @@ def test_steady_constant_against_an_adversary_that_always_rounds_up(program: Pro
         gradients = np.concatenate([size, 1 + draw.random((300, 40))], axis=1)[:, None, :]
         gradients = fpsim.round(gradients, fmt, "nearest_even")
         state0 = {k: np.zeros((1, 80)) for k in program.state}
-        result = fpsim.run(
-            program.bind(**{name: beta}), state0, {"g": gradients}, precision, steps=300, record=[state], device="cpu"
+        result = machine.run(
+            program.bind(**{name: beta}), precision, state0, {}, 300, every_step=lambda t, _, g=gradients: {"g": g[t]}
         )
         exactly, largest = np.zeros(80), np.max(gradients[:, 0] ** (2 if state == "v" else 1), axis=0)
         for t in range(300):
             f = gradients[t, 0] ** (2 if state == "v" else 1)
             exactly = float(a) * exactly + float(b) * f
             unit = largest * float(b / (1 - a))
-            error = np.abs(result.records[state][t, 0] - exactly) / unit
+            error = np.abs(result.history[t + 1][state][0] - exactly) / unit
             assert np.all(error <= moment.steady.value[1])
         shares.append(np.max(error) / moment.steady.value[1])
     assert max(shares) > 0.3

@@ -7,19 +7,20 @@ coordinate and with the *stored* scalars, those that change from step to step in
     low |x| <= |a| <= high |x|,    a and x of one sign,
 
 x the same expression in exact arithmetic. For Adam with bias corrections and one format low = l^3/h^(5/2), high =
-h^3/l^(5/2): to first order 11/2 u to nearest, 11u otherwise; without them (RMSprop) l^2... h^3/l^2, 4u and 8u with the
-product by lr. eps >= 0 is free: a sum of terms of one sign keeps the larger of their factors.
+h^3/l^(5/2): to first order 11/2 u to nearest, 11u otherwise; without them (RMSprop, or once they are 1) l^2/h^2 and
+h^2/l^2, 4u and 8u. eps >= 0 is free: a sum of terms of one sign keeps the larger of their factors.
 
 Hypotheses. No overflow; second moments start nonnegative; the window kept a history of the step and of what it is made
 of. Any rounding modes and formats, slot by slot. A scalar that has settled at a power of two in all recorded steps (a
-bias correction that is stored as 1) is that number: dividing by it is exact.
+bias correction that is stored as 1) is that number: dividing by it is exact. Where r + eps was r in all recorded
+results, that sum's 1 + delta is 1/(1 + eps/r), closer to 1 than its format promises. Directed modes err to one side.
 
 Statement. In every recorded step of every recorded coordinate in which nothing underflowed between the moments and the
 step, (a/x - 1)^2 <= q^2, q = max(high - 1, 1 - low). Where a slot underflowed on the window, its results above the
 smallest normal number certainly did not: rounding is monotone.
 
 Derivation. From the two sides of composition. The chain of Adam's six operations, each rounded, is carried out in full
-in two further derivations, with lambda = sqrt(l) and kappa = sqrt(h).
+in ``_update_chain``.
 
 Tightness: sharp. All roundings must err in one direction to attain it; the largest of many updates comes within a
 factor below 3. Source: derived here.
@@ -31,6 +32,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import sympy as sp
@@ -40,11 +42,14 @@ from fpsim.program import Program
 from fpsim.rounding import Rounding
 from theory.axioms import COMPOSED_HIGH, COMPOSED_LOW
 from theory.composition import Factor, NoEnclosure, Slots, compose, model_values, relative_factor
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
-from theory.enclosure import ball, compile_expression, ends, evaluate, working_precision
-from theory.factors import deviation
+from theory.derivation import Combine, Derivation, Given, Instance, Step, le
+from theory.enclosure import Ball, ball, compile_expression, ends, evaluate, working_precision
+from theory.factors import deviation, slot_of
+from theory.factors import high as high_of
+from theory.factors import low as low_of
 from theory.roles import step_of
 from theory.theorem import Bound, Hypothesis, Theorem, no_events
+from theory.theorems._update_chain import CHAIN
 from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "largest relative error of the update, given the moments"
@@ -70,139 +75,15 @@ DERIVATION = Derivation(
     statement=STATEMENT,
 )
 
-# The six operations of Adam. m, s, eps, alpha: |m|/(1 - beta1^t), sqrt(v/(1 - beta2^t)), eps, lr, all exact;
-# _mh, _vh, _r, _D, _u, _a: what is computed from them; rho = sqrt(vh)
-_one, _two = (sp.Symbol(s, nonnegative=True) for s in ("p", "r"))
-_m, _mh, _r, _u, _a, _eps = (sp.Symbol(s, nonnegative=True) for s in ("m", "m_h", "root", "u", "a", "epsilon"))
-_vh, _rho, _s, _D, _alpha = (sp.Symbol(s, positive=True) for s in ("v_h", "rho", "s", "D", "alpha"))
-_lam, _kap = sp.Symbol("lambda", positive=True), sp.Symbol("kappa", positive=True)
-_SMALL, _LARGE = {_lam: sp.Interval.Lopen(0, 1)}, {_kap: sp.Interval(1, 2)}
-_MODEL_TEST = "tests/theory/test_rounding_model.py::test_relative_and_underflow_errors"
-
-ROUNDED_LOW = Axiom(
-    "R1, lower side",
-    le(_lam**2 * _one, _two),
-    citation="R1, R2 of theory.rounding_model: without underflow |fl(x)| >= l |x|, l = lambda^2",
-    test=_MODEL_TEST,
-    domain=_SMALL,
-)
-ROUNDED_HIGH = Axiom(
-    "R1, upper side",
-    le(_two, _kap**2 * _one),
-    citation="R1, R2 of theory.rounding_model: without underflow |fl(x)| <= h |x|, h = kappa^2",
-    test=_MODEL_TEST,
-    domain=_LARGE,
-)
-
-
-def _below(exact: sp.Expr, computed: sp.Symbol, text: str = "") -> Step:
-    return Step(le(_lam**2 * exact, computed), Instance(ROUNDED_LOW, {_one: exact, _two: computed}), text)
-
-
-def _above(exact: sp.Expr, computed: sp.Symbol, text: str = "") -> Step:
-    return Step(le(computed, _kap**2 * exact), Instance(ROUNDED_HIGH, {_one: exact, _two: computed}), text)
-
-
-_root = eq(_vh, _rho**2)
-_EXACT = _alpha * _m / (_s + _eps)
-
-DENOMINATOR_BELOW = Derivation(
-    "T4, Adam's denominator from below",
-    givens=(_root,),
-    steps=(
-        _below(_s**2, _vh, "v divided by its bias correction"),
-        Step(_root, Given(), "rho names the exact root of the computed quotient"),
-        Step(le(_lam**2 * _s**2, _rho**2), Combine({0: 1, 1: 1})),
-        Step(le(_lam * _s, _rho), Combine({2: 1 / (_rho + _lam * _s)}), "the root halves the exponent"),
-        _below(_rho, _r, "the root"),
-        _below(_r + _eps, _D, "the sum with eps"),
-        Step(le(_lam**3, 1), Sign()),
-        Step(
-            le(_lam**5 * (_s + _eps), _D),
-            Combine({5: 1, 4: _lam**2, 3: _lam**4, 6: _lam**2 * _eps}),
-            "eps carries one factor, the root two and a half: both have two and a half",
-        ),
-    ),
-    statement=le(_lam**5 * (_s + _eps), _D),
-    domain=_SMALL,
-)
-DENOMINATOR_ABOVE = Derivation(
-    "T4, Adam's denominator from above",
-    givens=(_root,),
-    steps=(
-        _above(_s**2, _vh, "v divided by its bias correction"),
-        Step(_root, Given(), "rho names the exact root of the computed quotient"),
-        Step(le(_rho**2, _kap**2 * _s**2), Combine({0: 1, 1: -1})),
-        Step(le(_rho, _kap * _s), Combine({2: 1 / (_rho + _kap * _s)}), "the root halves the exponent"),
-        _above(_rho, _r, "the root"),
-        _above(_r + _eps, _D, "the sum with eps"),
-        Step(le(1, _kap**3), Sign()),
-        Step(
-            le(_D, _kap**5 * (_s + _eps)),
-            Combine({5: 1, 4: _kap**2, 3: _kap**4, 6: _kap**2 * _eps}),
-            "eps carries one factor, the root two and a half: both have two and a half",
-        ),
-    ),
-    statement=le(_D, _kap**5 * (_s + _eps)),
-    domain=_LARGE,
-)
-ADAM_ABOVE = Derivation(
-    "T4, Adam from above",
-    givens=(DENOMINATOR_BELOW.statement,),
-    steps=(
-        Step(DENOMINATOR_BELOW.statement, Given(), "the denominator"),
-        _above(_m, _mh, "m divided by its bias correction"),
-        _above(_mh / _D, _u, "the quotient"),
-        _above(_alpha * _u, _a, "the product with lr"),
-        Step(
-            le(_a, _kap**6 / _lam**5 * _EXACT),
-            Combine(
-                {
-                    3: 1,
-                    2: _kap**2 * _alpha,
-                    1: _kap**4 * _alpha / _D,
-                    0: _kap**6 * _alpha * _m / (_D * _lam**5 * (_s + _eps)),
-                }
-            ),
-            "h^3/l^(5/2)",
-        ),
-    ),
-    statement=le(_a, _kap**6 / _lam**5 * _EXACT),
-    domain={**_SMALL, **_LARGE},
-)
-ADAM_BELOW = Derivation(
-    "T4, Adam from below",
-    givens=(DENOMINATOR_ABOVE.statement,),
-    steps=(
-        Step(DENOMINATOR_ABOVE.statement, Given(), "the denominator"),
-        _below(_m, _mh, "m divided by its bias correction"),
-        _below(_mh / _D, _u, "the quotient"),
-        _below(_alpha * _u, _a, "the product with lr"),
-        Step(
-            le(_lam**6 / _kap**5 * _EXACT, _a),
-            Combine(
-                {
-                    3: 1,
-                    2: _lam**2 * _alpha,
-                    1: _lam**4 * _alpha / _D,
-                    0: _lam**6 * _alpha * _m / (_D * _kap**5 * (_s + _eps)),
-                }
-            ),
-            "l^3/h^(5/2)",
-        ),
-    ),
-    statement=le(_lam**6 / _kap**5 * _EXACT, _a),
-    domain={**_SMALL, **_LARGE},
-)
-
 
 @dataclass(frozen=True)
 class _Update:
-    """The step's name and factor, the moments whose sign it needs, and the values that its exact expression reads."""
+    """The step's name and factor, the moments whose sign it needs, and the slots whose values are then >= 0."""
 
     step: str
     factor: Factor
     nonnegative: tuple[str, ...]
+    signed: frozenset[str]
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -236,8 +117,12 @@ def evaluate_bound(window: Window) -> Bound:
     checks = (*checks, _some_covered(window, update, covered))
     if not checks[-1].ok:
         return Bound("T4", QUANTITY, checks)
-    model = model_values(window.slots, tuple(update.factor.exponents))
+    swamped = _swamped(window, update, covered)
+    model: dict[sp.Symbol, Ball | Fraction] = {**model_values(window.slots, tuple(update.factor.exponents))}
+    model |= {**_one_sided(window, update), **swamped}
     low, high = ends(evaluate(deviation(update.factor.exponents), model))
+    named = ", ".join(dict.fromkeys(str(s)[2:-1] for s in swamped))
+    checks = (*checks, Hypothesis("sums that left their array as it was are known exactly", True, named or "none"))
     per_seed = np.full(window.seeds, math.nan)
     recorded = np.any(covered, axis=(0, 1))
     per_seed[: len(recorded)][recorded] = high
@@ -302,7 +187,11 @@ def _found(
         compile_expression(factor.exact, sorted(factor.exact.free_symbols, key=str))
     except ValueError as error:
         raise NoEnclosure(step, str(error)) from None
-    return _Update(step, factor, second)
+    signed = set()
+    for slot in map(slot_of, factor.exponents):
+        made = compose(program, known, slot, exact=given, nonnegative=nonnegative, scalars=values)
+        signed |= {slot} if all(term.nonnegative for term in made.terms) else set()
+    return _Update(step, factor, second, frozenset(signed))
 
 
 def _stays_nonnegative(program: Program, slots: Slots, state: str, scalars: Mapping[str, float]) -> bool:
@@ -335,6 +224,35 @@ def _covered(window: Window, update: _Update) -> BoolArray:
                 return np.zeros_like(covered)
             covered &= np.abs(values) > window.slots[slot][0].smallest_normal
     return covered
+
+
+def _one_sided(window: Window, update: _Update) -> dict[sp.Symbol, Fraction]:
+    """R1d: 1 for the end that a directed mode leaves at 1; up and down where the slot's values are >= 0."""
+    found: dict[sp.Symbol, Fraction] = {}
+    for slot in map(slot_of, update.factor.exponents):
+        mode = window.slots[slot][1]
+        if mode == "toward_zero" or (mode == "down" and slot in update.signed):
+            found[high_of(slot)] = Fraction(1)
+        elif mode == "up" and slot in update.signed:
+            found[low_of(slot)] = Fraction(1)
+    return found
+
+
+def _swamped(window: Window, update: _Update, covered: BoolArray) -> dict[sp.Symbol, Ball]:
+    """l and h of the sums r + eps whose recorded result is r everywhere: (1 + delta) = 1/(1 + eps/r)."""
+    found: dict[sp.Symbol, Ball] = {}
+    for operation in window.program.operations:
+        scalars = [name for name in operation.operands if name.startswith("scalar.")]
+        if operation.kind != "add" or len(scalars) != 1 or operation.slot not in update.factor.exponents:
+            continue
+        (array,) = (name for name in operation.operands if name not in scalars)
+        r, total, added = (_series(window, name) for name in (array, operation.slot, *scalars))
+        if r is None or total is None or added is None or not np.all(added >= 0):
+            continue
+        if np.all((total == r)[covered]) and np.all(r[covered] > 0):
+            share = ball(float(np.max(added))) / ball(float(np.min(r[covered])))
+            found |= {low_of(operation.slot): 1 / (1 + share), high_of(operation.slot): ball(1)}
+    return found
 
 
 def _some_covered(window: Window, update: _Update, covered: BoolArray) -> Hypothesis:
@@ -373,7 +291,7 @@ THEOREM = Theorem(
     tightness="sharp",
     source="derived here",
     statement=STATEMENT,
-    derivations=(DERIVATION, DENOMINATOR_BELOW, DENOMINATOR_ABOVE, ADAM_ABOVE, ADAM_BELOW),
+    derivations=(DERIVATION, *CHAIN),
     evaluate=evaluate_bound,
     measured=measured,
     optimizers=("adam", "rmsprop", "momentum"),
