@@ -9,7 +9,7 @@ from fpsim.number_format import Format
 
 
 def random_gradients(kind: str, steps: int, d: int, seeds: int, seed: int = 0) -> np.ndarray:
-    """``normal``, ``lognormal`` or ``constant`` sizes, ``falling`` or ``rising`` by a factor of 16; [steps, d, seeds]."""
+    """``normal``, ``lognormal``, ``constant`` sizes, ``falling`` or ``rising`` by a factor of 16; [steps, d, seeds]."""
     draw = np.random.default_rng(seed)
     g = draw.normal(size=(steps, d, seeds))
     if kind == "lognormal":

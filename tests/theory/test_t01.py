@@ -20,6 +20,7 @@ from fpsim.rounding import Stochastic
 from fpsim.tracing import Value, fma, slot, step
 from theory.chain import stored_scalars
 from theory.enclosure import working_precision
+from theory.theorems import t01_second_moment as t1
 from theory.theorems import theorem
 from theory.theorems.t01_second_moment import sandwich
 from theory.verdict import Verdict, verdict
@@ -106,6 +107,22 @@ def test_sandwich_is_attained_by_adversaries() -> None:
             low, high = sandwich(found)
         v = found.history["v"]
         assert all(a <= arb(float(x)) <= b for a, x, b in zip(low.flat, v.flat, high.flat, strict=True))
+
+
+def test_sandwich_is_the_statement() -> None:
+    """One step of the evaluation against the derivations' right sides at both ends of lambda."""
+    found = window("bfloat16", 0.9, random_gradients("normal", 3, 1, 1))
+    with working_precision():
+        low, high = sandwich(found)
+    u = 2.0**-8
+    l_, h = 1 / (1 + u), (1 + 2 * u) / (1 + u)
+    b, c = found.scalars["scalar.beta2"], found.scalars["scalar.one_minus_beta2"]
+    for k in range(3):
+        q = float(found.history["g"][k, 0, 0]) ** 2
+        up = {t1._h: h, t1._D: min(h * b, 1), t1._b: c * h**2, t1._q: q, t1._V: float(high[k, 0, 0])}
+        down = {t1._l: l_, t1._D: max(l_ * b, 2 * b - 1), t1._b: c * l_**2, t1._q: q, t1._V: float(low[k, 0, 0])}
+        assert float(high[k + 1, 0, 0]) == pytest.approx(min(float(t1.HIGH.subs({**up, t1._lam: x})) for x in (0, 1)))
+        assert float(low[k + 1, 0, 0]) == pytest.approx(max(float(t1.LOW.subs({**down, t1._lam: x})) for x in (0, 1)))
 
 
 def test_the_sandwich_of_a_frozen_moment_stays_finite() -> None:

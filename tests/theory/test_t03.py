@@ -17,6 +17,8 @@ from fpsim.precision import Precision
 from fpsim.rounding import Stochastic
 from fpsim.tracing import Value, fma, slot, step
 from theory.chain import stored_scalars
+from theory.enclosure import working_precision
+from theory.theorems import _running_error as running
 from theory.theorems import theorem
 from theory.theorems.t03_first_moment import CLOSED
 from theory.verdict import Verdict, verdict
@@ -94,6 +96,26 @@ def test_never_above_the_closed_form() -> None:
         closed = h * c / (1 - b * h) / (c / (1 - b)) - 1
         assert T3.evaluate(found).upper <= closed * (1 + 3 * u)
     assert CLOSED.statement.relation == "<="
+
+
+def test_one_step_is_the_statement() -> None:
+    found = window("bfloat16", 0.9, random_gradients("normal", 4, 1, 1))
+    with working_precision():
+        error = running.along(found, "m", 1).error
+    u = 2.0**-8
+    h = (1 + 2 * u) / (1 + u)
+    b, c = found.scalars["scalar.beta1"], found.scalars["scalar.one_minus_beta1"]
+    for k in range(4):
+        m, after = (abs(float(found.history["m"][n, 0, 0])) for n in (k, k + 1))
+        g = abs(float(found.history["g"][k, 0, 0]))
+        values = {running._B: b, running._c: c, running._ix: h - 1, running._iq: h - 1, running._o: u, running._A: 0,
+                  running._x: m, running._x_next: after, running._q: g, running._Y: c * h * g}  # fmt: skip
+        values[running._e] = float(error[k, 0, 0])
+        sides = [
+            float(running.RUNNING_ERROR.subs({**values, running._mu: mu, running._nu: nu}))
+            for mu, nu in itertools.product((0, 1), repeat=2)
+        ]
+        assert float(error[k + 1, 0, 0]) == pytest.approx(min(sides))
 
 
 def test_other_programs() -> None:
