@@ -119,8 +119,15 @@ def test_sandwich_is_the_statement() -> None:
     b, c = found.scalars["scalar.beta2"], found.scalars["scalar.one_minus_beta2"]
     for k in range(3):
         q = float(found.history["g"][k, 0, 0]) ** 2
-        up = {t1._h: h, t1._D: min(h * b, 1), t1._b: c * h**2, t1._q: q, t1._V: float(high[k, 0, 0])}
-        down = {t1._l: l_, t1._D: max(l_ * b, 2 * b - 1), t1._b: c * l_**2, t1._q: q, t1._V: float(low[k, 0, 0])}
+        up = {t1._h: h, t1._D: min(h * b, 1), t1._b: c * h**2, t1._A: 0, t1._q: q, t1._V: float(high[k, 0, 0])}
+        down = {
+            t1._l: l_,
+            t1._D: max(l_ * b, 2 * b - 1),
+            t1._b: c * l_**2,
+            t1._A: 0,
+            t1._q: q,
+            t1._V: float(low[k, 0, 0]),
+        }
         assert float(high[k + 1, 0, 0]) == pytest.approx(min(float(t1.HIGH.subs({**up, t1._lam: x})) for x in (0, 1)))
         assert float(low[k + 1, 0, 0]) == pytest.approx(max(float(t1.LOW.subs({**down, t1._lam: x})) for x in (0, 1)))
 
@@ -156,6 +163,10 @@ def test_underflow_is_additive() -> None:
         found = window(name, 0.9, g)
         assert any(found.underflow.values())
         judged(found)
+    # what is added comes from a finer grid: then the sum itself underflows
+    fine = window("float8_e5m2", 0.999, 4 * g, **{"v.square": "binary32", "v.inject": "binary32"})
+    assert fine.underflow["v.add"] > 0
+    judged(fine)
 
 
 def test_missed_hypotheses_are_named() -> None:

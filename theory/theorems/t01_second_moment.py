@@ -16,7 +16,9 @@ gradients grows with the number of steps. Constant |g|: v/g^2 lies between b-/(1
 Where product and sum are rounded to nearest, one by one and on one grid, and B <= 1, more holds: with D+ = min(h B, 1)
 and D- = max(l B, 2B - 1) (fl(B v) <= v, and R6),
 
-    V+' = min(h (D+ V+ + Y+), D+ V+ + 2 Y+),   V-' = max(l (D- V- + Y-), D- V-),   Y the bounds of i.
+    V+' = min(h (D+ V+ + Y+) + A, D+ V+ + 2 Y+),   V-' = max(l (D- V- + Y-) - A, D- V-),
+
+Y the bounds of i, A the underflow of the sum (0 unless i comes from a finer grid).
 
 Then the sandwich stays finite for ever, also where a+ >= 1: v never grows by more than twice what is added (T14, T15).
 
@@ -40,6 +42,7 @@ from theory.composition import low as low_of
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import ball, ends, working_precision
+from theory.rounding_model import underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems._moment_coefficients import absolute_part, coefficients
 from theory.theorems._moving_average import padded
@@ -69,8 +72,8 @@ MONOTONE = Axiom(
 _under, _over = le(_v, _V), le(_V, _v)
 _decay_high, _decay_low = le(_x, _D * _v), le(_D * _v, _x)
 _share_high, _share_low = le(_i, _b * _q), le(_b * _q, _i)
-HIGH = _lam * _h * (_D * _V + _b * _q) + (1 - _lam) * (_D * _V + 2 * _b * _q)
-LOW = _lam * _l * (_D * _V + _b * _q) + (1 - _lam) * _D * _V
+HIGH = _lam * (_h * (_D * _V + _b * _q) + _A) + (1 - _lam) * (_D * _V + 2 * _b * _q)
+LOW = _lam * (_l * (_D * _V + _b * _q) - _A) + (1 - _lam) * _D * _V
 _high_is, _low_is = eq(_V_next, HIGH), eq(_V_next, LOW)
 STATEMENT = le(_next / _r - 1, _V_next / _r - 1)
 
@@ -82,8 +85,8 @@ UPPER = Derivation(
         Step(_decay_high, Given(), "the product, D = min(h B, 1)"),
         Step(_share_high, Given(), "what is added, by composition"),
         Step(
-            le(_next, _h * (_x + _i) + 0),
-            Instance.of_names(COMPOSED_HIGH, h=_h, x=_x + _i, eta=sp.Integer(0), y=_next),
+            le(_next, _h * (_x + _i) + _A),
+            Instance.of_names(COMPOSED_HIGH, h=_h, x=_x + _i, eta=_A, y=_next),
             "the sum, relative error",
         ),
         Step(le(_next, _x + 2 * _i), Instance(SMALL_SUM), "the sum, small step"),
@@ -115,8 +118,8 @@ LOWER = Derivation(
         Step(_decay_low, Given(), "the product, D = max(l B, 2B - 1)"),
         Step(_share_low, Given(), "what is added, by composition"),
         Step(
-            le(_l * (_x + _i) - 0, _next),
-            Instance.of_names(COMPOSED_LOW, l=_l, x=_x + _i, eta=sp.Integer(0), y=_next),
+            le(_l * (_x + _i) - _A, _next),
+            Instance.of_names(COMPOSED_LOW, l=_l, x=_x + _i, eta=_A, y=_next),
             "the sum, relative error",
         ),
         Step(le(_x, _next), Instance(MONOTONE)),
@@ -211,13 +214,16 @@ def sandwich(window: Window) -> tuple[Balls, Balls]:
     decay = ball(window.scalars[average.scalar])
     product = compose(window.program, window.slots, average.decay, exact=("v",), **known)  # type: ignore[arg-type]
     tiny = absolute_part(window, product, counted=counted(window))
+    whole = compose(window.program, window.slots, "v ->", exact=("v", "g"), **known)  # type: ignore[arg-type]
+    lost = average.add in whole.underflow_slots and (not counted(window) or window.underflow.get(average.add, 1))
+    off = ball(underflow_unit(*window.slots[average.add])) if lost else ball(0)
     l_d, h_d, l_a, h_a = (ball(values[f(s)]) for s in (average.decay, average.add) for f in (low_of, high_of))
     for square in squares:
         top = _smaller(h_d * decay * high[-1] + tiny, high[-1])
         added = b * square + extra
-        high.append(_smaller(h_a * (top + added), top + 2 * added))
+        high.append(_smaller(h_a * (top + added) + off, top + 2 * added))
         bottom = _larger(_positive(l_d * decay * low[-1] - tiny), _positive((2 * decay - 1) * low[-1]))
-        low.append(_larger(l_a * (bottom + _positive(b_low * square - extra)), bottom))
+        low.append(_larger(l_a * (bottom + _positive(b_low * square - extra)) - off, bottom))
     return np.array(low, dtype=object), np.array(high, dtype=object)
 
 
