@@ -41,14 +41,9 @@ GRADIENT_INSIDE = ("quadratic", "rational")
 ROWS = {"muon": {"quadratic": 4, "dense_quadratic": 4, "rational": 4}}
 
 
-def options(optimizer: str, problem: str) -> dict[str, int]:
-    """Options of the problem that the optimizer asks for where the study does not say."""
-    rows = ROWS.get(optimizer, {}).get(problem)
-    return {} if rows is None else {"rows": rows}
-
-
 def setting(optimizer: str, problem: str) -> dict[str, Any]:
-    """The default setting of a cell: noise, sigma, batch, gradient, dimension, steps, window and ``hyperparameters``.
+    """The default setting of a cell: noise, sigma, batch, gradient, dimension, steps, window and ``hyperparameters``;
+    ``asks`` are options of the problem that the optimizer needs.
 
     SGD, sign descent and Muon run without noise: what is left at the end is the format's doing, and the step's; RMSprop
     and Adam run with additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the
@@ -67,4 +62,5 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
         "steps": MINIBATCH_STEPS if noise == "minibatch" else STEPS.get(optimizer, 16_000),
         "window": WINDOW,
         "hyperparameters": hyperparameters,
+        "asks": {"rows": rows} if (rows := ROWS.get(optimizer, {}).get(problem)) else {},
     }

@@ -262,7 +262,6 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def _settings(self, optimizer: str, problem: str, used: dict[str, set[Any]]) -> Iterator[dict[str, Any]]:
         """Everything of a cell but its format; ``used`` collects the values of the study that a cell has."""
-        from experiments.defaults import options as asked_for
         from experiments.defaults import setting
 
         default = setting(optimizer, problem) | self._of_problem(problem)
@@ -272,7 +271,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         named = {name: value for name in INTERVALS if (value := getattr(self, name)) is not None}
         asked = named | self.hyperparameters
         hyperparameters = {name: asked.get(name, (value,)) for name, value in declared.items()}
-        options = {name: (value,) for name, value in asked_for(optimizer, problem).items()}
+        options = {name: (value,) for name, value in default.get("asks", {}).items()}
         options |= {name: values for name, values in self.options.items() if name in default["options"]}
         plain = {key: getattr(self, key) or (default[key],) for key in ("noise", "steps", "dimension", "window")}
         for noise, steps, dimension, window in itertools.product(*plain.values()):

@@ -125,9 +125,9 @@ class Program:
                 raise ValueError(
                     f"{scalar.name}: hyperparameters without a declared value: {', '.join(sorted(missing))}"
                 )
-        missing = {o.slot for o in self.operations if o.rounded}.union(self.inputs).difference(self.slots)
-        if missing:
-            raise ValueError(f"part_of lacks {', '.join(sorted(missing))} of program {self.name!r}")
+        unnumbered = {o.slot for o in self.operations if o.rounded}.union(self.inputs).difference(self.slots)
+        if unnumbered:
+            raise ValueError(f"part_of lacks {', '.join(sorted(unnumbered))} of program {self.name!r}")
         self._check_inputs()
         object.__setattr__(self, "_shapes", self._inferred())
 
