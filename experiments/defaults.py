@@ -12,7 +12,7 @@ from typing import Any
 DIMENSION = {"logistic": 30}
 
 # Steps: enough for the slowest coordinate to reach binary32's floor (SGD) or for the noise to become stationary.
-STEPS = {"sgd": 6_000, "momentum": 6_000, "signum": 6_000, "rmsprop": 16_000, "adam": 16_000}
+STEPS = {"sgd": 6_000, "momentum": 6_000, "signum": 6_000, "muon": 6_000, "rmsprop": 16_000, "adam": 16_000}
 MINIBATCH_STEPS = 6_000
 
 # alpha * L = 1/16 for SGD (L = 1 for quadratic and rational).
@@ -20,11 +20,12 @@ HYPERPARAMETERS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 2.0**-4},
     "momentum": {"lr": 2.0**-4, "beta1": 0.9},
     "signum": {"lr": 2.0**-7, "beta1": 0.9},
+    "muon": {"lr": 2.0**-4, "beta1": 0.9},
     "rmsprop": {"lr": 2.0**-7, "beta2": 0.99, "eps": 1e-8},
     "adam": {"lr": 2.0**-7, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
 }
 
-NOISELESS = ("sgd", "momentum", "signum")
+NOISELESS = ("sgd", "momentum", "signum", "muon")
 
 # Standard deviation of the additive gradient noise, a coordinate.
 SIGMA = 0.1
@@ -36,12 +37,17 @@ WINDOW = 0.5
 GRADIENT_INSIDE = ("quadratic", "rational")
 
 
-def setting(optimizer: str, problem: str) -> dict[str, Any]:
-    """The default setting of a cell: noise, sigma, batch, gradient, dimension, steps, window and ``hyperparameters``.
+# Rows of the weights of an optimizer of matrices, in problems that have the option.
+ROWS = {"muon": {"quadratic": 4, "dense_quadratic": 4, "rational": 4}}
 
-    SGD and sign descent run without noise: what is left at the end is the format's doing, and the step's; RMSprop and
-    Adam run with additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the noise
-    and steps of Adam, and no hyperparameters here: those that its author declared hold.
+
+def setting(optimizer: str, problem: str) -> dict[str, Any]:
+    """The default setting of a cell: noise, sigma, batch, gradient, dimension, steps, window and ``hyperparameters``;
+    ``asks`` are options of the problem that the optimizer needs.
+
+    SGD, sign descent and Muon run without noise: what is left at the end is the format's doing, and the step's; RMSprop
+    and Adam run with additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the
+    noise and steps of Adam, and no hyperparameters here: those that its author declared hold.
     """
     none = optimizer in NOISELESS or problem == "sequence"
     noise = "none" if none else "minibatch" if problem == "logistic" else "gaussian"
@@ -57,4 +63,5 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
         "steps": MINIBATCH_STEPS if noise == "minibatch" else STEPS.get(optimizer, 16_000),
         "window": WINDOW,
         "hyperparameters": hyperparameters,
+        "asks": {"rows": rows} if (rows := ROWS.get(optimizer, {}).get(problem)) else {},
     }

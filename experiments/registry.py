@@ -67,10 +67,20 @@ def step_of(name: str, own: Own = NOTHING) -> tuple[Program, str]:
     """The step of a name with the values its author declared, and the package it comes from ("": fpsim's own)."""
     if name in own.programs:
         return own.programs[name], "own"
+    if name == "muon":
+        return own_steps()[name], ""
     from fpsim.optim import find
 
     with _naming("optimizer", name):
         return find(name)
+
+
+def own_steps() -> dict[str, Program]:
+    """fpsim's own steps by name: those of ``fpsim.optim``, and those that only a study can run."""
+    from experiments.muon import muon
+    from fpsim.optim import STEPS
+
+    return {**STEPS, "muon": muon}
 
 
 def problem_source(name: str, own: Own = NOTHING) -> tuple[Problem | Factory, str]:
@@ -146,12 +156,27 @@ def check_step(name: str, program: Program) -> None:
             f"{name!r} reads {', '.join(program.inputs)} and stores {', '.join(program.state) or 'nothing'}; "
             "a study needs a step that reads and stores w, reads g, and stores everything else that it reads",
         )
+    if program.opaque:
+        _check_opaque(name, program)
     for operation in program.operations:
-        if operation.kind not in RUNNABLE:
+        if operation.kind not in RUNNABLE | {"opaque"}:
             known = ", ".join(sorted(RUNNABLE))
             raise StudyError(
                 "optimizer", f"{name!r}: slot {operation.slot} is a {operation.kind!r}; admissible: {known}"
             )
+
+
+def _check_opaque(name: str, program: Program) -> None:
+    """Refuse an opaque operation that a study cannot run."""
+    from experiments.split_machine import FUNCTIONS, Split
+
+    try:
+        function = Split.of(program).function
+    except ValueError as error:
+        raise StudyError("optimizer", f"{name!r}: {error}") from error
+    if function not in FUNCTIONS:
+        known = ", ".join(FUNCTIONS)
+        raise StudyError("optimizer", f"{name!r}: opaque function {function!r} is unknown; admissible: {known}")
 
 
 class _naming:

@@ -37,7 +37,16 @@ from experiments.fields import (
     widths,
 )
 from experiments.overrides import read_overrides, uses_study_bits
-from experiments.registry import Own, check_made, own_from, problem_digest, problem_source, program_digest, step_of
+from experiments.registry import (
+    Own,
+    check_made,
+    own_from,
+    own_steps,
+    problem_digest,
+    problem_source,
+    program_digest,
+    step_of,
+)
 from fpsim.scalars import ScalarExpression
 
 if TYPE_CHECKING:
@@ -60,9 +69,7 @@ def roundings() -> list[str]:
 def _own_names(kind: str) -> Callable[[], list[str]]:
     def of_fpsim() -> list[str]:
         if kind == "optimizer":
-            from fpsim.optim import STEPS
-
-            return list(STEPS)
+            return list(own_steps())
         from experiments.problems import PROBLEMS
 
         return list(PROBLEMS)
@@ -73,8 +80,9 @@ def _own_names(kind: str) -> Callable[[], list[str]]:
 def _available(kind: str) -> list[str]:
     if kind == "optimizer":
         from fpsim.optim import available
-    else:
-        from experiments.problems import available
+
+        return list(dict.fromkeys((*own_steps(), *available())))
+    from experiments.problems import available
 
     return available()
 
@@ -179,10 +187,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         from experiments.problems import PROBLEMS
-        from fpsim.optim import STEPS
 
         brought = {}
-        for kind, known in (("optimizer", STEPS), ("problem", PROBLEMS)):
+        for kind, known in (("optimizer", own_steps()), ("problem", PROBLEMS)):
             listed, brought[kind] = own_from(getattr(self, kind), kind, known)
             named = [name for name in listed if name not in brought[kind]]
             if named or not listed:
@@ -264,7 +271,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         named = {name: value for name in INTERVALS if (value := getattr(self, name)) is not None}
         asked = named | self.hyperparameters
         hyperparameters = {name: asked.get(name, (value,)) for name, value in declared.items()}
-        options = {name: values for name, values in self.options.items() if name in default["options"]}
+        options = {name: (value,) for name, value in default.get("asks", {}).items()}
+        options |= {name: values for name, values in self.options.items() if name in default["options"]}
         plain = {key: getattr(self, key) or (default[key],) for key in ("noise", "steps", "dimension", "window")}
         for noise, steps, dimension, window in itertools.product(*plain.values()):
             gradient = self.gradient or ("exact" if noise == "minibatch" else default["gradient"],)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from experiments.history import History
 from experiments.overrides import apply, rounding_of
 from experiments.problems.base import Moment, Problem
 from experiments.registry import NOTHING, Own, bound, check_step, format_of, problem_of, step_of
+from experiments.split_machine import SplitMachine
 from fpsim.cpu.machine import Machine
 from fpsim.number_format import Format
 from fpsim.precision import Precision, scalar_values
@@ -89,6 +91,8 @@ def check_cell(cell: Cell, own: Own = NOTHING) -> Problem:
         raise StudyError("dimension", f"{cell.dimension}: {cell.problem} has {problem.dimension}")
     program = program_of(cell, problem, own)
     precision_of(cell, program).resolve(program)
+    if program.opaque:
+        matrix_of(cell, problem)
     return problem
 
 
@@ -96,6 +100,14 @@ def _has_program(cell: Cell, problem: Problem) -> bool:
     if cell.noise == "minibatch":
         return type(problem).minibatch_program is not Problem.minibatch_program
     return problem.program is not None
+
+
+def matrix_of(cell: Cell, problem: Problem) -> tuple[int, int]:
+    """(rows, columns) of the weights, for an optimizer that needs a matrix."""
+    if problem.shape is None:
+        reason = f"{cell.optimizer} needs weights that are a matrix: give the option rows of {cell.problem}"
+        raise StudyError("options", reason)
+    return problem.shape
 
 
 class Trajectory:
@@ -127,7 +139,10 @@ class Trajectory:
         lengths = {"d": self.dimension} | self.program.lengths(self.constants)
         if self.inside and first.noise == "minibatch":
             lengths |= self.program.lengths({"index": np.empty(first.batch)})
-        self.machine = Machine(
+        make: Any = Machine
+        if self.program.opaque:
+            make = functools.partial(SplitMachine, matrix_of(first, problem))
+        self.machine: Machine | SplitMachine = make(
             self.program,
             self.precisions,
             first.seeds,
@@ -151,7 +166,8 @@ class Trajectory:
     @property
     def bytes(self) -> int:
         """Memory of the machine's arrays, of the gradient and of the noise; it does not depend on the steps."""
-        arrays = [x for x in vars(self.machine).values() if isinstance(x, np.ndarray) and x.base is None]
+        machines = self.machine.parts if isinstance(self.machine, SplitMachine) else (self.machine,)
+        arrays = [x for m in machines for x in vars(m).values() if isinstance(x, np.ndarray) and x.base is None]
         noise = 8 * self.dimension * self.cell.seeds * self._noisy_steps if self.cell.noise == "gaussian" else 0
         return sum(x.nbytes for x in arrays) + self._gradient.nbytes + noise
 

@@ -128,7 +128,7 @@ def drawn_bits(program: Program, slots: Mapping[str, Slot]) -> int:
     Where any slot has more than 16 random bits, every draw is the top of a whole word: slots that share a word would
     otherwise share bits (see ``random_bits.program_draw``). Scalars are set up outside the steps and draw nothing.
     """
-    drawing = [slots[o.slot] for o in program.operations if o.rounded] + [slots[name] for name in program.inputs]
+    drawing = [slots[name] for name in program.slots if not name.startswith("scalar.")]
     most = max((random_bits(mode) for _, mode in drawing), default=0)
     return 0 if most == 0 else 16 if most <= 16 else 32
 

@@ -83,6 +83,7 @@ class Program:
     variant : which published algorithm this is, and where others differ
     shapes : input -> its shape (``fpsim.shapes``), where that is not ``("d",)``
     shared : inputs that all runs have in common; the others, and all that is computed, are per run
+    part_of : the slots of the longer program that this one is a part of, which number its random bits; else empty
     """
 
     name: str
@@ -94,6 +95,7 @@ class Program:
     variant: str = field(default="", compare=False)
     shapes: Mapping[str, Shape] = field(default_factory=dict, hash=False)
     shared: tuple[str, ...] = ()
+    part_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         declared = {name: _declared(name, value) for name, value in self.hyperparameters.items()}
@@ -123,6 +125,9 @@ class Program:
                 raise ValueError(
                     f"{scalar.name}: hyperparameters without a declared value: {', '.join(sorted(missing))}"
                 )
+        unnumbered = {o.slot for o in self.operations if o.rounded}.union(self.inputs).difference(self.slots)
+        if unnumbered:
+            raise ValueError(f"part_of lacks {', '.join(sorted(unnumbered))} of program {self.name!r}")
         self._check_inputs()
         object.__setattr__(self, "_shapes", self._inferred())
 
@@ -205,6 +210,11 @@ class Program:
         ) and not self.shapes  # fmt: skip
 
     @property
+    def opaque(self) -> bool:
+        """Whether an operation is a named function that its caller supplies."""
+        return any(operation.kind == "opaque" for operation in self.operations)
+
+    @property
     def indices(self) -> tuple[str, ...]:
         """Inputs that a gather reads as its index: whole numbers, which keep binary64 whatever the precision says."""
         read = {operation.operands[1] for operation in self.operations if operation.kind == "gather"}
@@ -220,10 +230,10 @@ class Program:
     def slots(self) -> tuple[str, ...]:
         """Everything that has a format: rounded operations in order, then arrays, then scalars.
 
-        The position of a slot numbers its random bits.
+        The position of a slot numbers its random bits. A part of a program has the slots of the whole.
         """
         rounded = tuple(operation.slot for operation in self.operations if operation.rounded)
-        return rounded + self.inputs + tuple(scalar.name for scalar in self.scalars)
+        return self.part_of or rounded + self.inputs + tuple(scalar.name for scalar in self.scalars)
 
     @property
     def schedules(self) -> dict[str, ScalarExpression]:

@@ -279,6 +279,18 @@ def sigmoid(a: Value) -> Value:
     return elementary("sigmoid", a)
 
 
+def opaque(function: str, a: Value, **attributes: Any) -> Value:
+    """A named function of a whole run's array, in binary64, rounded where it is stored; who runs the step supplies it.
+
+    Parameters
+    ----------
+    function : its name
+    a : traced array; the result has its shape
+    attributes : numbers about the function that theorems read, such as its accuracy
+    """
+    return a.trace.append("opaque", (a,), function=function, **attributes)
+
+
 def step(
     function: Callable[..., Mapping[str, Value]] | None = None,
     *,

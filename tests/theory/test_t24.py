@@ -146,7 +146,7 @@ def test_it_costs_a_factor_near_one_against_plain_descent() -> None:
         ({"noise": "gaussian"}, "deterministic"),
         ({"halted": np.zeros(16, dtype=bool)}, "halted: 0 of 16 seeds"),
         ({"overflow": {"w.sub": 2}}, "no overflow or invalid operation: 2 in w.sub"),
-        ({"scalars": {"scalar.lr": 0.1}}, "no positive constant"),
+        ({"scalars": {"scalar.lr": 0.1}}, "no constant that is known"),
         ({"scalars": {}}, "a constant positive step size"),
         ({"program": adam}, "m is the only other state"),
         ({"exact_constants": ()}, "may cancel"),

@@ -36,21 +36,14 @@ import sympy as sp
 
 from fpsim.rounding import Stochastic, is_nearest
 from theory.axioms import COMPOSED_LOW, NEAREST_STAYS
-from theory.composition import (
-    Composed,
-    Factor,
-    NoEnclosure,
-    compose,
-    factor_bounds,
-    model_values,
-    relative_factor,
-)
+from theory.composition import Factor, NoEnclosure, model_values, relative_factor
 from theory.composition import symbol as named
 from theory.derivation import Combine, Derivation, Given, Instance, Step, le
 from theory.derivation import eq as equal
 from theory.enclosure import Ball, ball, ends, evaluate
 from theory.rounding_model import low_high, underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorems._momentum import first_moment
 from theory.theorems._rest_set import half_gaps
 from theory.theorems._underflow import absolute_part
 from theory.window import FloatArray, Window
@@ -60,13 +53,14 @@ QUANTITY = "gradient norm where the run halted"
 _grad, _ghat, _a, _half, _A, _Aa, _S, _E, _size, _mu = (
     sp.Symbol(s, nonnegative=True) for s in ("grad", "ghat", "a", "half", "A", "A_a", "S", "E", "size", "mu")
 )
-_low, _lr, _B, _C, _h = (sp.Symbol(s, positive=True) for s in ("low", "lr", "B", "C", "h_s"))
+_low, _lr, _C, _h = (sp.Symbol(s, positive=True) for s in ("low", "lr", "C", "h_s"))
+_B = sp.Symbol("B", nonnegative=True)
 _D1, _D2 = sp.symbols("D1 D2", positive=True)  # decay and injection with their roundings
 _m, _e = sp.symbols("m e", real=True)  # the stored momentum and the underflow, times the sign of ghat
 
 LIMIT = ((1 - _B) * _h * ((_half + _Aa) / (_low * _lr) + _S) + _A) / _C + _E
 STATEMENT = le(_grad**2, LIMIT**2)
-_UNIT = {_B: sp.Interval.Lopen(0, 1)}
+_UNIT = {_B: sp.Interval(0, 1)}
 
 MOMENTUM = Derivation(
     "T24, momentum at rest",
@@ -130,6 +124,8 @@ def evaluate_bound(window: Window) -> Bound:
     except NoEnclosure as none:
         failed = Hypothesis("m is decayed, fed by the gradient, and scales the step", False, str(none))
         return Bound("T24", QUANTITY, (*checks, failed))
+    detail = f"c l2 = {ends(rest.injection)[0]:.6g}"
+    checks.append(Hypothesis("the gradient enters m", bool(rest.injection > 0), detail))
     checks.append(Hypothesis("b h1 <= 1", bool(rest.decay_high <= 1), f"b h1 = {ends(rest.decay_high)[1]:.6g}"))
     finite = all(x.is_finite() for x in (rest.momentum, rest.step, rest.stored))
     checks.append(Hypothesis("underflow leaves a finite error", finite, rest.tiny(window)))
@@ -198,35 +194,24 @@ class _Rest:
 
 def _rest(window: Window) -> _Rest:
     """The numbers of a step; ``NoEnclosure`` where it is not one of momentum."""
-    program, slots, scalars = window.program, window.slots, window.scalars
-    exact = ("w", *window.exact_constants)
-    fresh = dict(program.outputs)["m"]
-    composed = compose(program, slots, "m ->", exact=(*exact, "m"), scalars=scalars)
-    kept = [t for t in composed.terms if t.exact.has(named("m"))]
-    fed = tuple(t for t in composed.terms if not t.exact.has(named("m")))
-    if len(kept) != 1 or not fed:
-        raise NoEnclosure("m", "not a decayed m and something else")
-    handed = relative_factor(program, slots, "g", exact=exact, scalars=scalars)
-    decay = _scalar(window, sp.cancel(kept[0].exact / named("m")), "m.decay")
-    added = Composed(fed, sp.Integer(0), ()).merged(fresh)
-    injection = _scalar(window, sp.cancel(added.exact / handed.exact), "m.inject")
-    step = _step(window, fresh)
-    values = model_values(slots, tuple({**kept[0].exponents, **added.exponents, **step.exponents}))
-    (least, most), (fed_least, _) = factor_bounds(kept[0].exponents), factor_bounds(added.exponents)
+    slots = window.slots
+    first = first_moment(window)
+    step = _step(window, first.fresh)
+    values = model_values(slots, tuple(step.exponents))
     stretch, stored = ball(1), ball(0)
-    if "m" in kept[0].exponents:  # stored in a narrower format than it is computed in
+    if not first.held:
         stretch = evaluate(low_high(*slots["m"])[1], {})
         stored = ball(underflow_unit(*slots["m"]) if window.underflow.get("m", 1) else 0)
     return _Rest(
-        decay_low=decay * evaluate(least, values),
-        decay_high=decay * evaluate(most, values),
-        injection=injection * evaluate(fed_least, values),
-        momentum=absolute_part(window, composed.absolute, composed.underflow_slots),
+        decay_low=first.decay * first.kept[0],
+        decay_high=first.decay * first.kept[1],
+        injection=first.injection * first.fed[0],
+        momentum=first.absolute,
         low=evaluate(step.low, values),
         step=absolute_part(window, step.absolute, step.underflow_slots),
         stretch=stretch,
         stored=stored,
-        slots=tuple(dict.fromkeys((*composed.underflow_slots, *step.underflow_slots))),
+        slots=tuple(dict.fromkeys((*first.underflow_slots, *step.underflow_slots))),
     )
 
 
@@ -237,15 +222,6 @@ def _step(window: Window, fresh: str) -> Factor:
     if sp.cancel(step.exact - named("scalar.lr") * named(fresh)) != 0:
         raise NoEnclosure(name, f"{step.exact} is not lr times the new momentum")
     return step
-
-
-def _scalar(window: Window, coefficient: sp.Expr, slot: str) -> Ball:
-    """The value of a coefficient made of stored scalars; ``NoEnclosure`` if it is anything else, or not positive."""
-    known = {s: window.scalars.get(str(s), math.nan) for s in coefficient.free_symbols}
-    value = evaluate(coefficient, known) if all(map(math.isfinite, known.values())) else ball(0)
-    if not value > 0:
-        raise NoEnclosure(slot, f"the coefficient {coefficient} is no positive constant")
-    return value
 
 
 THEOREM = Theorem(
