@@ -139,4 +139,4 @@ def test_ten_thousand_runs_and_no_violation() -> None:
     assert report.runs >= 10_000
     assert not report.violations, "\n".join(lines(report))
     spoken = {name for (name, _), line in report.lines.items() if line.runs}
-    assert {"T5", "T6", "T12"} <= spoken
+    assert len(spoken) >= 6, spoken
