@@ -61,7 +61,7 @@ def _closeness(theorem: Theorem, bound: Bound, window: Window) -> tuple[bool, bo
     Theorems list what they ask of the step first and what they ask of the record of the run last.
     """
     held = next(number for number, hypothesis in enumerate(bound.hypotheses) if not hypothesis.ok)
-    other_mode = "round" in bound.hypotheses[held].name
+    other_mode = bound.hypotheses[held].name.startswith(("round to nearest", "stochastic rounding"))
     return window.optimizer in theorem.optimizers, not other_mode, held
 
 

@@ -156,7 +156,8 @@ def _ranges(proof: Derivation) -> str:
     groups: dict[str, list[str]] = {}
     for symbol in symbols:
         groups.setdefault(_range(symbol, proof.domain), []).append(symbol_name(symbol))
-    return "Symbols: " + "; ".join(f"${', '.join(names)} {kind}$" for kind, names in groups.items()) + "."
+    parts = (", ".join(f"${name}$" for name in [*names[:-1], f"{names[-1]} {kind}"]) for kind, names in groups.items())
+    return f"Symbols: {'; '.join(parts)}."
 
 
 def _range(symbol: sp.Symbol, domain: Domain) -> str:
@@ -181,12 +182,12 @@ def _reason(by: Any) -> str:
         at = f"{symbol_name(symbol)} = {expression(sp.sympify(point))}"
         return f"true at ${at}$, and right minus left grows away from there on both sides"
     if isinstance(by, Combine):
-        parts = [f"({number}) times ${expression(sp.sympify(c))}$" for number, c in by.multipliers.items()]
+        parts = [f"({number}) times {_math(expression(sp.sympify(c)))}" for number, c in by.multipliers.items()]
         return f"sum of {'; '.join(parts)}"
     assert isinstance(by, Instance)
     kind = "axiom" if isinstance(by.of, Axiom) else "lemma"
     changed = [(s, sp.sympify(value)) for s, value in by.mapping.items() if s != value]
-    given = ", ".join(f"${symbol_name(s)} := {expression(value)}$" for s, value in changed)
+    given = ", ".join(_math(f"{symbol_name(s)} := {expression(value)}") for s, value in changed)
     return rf"{kind} \textit{{{escape(by.of.name)}}}" + (f" with {given}" if given else "")
 
 
@@ -201,7 +202,12 @@ def _lines(claim: Claim) -> str:
 
 def _inline(claims: Sequence[Claim]) -> str:
     sides = ((expression(c.left), _RELATIONS[c.relation], expression(c.right)) for c in claims)
-    return ", ".join(f"${' '.join(parts)}$" for parts in sides)
+    return ", ".join(_math(" ".join(parts)) for parts in sides)
+
+
+def _math(latex: str) -> str:
+    """A formula within text; a line of its own, scaled down if need be, if it is as wide as a line."""
+    return rf"\fit{{{latex}}}" if visible(latex) > WIDTH else f"${latex}$"
 
 
 def _pieces(e: sp.Expr, width: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,14 +49,13 @@ def head_faults(certificate: Mapping[str, Any]) -> list[str]:
         faults += [f"{identifier}: {fault}" for fault in differences("", stated, described(known), exact=True)]
     if certificate.get("selection") is None and certificate["versions"].get("code") == code_version():
         faults += [f"{name}: left out of the certificate" for name in theorems() if name not in certificate["theorems"]]
-    there = [line.get("key") for line in certificate["cells"]]
-    absent = set(certificate["absent"])
-    expected = [key for key in certificate["keys"] if key not in absent]
-    faults += [f"cell {key}: left out of the certificate" for key in expected if key not in set(there)]
-    faults += [
-        f"cell {key}: twice, or no cell of the study" for key in there if there.count(key) > 1 or key not in expected
-    ]
-    return faults
+    there = Counter(line["key"] for line in certificate["cells"])
+    expected = dict.fromkeys(certificate["keys"])
+    for key in certificate["absent"]:
+        expected.pop(key, None)
+    faults += [f"cell {key}: left out of the certificate" for key in expected if key not in there]
+    strange = (key for key, count in there.items() if count > 1 or key not in expected)
+    return faults + [f"cell {key}: twice, or no cell of the study" for key in strange]
 
 
 def known_theorems(certificate: Mapping[str, Any]) -> list[Theorem]:

@@ -17,14 +17,14 @@ g_i - C_i) <= (F_first - F*)/(lr T) with
     B = b0/lr + (L/2)(2 b0 + v1 + 2 k1) + rest (1 + b1) b0,
     C = L (lr^2 sigma^2 + v0 + 2 k0)/(2 lr) + rest b0^2/(2 lr),
 
-L = M_ii and rest = |M| - M_ii of a matrix M above every Hessian (T8); the root bounds G = sqrt(avg E |grad|^2). The best
-choice of the coordinates' bounds is taken.
+L = M_ii and rest = |M| - M_ii of a matrix M above every Hessian (T8); the root bounds G = sqrt(avg E |grad|^2). The
+best choice of the coordinates' bounds is taken.
 
 The density. A step rounded to a format has none; the lemma for exact Gaussian steps does not apply to it, and
 ``_dither`` carries the difference: at most twice the mean rounding error of the step itself.
 
-Tightness: sharp where r >= 1/2 (close to the noise floor); for r -> 0 the adversary Delta/(2 lr). Two-point noise has no
-density and is refused.
+Tightness: sharp where r >= 1/2 (close to the noise floor); for r -> 0 the adversary Delta/(2 lr). Two-point noise has
+no density and is refused.
 Source: derived here; non-subtractive dither as in Widrow and Kollar, Quantization Noise, 2008.
 """
 
