@@ -45,4 +45,4 @@ def test_holes_are_named(program: Program, mode: object) -> None:
             for theorem_ in THEOREMS:
                 bound = theorem_.evaluate(window)
                 assert bound.applicable or bound.reason
-                theorem_.measured(found)
+                theorem_.measured(window)

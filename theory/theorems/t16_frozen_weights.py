@@ -119,7 +119,7 @@ def measured(window: Window) -> FloatArray:
     if "w" not in window.start or "w" not in window.end:
         return np.full(window.seeds, math.nan)
     moved = window.start["w"] != window.end["w"]
-    if "w" in window.max_abs:
+    if "w" in window.max_abs and "w" in window.min_abs:
         moved = moved | (window.min_abs["w"] != window.max_abs["w"])
     return np.asarray(np.sum(moved, axis=0), dtype=np.float64)
 
