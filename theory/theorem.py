@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -107,7 +107,7 @@ class Theorem:
 def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hypothesis]:
     """Two hypotheses: no overflow and no invalid operation anywhere, no underflow in the named slots."""
     spoiled = {s: n for events in (window.overflow, window.invalid) for s, n in events.items() if n}
-    tiny = {s: n for s in slots if (n := window.underflow[s])}
+    tiny = {s: n for s in slots if (n := window.underflow.get(s, "not counted"))}
     return (
         Hypothesis("no overflow or invalid operation", not spoiled, _listed(spoiled)),
         Hypothesis("no underflow", not tiny, _listed(tiny)),
@@ -138,5 +138,5 @@ def not_flushed(window: Window, slots: Iterable[str]) -> Hypothesis:
     return Hypothesis("tiny results are rounded, not flushed", not flushed, _listed(flushed))
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _listed(counts: Mapping[str, int | str]) -> str:
     return ", ".join(f"{count} in {slot}" for slot, count in counts.items())

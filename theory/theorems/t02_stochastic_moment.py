@@ -244,6 +244,8 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     )
     if not all(check.ok for check in checks):
         return checks
+    if "v" not in window.start or "v" not in window.end:
+        return (*checks, Hypothesis("v is known at both ends of the window", False))
     least = float(np.min(np.maximum(window.start["v"], _added(window))))
     finite = bool(np.all(np.isfinite(window.start["v"])) and np.all(np.isfinite(window.end["v"])))
     return (

@@ -156,6 +156,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
             f"{stored_scalar(window, average.scalar[7:])}, 1 - B = {1 - decay:g}, u/2 = {half:g}",
         ),
         Hypothesis("|g| is constant on the window", constant, varying),
+        Hypothesis("v is known at both ends of the window", "v" in window.start and "v" in window.end),
         no_events(window)[0],
     )
 

@@ -116,8 +116,10 @@ def evaluate_bound(window: Window) -> Bound:
 
 def measured(window: Window) -> FloatArray:
     """[S] coordinates that are elsewhere at the end, or whose |w| was not the same all the time."""
+    if "w" not in window.start or "w" not in window.end:
+        return np.full(window.seeds, math.nan)
     moved = window.start["w"] != window.end["w"]
-    if "w" in window.max_abs:
+    if "w" in window.max_abs and "w" in window.min_abs:
         moved = moved | (window.min_abs["w"] != window.max_abs["w"])
     return np.asarray(np.sum(moved, axis=0), dtype=np.float64)
 
@@ -129,6 +131,8 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         return (Hypothesis("w' = fl(w - a) is the update of w", False, window.optimizer),)
     mode = slots[update[0]][1]
     lr = window.scalars.get("scalar.lr", math.nan)
+    if "w" not in window.start or "w" not in window.end:
+        return (Hypothesis("w is known at both ends of the window", False),)
     finite = bool(np.all(np.isfinite(window.start["w"])))
     return (
         Hypothesis("w' = fl(w - a) is the update of w", True, f"{update[0]}, a = {update[1]}"),
