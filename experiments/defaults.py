@@ -49,7 +49,8 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
     and Adam run with additive Gaussian noise, on data with minibatches. An optimizer that is not fpsim's own has the
     noise and steps of Adam, and no hyperparameters here: those that its author declared hold.
     """
-    noise = "none" if optimizer in NOISELESS else "minibatch" if problem == "logistic" else "gaussian"
+    none = optimizer in NOISELESS or problem == "sequence"
+    noise = "none" if none else "minibatch" if problem == "logistic" else "gaussian"
     hyperparameters = dict(HYPERPARAMETERS.get(optimizer, {}))
     if problem == "rosenbrock" and noise == "none":
         hyperparameters["lr"] *= 2.0**-9  # L = 4702 there

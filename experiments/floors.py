@@ -24,6 +24,7 @@ OUTCOMES = {
     "moving": "not yet stationary: more steps are needed",
     "diverged": "diverged: the loss gap grew a thousandfold",
     "not finite": "not finite: an overflow or an invalid operation",
+    "given": "given gradients: there is no objective, and no floor",
 }
 
 
@@ -83,6 +84,13 @@ def measure(squared: Array, loss: Array, frozen: Array, first_loss: Array, halte
         seed_loss=seed_loss,
         seed_frozen=seed_frozen,
     )
+
+
+def no_floor(seeds: int) -> Floor:
+    """Of runs whose gradients are given."""
+    unknown = (float("nan"),) * 3
+    each = np.full(seeds, np.nan)
+    return Floor("given", False, unknown, unknown, unknown, float("nan"), each, each, each)
 
 
 def is_stationary(squared: Array) -> bool:

@@ -15,6 +15,7 @@ Array = npt.NDArray[np.float64]
 
 # Of a floor study, little: a theorem about single steps needs few of them to be held against the machine.
 STEPS, COORDINATES, SEEDS = 64, 4, 2
+GIVEN_STEPS, GIVEN_SEEDS = 256, 32
 _AT_ONCE = 1 << 18  # numbers recorded at a time: 2 MiB
 
 

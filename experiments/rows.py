@@ -8,11 +8,13 @@ import numpy as np
 
 from experiments.cell import Cell
 from experiments.floors import Floor
+from experiments.schema import RECORD
 from experiments.windows import Watched, window_of
+from fpsim.optim import STEPS
 from fpsim.precision import scalar_report
-from fpsim.rounding import Stochastic
-from theory.theorem import Theorem
-from theory.theorems import theorem
+from theory.record import pack
+from theory.theorem import Bound, Theorem
+from theory.theorems import theorem, theorems
 from theory.verdict import verdict
 from theory.window import Window
 
@@ -23,26 +25,44 @@ def row_of(cell: Cell, index: int, watched: Watched, seconds: float) -> dict[str
     floor = watched.floor(index)
     window = window_of(cell, index, watched, floor)
     row: dict[str, Any] = cell.columns() | {"key": cell.key}
-    row |= _floor_columns(floor) | _verdict_columns(theorem_for(window), window) | watched.trace.columns(index)
+    row |= _floor_columns(floor) | _verdict_columns(window) | watched.trace.columns(index)
     reports = scalar_report(trajectory.programs[index], trajectory.precisions[index])
     row["warnings"] = "; ".join(report.warning for report in reports if report.warning)
     row["window_steps"] = watched.steps
     row["diverged_at"] = record.diverged_at[index] if floor.outcome in ("diverged", "not finite") else None
     row["seconds"] = seconds
+    row[RECORD] = pack(window)
     return row
 
 
-def theorem_for(window: Window) -> Theorem | None:
-    """The theorem that speaks about a run, by what its step stores: its hypotheses then read the step itself."""
+def floor_bound(window: Window) -> tuple[Theorem, Bound] | None:
+    """The theorem that says most about where a run settles, and its bound: the smallest one that applies.
+
+    Where none applies, the one that comes closest (``_closeness``), among those about steps that store the same state;
+    if there is none of them either, for Adam's state T5, which bounds a single step, and else None.
+    """
+    found = [(x, x.evaluate(window)) for x in theorems().values() if x.floor and not x.comparison]
+    applicable = [pair for pair in found if pair[1].applicable]
+    if applicable:
+        return min(applicable, key=lambda pair: pair[1].upper)
     state = set(window.program.state)
-    if state == {"w"}:
-        random = any(
-            isinstance(mode, Stochastic) for slot, (_, mode) in window.slots.items() if not slot.startswith("scalar.")
-        )
-        return theorem("T8" if random else "T6")
-    if state == {"w", "v"}:
-        return theorem("T12")
-    return theorem("T5") if {"m", "v"} <= state else None
+    alike = [pair for pair in found if any(set(STEPS[name].state) == state for name in pair[0].optimizers)]
+    if alike:
+        return max(alike, key=lambda pair: _closeness(*pair, window))
+    if {"m", "v"} <= state:
+        other = theorem("T5")
+        return other, other.evaluate(window)
+    return None
+
+
+def _closeness(theorem: Theorem, bound: Bound, window: Window) -> tuple[bool, bool, int]:
+    """About this optimizer, not about another rounding mode, and the number of hypotheses before the first that fails.
+
+    Theorems list what they ask of the step first and what they ask of the record of the run last.
+    """
+    held = next(number for number, hypothesis in enumerate(bound.hypotheses) if not hypothesis.ok)
+    other_mode = bound.hypotheses[held].name.startswith(("round to nearest", "stochastic rounding"))
+    return window.optimizer in theorem.optimizers, not other_mode, held
 
 
 def _floor_columns(floor: Floor) -> dict[str, Any]:
@@ -56,17 +76,18 @@ def _floor_columns(floor: Floor) -> dict[str, Any]:
     return columns
 
 
-def _verdict_columns(theorem: Theorem | None, window: Window) -> dict[str, Any]:
+def _verdict_columns(window: Window) -> dict[str, Any]:
     columns: dict[str, Any] = dict.fromkeys(("theorem", "quantity", "measured", "bound", "bound_lower", "ratio"))
-    if theorem is None:
-        reason = f"no theorem about {window.optimizer} in this version"
-        return columns | {"verdict": "not applicable", "reason": reason, "seeds_needed": None}
-    columns |= {"theorem": theorem.identifier, "quantity": theorem.quantity}
+    nothing = columns | {"verdict": "not applicable", "seeds_needed": None}
     if window.outcome in ("not finite", "diverged"):
-        return columns | {"verdict": "not applicable", "reason": f"the run is {window.outcome}", "seeds_needed": None}
-    bound = theorem.evaluate(window)
+        return nothing | {"reason": f"the run is {window.outcome}"}
+    closest = floor_bound(window)
+    if closest is None:
+        return nothing | {"reason": f"no theorem about {window.optimizer} in this version"}
+    theorem, bound = closest
     samples = theorem.measured(window)
     found = verdict(samples, bound)
+    columns |= {"theorem": theorem.identifier, "quantity": theorem.quantity}
     columns |= {"verdict": found.status, "reason": found.reason, "seeds_needed": found.seeds_needed}
     covered = samples if bound.per_seed is None else samples[~np.isnan(bound.per_seed)]
     columns["measured"] = float(np.sqrt(np.mean(covered ** (2 // bound.exponent))))

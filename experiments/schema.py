@@ -1,4 +1,8 @@
-"""The columns of a result: every field of a cell, then what was measured and what the theory says of it."""
+"""The columns of a result: every field of a cell, then what was measured and what the theory says of it.
+
+The file of a cell has one column more, ``record``: the window that theorems read (``theory.record``), for
+``fpsim verify``. Tables leave it out.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +55,8 @@ SCHEMA: dict[str, pl.DataType] = {
     "diverged_at": pl.Int64(),
     "seconds": pl.Float64(),
 }
+RECORD = "record"
+CELL_SCHEMA: dict[str, pl.DataType] = SCHEMA | {RECORD: pl.Binary()}
 
 
 def failed_row(cell: Cell, reason: str) -> Row:
@@ -58,8 +64,10 @@ def failed_row(cell: Cell, reason: str) -> Row:
     return dict.fromkeys(SCHEMA) | cell.columns() | {"key": cell.key, "outcome": FAILED, "reason": reason}
 
 
-def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Rows as a frame of exactly the columns of ``SCHEMA``.
+def frame_of(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType] = SCHEMA) -> pl.DataFrame:
+    """Rows as a frame of exactly the columns of a schema: that of tables, or of the files of cells.
+
+    A row may carry the record of its window or lack it, whichever the schema is.
 
     Raises
     ------
@@ -67,11 +75,11 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         A column is missing or unknown, or a value does not fit its column.
     """
     for row in rows:
-        if row.keys() != SCHEMA.keys():
-            wrong = sorted(set(row) ^ set(SCHEMA))
+        wrong = sorted((set(row) ^ set(SCHEMA)) - {RECORD})
+        if wrong:
             raise ValueError(f"row of cell {row.get('key')}: columns {wrong} are missing or unknown")
-    columns = {name: [_plain(row[name], dtype) for row in rows] for name, dtype in SCHEMA.items()}
-    return pl.DataFrame(columns, schema=SCHEMA, strict=True)
+    columns = {name: [_plain(row.get(name), dtype) for row in rows] for name, dtype in schema.items()}
+    return pl.DataFrame(columns, schema=dict(schema), strict=True)
 
 
 def _plain(value: Any, dtype: pl.DataType) -> Any:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from experiments.cell import Cell, kin
 from experiments.floors import DIVERGED
-from experiments.history import STEPS, History
+from experiments.history import GIVEN_SEEDS, GIVEN_STEPS, STEPS, History
 from experiments.norms import lengths
 from experiments.problems.linear import column_sums
 from experiments.registry import NOTHING, Own, check_same, problem_of
@@ -112,7 +112,7 @@ def watch(
     trajectory.machine.reset_extremes()
     trajectory.machine.reset_events()
     start = {name: trajectory.state(name) for name in trajectory.program.state}
-    history = trajectory.history = History(trajectory, min(STEPS, window_steps))
+    history = trajectory.history = _history(trajectory, window_steps)
     for stratum in range(window_steps // stride):
         if cancelled():
             raise Cancelled
@@ -125,6 +125,13 @@ def watch(
     return Watched(
         trajectory, trace, first_step, window_steps, start, end, record, extremes, events, halted, first_loss, history
     )
+
+
+def _history(trajectory: Trajectory, steps: int) -> History:
+    """Of given gradients it is what the run is for, and theorems about averages need many seeds."""
+    if trajectory.problem.objective:
+        return History(trajectory, min(STEPS, steps))
+    return History(trajectory, min(GIVEN_STEPS, steps), seeds=GIVEN_SEEDS)
 
 
 def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64], stride: int, record: Record) -> None:
@@ -163,7 +170,10 @@ def _sample(trace: Trace, cells: Sequence[Cell], offsets: npt.NDArray[np.int64],
             after = trajectory.state("m")[:, lanes]
             for norm, of in lengths(problem.shape).items():
                 keep(f"{norm}_m", of(after))
-        frozen = (trajectory.state("w")[:, lanes] == w) & (direction != 0.0)
+        moved = trajectory.state("w")[:, lanes]
+        with np.errstate(over="ignore", invalid="ignore"):
+            keep("squared_move", column_sums((moved - w) ** 2))
+        frozen = (moved == w) & (direction != 0.0)
         share[:, seeds] = frozen.mean(axis=0).reshape(len(cells), -1)
         _note_ratio(trajectory, cells, record)
         done = int(offset) + 1
@@ -193,6 +203,8 @@ def _note_ratio(trajectory: Trajectory, cells: Sequence[Cell], record: Record) -
 
 def _note_divergence(trajectory: Trajectory, record: Record, loss: Array, first_loss: Array) -> None:
     """Keep the first step, of those looked at, by which a seed of a cell had diverged."""
+    if not trajectory.problem.objective:
+        return
     for block in np.flatnonzero(np.any(~(loss <= DIVERGED * first_loss), axis=1)):
         if record.diverged_at[block] is None:
             record.diverged_at[block] = trajectory.step
@@ -228,7 +240,7 @@ def _made_of(program: Program, states: Sequence[str]) -> set[str]:
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
     """[blocks, seeds]: whether a deterministic run has reached a fixed point, shown by one more step."""
     cell = trajectory.cell
-    if cell.noise != "none" or _random(trajectory):
+    if cell.noise != "none" or not trajectory.problem.objective or _random(trajectory):
         return np.zeros((trajectory.blocks, cell.seeds), dtype=np.bool_)
     trajectory.advance(1)
     same = np.all([np.all(trajectory.state(name) == x, axis=0) for name, x in end.items()], axis=0)

@@ -1,9 +1,10 @@
 """Where results are kept: one Parquet file for each finished cell, and one merged file for the study.
 
 ``OUT/cells/KEY.parquet`` is one row, named by its configuration and the code that made it; the files of a folder read
-as one table. ``OUT/scan.parquet`` is the table of the study that ended last. Every file is whole or absent, a digest
-tells a damaged one, and nothing here ever deletes a result; so several processes may work on one folder: at worst they
-make the same cell twice, with the same bits. Who is at work is in ``experiments.drivers``.
+as one table. The record of the run's window is a column of that row, which is read only when asked for.
+``OUT/scan.parquet`` is the table of the study that ended last. Every file is whole or absent, a digest tells a damaged
+one, and nothing here ever deletes a result; so several processes may work on one folder: at worst they make the same
+cell twice, with the same bits. Who is at work is in ``experiments.drivers``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from experiments.schema import FAILED, SCHEMA, Row, failed_row, frame_of
+from experiments.schema import CELL_SCHEMA, FAILED, RECORD, SCHEMA, Row, failed_row, frame_of
 from experiments.study import Cell, Study, code_version, package_version
 from experiments.whole_files import StoreError, facts_of, read_facts, sweep, to_parquet, write_whole
 
 __all__ = [
+    "CELL_SCHEMA",
     "FAILED",
     "SCHEMA",
     "Kept",
@@ -36,6 +38,7 @@ __all__ = [
     "read_cells",
     "read_facts",
     "read_rows",
+    "read_record",
     "versions",
     "write_cell",
     "write_scan",
@@ -86,7 +89,7 @@ def cell_path(out: Path, key: str) -> Path:
 
 def write_cell(out: Path, cell: Cell, row: Mapping[str, Any], traceback: str = "") -> Path:
     """Keep the result of one cell. Whole or absent: a reader never sees half of it."""
-    return _write_one(out, cell, frame_of([row]), traceback)
+    return _write_one(out, cell, frame_of([row], CELL_SCHEMA), traceback)
 
 
 def keep_cells(out: Path, cells: Sequence[Cell], rows: Sequence[Row], traceback: str = "") -> list[Row]:
@@ -98,12 +101,12 @@ def keep_cells(out: Path, cells: Sequence[Cell], rows: Sequence[Row], traceback:
         The rows that were kept.
     """
     try:
-        frame = frame_of(rows)
+        frame = frame_of(rows, CELL_SCHEMA)
     except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
         if len(rows) > 1:
             return [kept for cell, row in zip(cells, rows, strict=True) for kept in keep_cells(out, [cell], [row])]
         rows = [failed_row(cells[0], " ".join(f"{type(error).__name__}: {error}".split()))]
-        frame = frame_of(rows)
+        frame = frame_of(rows, CELL_SCHEMA)
     for i, cell in enumerate(cells):
         _write_one(out, cell, frame.slice(i, 1), traceback)
     return list(rows)
@@ -151,7 +154,7 @@ def read_cells(out: Path, keys: Sequence[str]) -> pl.DataFrame:
     try:
         for i in range(0, len(keys), AT_ONCE):
             paths = [cell_path(out, key) for key in keys[i : i + AT_ONCE]]
-            parts.append(pl.read_parquet(paths, glob=False, hive_partitioning=False))
+            parts.append(pl.read_parquet(paths, columns=list(SCHEMA), glob=False, hive_partitioning=False))
         frame = pl.concat(parts, rechunk=True)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StoreError(f"{out / 'cells'} cannot be read ({str(error).splitlines()[0]})") from error
@@ -176,7 +179,25 @@ def write_scan(out: Path, study: Study, rows: pl.DataFrame | Sequence[Mapping[st
 def read_rows(path: Path | str) -> list[Row]:
     """Rows of a result: of a Parquet file, or of ``scan.parquet`` in a folder."""
     path = Path(path)
-    return pl.read_parquet(path / MERGED if path.is_dir() else path).to_dicts()
+    return pl.read_parquet(path / MERGED if path.is_dir() else path, columns=list(SCHEMA)).to_dicts()
+
+
+def read_record(out: Path, key: str) -> tuple[dict[str, Any], bytes | None]:
+    """The facts and the record of the window that the file of a cell holds, every byte of it checked.
+
+    Raises
+    ------
+    StoreError
+        The file is not there or damaged; one line that says so.
+    """
+    path = cell_path(out, key)
+    try:
+        data = path.read_bytes()
+        facts = facts_of(data)
+        frame = pl.read_parquet(data)
+        return facts, frame.item(0, RECORD) if RECORD in frame.columns else None
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise StoreError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
 
 
 @functools.cache

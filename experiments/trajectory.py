@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ from experiments.cell import Cell
 from experiments.fields import StudyError
 from experiments.history import History
 from experiments.overrides import apply, rounding_of
-from experiments.problems.base import Problem
+from experiments.problems.base import Moment, Problem
 from experiments.registry import NOTHING, Own, bound, check_step, format_of, problem_of, step_of
 from experiments.split_machine import SplitMachine
 from fpsim.cpu.machine import Machine
-from fpsim.precision import Precision
+from fpsim.number_format import Format
+from fpsim.precision import Precision, scalar_values
 from fpsim.program import Program
 from fpsim.random_bits import Key
+from fpsim.rounding import Rounding
 
 Array = npt.NDArray[np.float64]
 
@@ -139,7 +141,7 @@ class Trajectory:
             lengths |= self.program.lengths({"index": np.empty(first.batch)})
         make: Any = Machine
         if self.program.opaque:
-            make = partial(SplitMachine, matrix_of(first, problem))
+            make = functools.partial(SplitMachine, matrix_of(first, problem))
         self.machine: Machine | SplitMachine = make(
             self.program,
             self.precisions,
@@ -210,6 +212,8 @@ class Trajectory:
     def external_gradient(self, noise_now: Array | None) -> Array:
         """The stochastic gradient at the present weights, in binary64, ``[d, lanes]`` (a buffer that is used again)."""
         out = self._gradient[0]
+        if not self.problem.objective:
+            return self._given(self.runs, self.state, noise_now, out)
         w = np.ascontiguousarray(self.machine.values("w").transpose(1, 0, 2)).reshape(out.shape)
         return self._gradient_at(w, self.runs, noise_now, out)
 
@@ -220,7 +224,11 @@ class Trajectory:
         """
         runs = self.runs[seeds]
         noise_now = self._noise(1, runs)[0] if self.cell.noise == "gaussian" else None
-        w = np.ascontiguousarray(self.state("w")[:, self.lanes_of(seeds)])
+        lanes = self.lanes_of(seeds)
+        if not self.problem.objective:
+            out = np.empty((self.dimension, len(lanes)))
+            return self._given(runs, lambda name: self.state(name)[:, lanes], noise_now, out)
+        w = np.ascontiguousarray(self.state("w")[:, lanes])
         return self._gradient_at(w, runs, noise_now, np.empty_like(w))
 
     def lanes_of(self, seeds: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -233,6 +241,26 @@ class Trajectory:
             self.problem.minibatch_gradient(w, self.step, everyone, self.key, self.cell.batch, out=out)
         else:
             self.problem.gradient(w, out=out)
+        return self._with(noise_now, out)
+
+    def _given(
+        self, runs: npt.NDArray[np.uint64], state: Callable[[str], Array], noise_now: Array | None, out: Array
+    ) -> Array:
+        """The gradients of the next step, where there is no objective."""
+        slots, scalars = self._stored
+        return self._with(noise_now, self.problem.given(Moment(self.step, self.key, runs, slots, scalars, state), out))
+
+    @functools.cached_property
+    def _stored(self) -> tuple[list[Mapping[str, tuple[Format, Rounding]]], list[dict[str, float]]]:
+        """Of each block, the slots and the scalars that do not change."""
+        pairs = list(zip(self.programs, self.precisions, strict=True))
+        scalars = [
+            {s.name: float(values[s.name][0]) for s in program.scalars if not program.varies(s)}
+            for program, values in ((x, scalar_values(x, precision, range(1))) for x, precision in pairs)
+        ]
+        return [precision.resolve(program) for program, precision in pairs], scalars
+
+    def _with(self, noise_now: Array | None, out: Array) -> Array:
         if noise_now is not None:
             out += np.tile(noise_now, (1, self.blocks))
         return out

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 import fpsim
 from experiments.cell import Cell
-from experiments.floors import Floor, measure
+from experiments.floors import Floor, measure, no_floor
 from experiments.history import History
 from experiments.trace import Trace
 from experiments.trajectory import Trajectory
-from fpsim.precision import scalar_values
+from fpsim.precision import Precision, scalar_values
+from fpsim.program import Program
 from theory.window import Window
 
 Array = npt.NDArray[np.float64]
@@ -53,6 +54,8 @@ class Watched:
 
     def floor(self, index: int) -> Floor:
         """Where one cell of the batch settled."""
+        if not self.trajectory.problem.objective:
+            return no_floor(self.trajectory.cell.seeds)
         squared, loss, frozen = (
             np.array([x[index] for x in rows]) for rows in (self.record.squared, self.record.loss, self.record.frozen)
         )
@@ -96,7 +99,7 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         gradient_inside=trajectory.inside,
         gradient_error=error,
         gradient_bound=steepest,
-        noise=cell.noise,
+        noise=cell.noise if problem.objective else "sequence",
         first_step=watched.first_step,
         steps=watched.steps,
         start={name: x[:, of] for name, x in watched.start.items()},
@@ -120,7 +123,17 @@ def window_of(cell: Cell, index: int, watched: Watched, floor: Floor) -> Window:
         minimizer=problem.minimizer,
         shape=problem.shape,
         spectral_smoothness=problem.spectral_smoothness,
+        hessian=problem.hessian,
+        changing=_changing(program, precision, watched) if per_step else {},
     )
+
+
+def _changing(program: Program, precision: Precision, watched: Watched) -> dict[str, Array]:
+    """The stored scalars that change, in the step before the window and in each of its steps."""
+    steps = range(watched.first_step - 1, watched.first_step + watched.steps)
+    known = scalar_values(program, precision, range(max(steps.start, 0), steps.stop))
+    names = [scalar.name for scalar in program.scalars if program.varies(scalar)]
+    return {name: np.concatenate([known[name][:1]] * (steps.start < 0) + [known[name]]) for name in names}
 
 
 def _exact_constants(trajectory: Trajectory, index: int) -> tuple[str, ...]:

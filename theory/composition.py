@@ -6,59 +6,72 @@ A computed value is written as a sum of terms and an absolute part,
 
 with l_s <= 1 + delta_s <= h_s for every slot s (R1, R2 of ``rounding_model``) and k_is in a known interval. Rules:
 
-* products add exponents, quotients subtract, square roots halve;
+* products add exponents, quotients subtract, square roots halve, a power with a constant exponent multiplies;
 * a sum of terms of one sign is one term: a weighted mean of the factors lies between two of them, and what lies
   between two products prod (1+delta_s)^{k_s} and prod (1+delta_s)^{k'_s} is such a product with exponents in between;
 * a sum or difference of values that carry no rounding yet is a new exact value; other sums of terms of unknown sign
-  stay apart, and whoever needs one factor for them gets ``NoEnclosure``, naming the slot;
-* neg, abs, max, min are exact and monotone; so is a product with a scalar whose stored value is a power of two, up to
-  underflow, if the result has the precision of the other operand;
+  stay apart. Whoever needs one factor for them gets ``NoEnclosure``, naming the slot (``relative_factor``), or turns
+  the relative errors into an absolute one, sum |exact_i| |factor_i - 1| (``absolute_error``);
+* neg, abs, max, min are exact and monotone; so are a product with and a quotient by a scalar whose stored value is a
+  power of two, up to underflow, if the result has the precision of the other operand;
+* a reduction adds 1 .. depth roundings to each of its terms, in the accumulator's order (``reductions``);
+* expand and gather are exact; a moved element carries the factors of the place that it comes from (``factors``);
+* elementary and opaque functions: ``function_rules``. rem, matmul and draw have no enclosure;
+* comparisons and where split into cases: the outcome is that of exact arithmetic where the exact margin exceeds the
+  accumulated error (``enclosure``);
 * underflow (R3) enters the absolute part and is carried along with the measured sizes of the other operands.
 
 ``exact`` names the values that are the reference: stored states, the stored gradient. Any other array contributes the
-factor of its own slot, the error of storing it.
+factor of its own slot, the error of storing it. The rules themselves are in ``walk``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypeAlias
 
 import sympy as sp
 
-from fpsim.number_format import Format
-from fpsim.program import Operation, Program
-from fpsim.rounding import Rounding
+from fpsim.precision import Precision
+from fpsim.program import Program
 from theory.enclosure import enclose
 from theory.factors import (
     Composed,
     Exponents,
     NoEnclosure,
     Term,
-    combined,
+    coefficients,
     eta,
     factor_bounds,
+    first_order,
     high,
     least,
     low,
-    negated,
     size,
+    slot_of,
     symbol,
+    unit,
 )
+from theory.function_rules import OpaqueAxiom
 from theory.rounding_model import low_high, underflow_unit
-
-Slots: TypeAlias = Mapping[str, tuple[Format, Rounding]]
+from theory.walk import Condition, Question, Slots, Undecided, Walk
 
 __all__ = [
+    "AbsoluteError",
+    "Case",
     "Composed",
+    "Condition",
+    "Enclosure",
     "Factor",
     "NoEnclosure",
+    "OpaqueAxiom",
     "Slots",
     "Term",
+    "absolute_error",
     "compose",
+    "enclosure",
+    "enclosures",
     "eta",
     "factor_bounds",
     "high",
@@ -68,9 +81,10 @@ __all__ = [
     "relative_factor",
     "size",
     "symbol",
+    "unit",
 ]
 
-_LINEAR = {"add": 1, "sub": -1}
+MOST_CASES = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Factor:
     exponents : slot -> interval of the exponent of its (1 + delta)
     low, high : in the symbols l(slot), h(slot)
     low_value, high_value : enclosures (lower end, upper end) of the two numbers for the given formats
-    absolute : in the symbols eta(slot), size(name), least(name)
+    absolute : in the symbols eta(slot), size(name), least(name); 0 where every eta is
     underflow_slots : slots whose eta appears in ``absolute``
     """
 
@@ -96,11 +110,78 @@ class Factor:
     absolute: sp.Expr
     underflow_slots: tuple[str, ...]
 
+    @property
+    def coefficients(self) -> dict[str, Fraction]:
+        """slot -> first-order coefficient of its unit u[slot] (u to nearest, 2u otherwise) in the relative error."""
+        return coefficients(self.exponents)
+
+    @property
+    def first_order(self) -> sp.Expr:
+        """The relative error to first order, in the symbols u[slot]."""
+        return first_order(self.exponents)
+
+
+@dataclass(frozen=True)
+class AbsoluteError:
+    """|computed - exact| <= bound.
+
+    Attributes
+    ----------
+    exact : what is computed, in the names of the exact values
+    bound : in the symbols of the exact values, l(slot), h(slot), eta(slot), size(name), least(name)
+    underflow_slots : slots whose eta appears in ``bound``
+    """
+
+    exact: sp.Expr
+    bound: sp.Expr
+    underflow_slots: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way in which the comparisons of a program can come out.
+
+    Attributes
+    ----------
+    conditions : hypotheses; under them computed and exact comparisons agree
+    relative : the factor, or why there is none
+    absolute : the absolute enclosure, or why there is none
+    """
+
+    conditions: tuple[Condition, ...]
+    relative: Factor | NoEnclosure
+    absolute: AbsoluteError | NoEnclosure
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """All cases of one value; a single one without conditions if nothing is compared on the way."""
+
+    value: str
+    cases: tuple[Case, ...]
+
+    def __str__(self) -> str:
+        lines = []
+        for case in self.cases:
+            lines.append(f"{self.value}" + "".join(f"\n  if {condition}" for condition in case.conditions))
+            if isinstance(case.relative, Factor):
+                x = case.relative
+                lines.append(f"  = {x.exact} times [{x.low}, {x.high}], 1 +- ({x.first_order})")
+                if x.absolute != 0:
+                    lines.append(f"  +- {x.absolute}")
+            else:
+                lines.append(f"  no relative enclosure: {case.relative}")
+                if isinstance(case.absolute, AbsoluteError):
+                    lines.append(f"  = {case.absolute.exact} +- {case.absolute.bound}")
+                else:
+                    lines.append(f"  no absolute enclosure: {case.absolute}")
+        return "\n".join(lines)
+
 
 def model_values(slots: Slots, names: Collection[str]) -> dict[sp.Symbol, Fraction]:
     """l, h and eta of the named slots as exact rationals."""
     values: dict[sp.Symbol, Fraction] = {}
-    for name in names:
+    for name in dict.fromkeys(map(slot_of, names)):
         fmt, rounding = slots[name]
         l_, h_ = low_high(fmt, rounding)
         values[low(name)] = Fraction(int(l_.p), int(l_.q))
@@ -117,6 +198,8 @@ def compose(
     exact: Collection[str] = (),
     nonnegative: Collection[str] = (),
     scalars: Mapping[str, float] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    axioms: Mapping[str, OpaqueAxiom] | None = None,
 ) -> Composed:
     """The terms of a value.
 
@@ -125,7 +208,9 @@ def compose(
     value : name of an array, a scalar, an operation, or ``"NAME ->"`` for what is stored in state NAME after the step
     exact : names taken as the reference; the walk stops there
     nonnegative : those of them that are known to be >= 0
-    scalars : stored values; a scalar without one may be anything
+    scalars : stored values; a scalar without one may be anything positive
+    lengths : of the dimensions that reductions sum over, ``{"d": 64}``
+    axioms : slot of an opaque operation -> what is known of it
 
     Raises
     ------
@@ -135,12 +220,11 @@ def compose(
     Examples
     --------
     >>> from fpsim.optim.sgd import sgd
-    >>> from fpsim.precision import Precision
     >>> slots = Precision.uniform("bfloat16").resolve(sgd)
     >>> compose(sgd, slots, "w ->", exact=("w", "g")).terms[0].exact
     w
     """
-    return _Walk(program, slots, frozenset(exact), frozenset(nonnegative), scalars or {}).value(value)
+    return Walk(_question(program, slots, exact, nonnegative, scalars, lengths, axioms)).value(value)
 
 
 def relative_factor(
@@ -150,18 +234,133 @@ def relative_factor(
     exact: Collection[str] = (),
     nonnegative: Collection[str] = (),
     scalars: Mapping[str, float] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    axioms: Mapping[str, OpaqueAxiom] | None = None,
 ) -> Factor:
     """The value as one exact expression times a factor; arguments as for ``compose``.
 
     Raises
     ------
     NoEnclosure
-        The value is a sum of rounded terms that may cancel.
+        The value is a sum of rounded terms that may cancel, or as for ``compose``.
     """
-    composed = compose(program, slots, value, exact=exact, nonnegative=nonnegative, scalars=scalars)
+    return _factor(Walk(_question(program, slots, exact, nonnegative, scalars, lengths, axioms)), value)
+
+
+def absolute_error(
+    program: Program,
+    slots: Slots,
+    value: str,
+    exact: Collection[str] = (),
+    nonnegative: Collection[str] = (),
+    scalars: Mapping[str, float] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    axioms: Mapping[str, OpaqueAxiom] | None = None,
+) -> AbsoluteError:
+    """The value as one exact expression up to an absolute error; arguments as for ``compose``.
+
+    Terms that may cancel are no obstacle here: each contributes its own size times its relative error.
+
+    Raises
+    ------
+    NoEnclosure
+        A kind of operation without a rule, or a function whose change under a rounded argument has no bound.
+
+    Examples
+    --------
+    >>> from fpsim.tracing import slot, step
+    >>> @step
+    ... def difference(a, b):
+    ...     return {"a": slot("s", slot("p", a * b) - a)}
+    >>> slots = Precision.uniform("bfloat16").resolve(difference)
+    >>> print(absolute_error(difference, slots, "s", exact=("a", "b")).exact)
+    a*b - a
+    """
+    question = _question(program, slots, exact, nonnegative, scalars, lengths, axioms)
+    return _absolute(Walk(replace(question, absolute=True)), value)
+
+
+def enclosure(
+    program: Program,
+    slots: Slots,
+    value: str,
+    exact: Collection[str] = (),
+    nonnegative: Collection[str] = (),
+    scalars: Mapping[str, float] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    axioms: Mapping[str, OpaqueAxiom] | None = None,
+) -> Enclosure | NoEnclosure:
+    """Everything that follows about a value, case by case; never raises. Arguments as for ``compose``.
+
+    Returns
+    -------
+    Enclosure, or a NoEnclosure with the slot and the reason where neither a relative nor an absolute enclosure follows
+        in any case
+    """
+    question = _question(program, slots, exact, nonnegative, scalars, lengths, axioms)
+    pending: list[dict[str, int]] = [{}]
+    cases: list[Case] = []
+    while pending:
+        if len(pending) + len(cases) > MOST_CASES:
+            return NoEnclosure(value, f"more than {MOST_CASES} cases")
+        outcomes = pending.pop(0)
+        case = _case(replace(question, outcomes=outcomes), value)
+        if isinstance(case, Undecided):
+            pending += [{**outcomes, case.slot: outcome} for outcome in case.outcomes]
+        else:
+            cases.append(case)
+    failures = [case.absolute for case in cases if isinstance(case.absolute, NoEnclosure)]
+    if len(failures) == len(cases) and not any(isinstance(case.relative, Factor) for case in cases):
+        return failures[0]
+    return Enclosure(value, tuple(cases))
+
+
+def enclosures(
+    program: Program,
+    precision: Precision,
+    *,
+    scalars: Mapping[str, float] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    nonnegative: Collection[str] = (),
+    axioms: Mapping[str, OpaqueAxiom] | None = None,
+) -> dict[str, Enclosure | NoEnclosure]:
+    """For every output of a program what is stored there, against exact arithmetic on the stored inputs.
+
+    Examples
+    --------
+    >>> from fpsim.optim.sgd import sgd
+    >>> case = enclosures(sgd, Precision.uniform("bfloat16"))["w"].cases[0]
+    >>> print(case.relative)
+    w ->: the rounded terms w, -g*scalar.lr may cancel
+    >>> sorted(str(s) for s in case.absolute.bound.free_symbols if "[" not in str(s))
+    ['g', 'scalar.lr', 'w']
+    """
+    slots = precision.resolve(program)
+    return {
+        name: enclosure(program, slots, f"{name} ->", program.inputs, nonnegative, scalars, lengths, axioms)
+        for name, _ in program.outputs
+    }
+
+
+def _question(
+    program: Program,
+    slots: Slots,
+    exact: Collection[str],
+    nonnegative: Collection[str],
+    scalars: Mapping[str, float] | None,
+    lengths: Mapping[str, int] | None,
+    axioms: Mapping[str, OpaqueAxiom] | None,
+) -> Question:
+    return Question(
+        program, slots, frozenset(exact), frozenset(nonnegative), scalars or {}, lengths or {}, axioms or {}
+    )
+
+
+def _factor(walk: Walk, value: str) -> Factor:
+    composed = walk.value(value)
     term = composed.merged(value)
     lower, upper = factor_bounds(term.exponents)
-    values = model_values(slots, tuple(term.exponents))
+    values = model_values(walk.slots, tuple(term.exponents))
     return Factor(
         exact=term.exact,
         exponents=term.exponents,
@@ -174,162 +373,25 @@ def relative_factor(
     )
 
 
-class _Walk:
-    def __init__(
-        self,
-        program: Program,
-        slots: Slots,
-        exact: frozenset[str],
-        nonnegative: frozenset[str],
-        scalars: Mapping[str, float],
-    ) -> None:
-        self.program, self.slots, self.exact, self.nonnegative = program, slots, exact, nonnegative
-        self.scalars = scalars
-        self.known: dict[str, Composed] = {}
-
-    def value(self, name: str) -> Composed:
-        if name.endswith(" ->"):
-            return self._stored(name.removesuffix(" ->"))
-        if name not in self.known:
-            self.known[name] = self._value(name)
-        return self.known[name]
-
-    def _value(self, name: str) -> Composed:
-        atom = symbol(name, nonnegative=name in self.nonnegative)
-        term = Term(atom, {}, bool(atom.is_nonnegative))
-        if name in self.exact or name.startswith("scalar."):
-            return Composed((term,), sp.Integer(0), ())
-        if name in self.program.inputs:
-            return Composed((term.rounded(name),), eta(name), (name,))
-        return self._operation(self.program.operation(name))
-
-    def _stored(self, array: str) -> Composed:
-        source = dict(self.program.outputs)[array]
-        computed = self.value(source)
-        return computed if self._holds(array, source) else self._rounding(array, computed, tiny=True)
-
-    def _operation(self, o: Operation) -> Composed:
-        parts = [self.value(name) for name in o.operands]
-        tiny = tuple(dict.fromkeys(s for part in parts for s in part.underflow_slots))
-        if o.kind == "round":
-            if self._holds(o.slot, o.operands[0]):
-                return parts[0]
-            return self._rounding(o.slot, parts[0], tiny=True)
-        if o.kind in _LINEAR:
-            return self._rounding(o.slot, self._sum(parts, _LINEAR[o.kind], tiny), tiny=not self._aligned(o))
-        if o.kind == "fma":
-            product = self._product(o.operands[:2], parts[:2], tiny)
-            return self._rounding(o.slot, self._sum([product, parts[2]], 1, tiny), tiny=True)
-        if o.kind == "mul":
-            product = self._product(o.operands, parts, tiny)
-            if self._shifts(o):
-                return replace(
-                    product,
-                    absolute=product.absolute + eta(o.slot),
-                    underflow_slots=tuple(dict.fromkeys((*tiny, o.slot))),
-                )
-            return self._rounding(o.slot, product, tiny=True)
-        if o.kind == "div":
-            return self._rounding(o.slot, self._quotient(o, parts, tiny), tiny=True)
-        if o.kind == "sqrt":
-            term = parts[0].merged(o.slot)
-            root = Term(sp.sqrt(term.exact), combined({}, term.exponents, Fraction(1, 2)), True)
-            return self._rounding(o.slot, Composed((root,), sp.sqrt(parts[0].absolute), tiny), tiny=True)
-        if o.kind == "neg":
-            return Composed(tuple(negated(t) for t in parts[0].terms), parts[0].absolute, tiny)
-        if o.kind == "abs":
-            term = parts[0].merged(o.slot)
-            return Composed((Term(sp.Abs(term.exact), term.exponents, True),), parts[0].absolute, tiny)
-        if o.kind in ("max", "min"):
-            return self._extreme(o, parts, tiny)
-        raise NoEnclosure(o.slot, f"no composition rule for {o.kind}")
-
-    def _rounding(self, slot: str, x: Composed, *, tiny: bool) -> Composed:
-        absolute = x.absolute * high(slot) + (eta(slot) if tiny else 0)
-        names = (*x.underflow_slots, slot) if tiny else x.underflow_slots
-        return Composed(tuple(term.rounded(slot) for term in x.terms), absolute, tuple(dict.fromkeys(names)))
-
-    def _sum(self, parts: list[Composed], sign: int, tiny: tuple[str, ...]) -> Composed:
-        x, y = parts
-        second = y.terms if sign > 0 else tuple(negated(t) for t in y.terms)
-        terms = (*x.terms, *second)
-        if not any(term.exponents for term in terms):
-            terms = (Term(sp.Add(*(t.exact for t in terms)), {}, all(t.nonnegative for t in terms)),)
-        return Composed(terms, x.absolute + y.absolute, tiny)
-
-    def _product(self, names: tuple[str, ...], parts: list[Composed], tiny: tuple[str, ...]) -> Composed:
-        x, y = parts
-        square = names[0] == names[1]
-        if square or min(len(x.terms), len(y.terms)) > 1:
-            x, y = (Composed((z.merged(name),), z.absolute, ()) for z, name in zip(parts, names, strict=True))
-        terms = tuple(
-            Term(a.exact * b.exact, combined(a.exponents, b.exponents, 1), square or (a.nonnegative and b.nonnegative))
-            for a in x.terms
-            for b in y.terms
-        )
-        absolute = x.absolute * _size(names[1]) + (_size(names[0]) + x.absolute) * y.absolute
-        return Composed(terms, absolute, tiny)
-
-    def _quotient(self, o: Operation, parts: list[Composed], tiny: tuple[str, ...]) -> Composed:
-        x, y = parts
-        below = y.merged(o.slot)
-        terms = tuple(
-            Term(t.exact / below.exact, combined(t.exponents, below.exponents, -1), t.nonnegative and below.nonnegative)
-            for t in x.terms
-        )
-        # x/y - (x-e_x)/(y-e_y) = e_x/y - (x-e_x)/(y-e_y) e_y/y for the computed x, y and their absolute parts
-        top, bottom = _size(o.operands[0]), _least(o.operands[1])
-        absolute = x.absolute / bottom
-        if y.absolute != 0:
-            absolute += (top + x.absolute) * y.absolute / (bottom * (bottom - y.absolute))
-        return Composed(terms, absolute, tiny)
-
-    def _extreme(self, o: Operation, parts: list[Composed], tiny: tuple[str, ...]) -> Composed:
-        first, second = (part.merged(o.slot) for part in parts)
-        # max(x F, y G) with F, G > 0 is max(x, y) times something between F and G, whatever the signs of x and y
-        alike = tuple(Term(sp.Integer(0), part.exponents, True) for part in (first, second))
-        exponents = Composed(alike, sp.Integer(0), ()).merged(o.slot).exponents
-        choose = sp.Max if o.kind == "max" else sp.Min
-        if o.kind == "max":
-            nonnegative = first.nonnegative or second.nonnegative
-        else:
-            nonnegative = first.nonnegative and second.nonnegative
-        term = Term(choose(first.exact, second.exact), exponents, nonnegative)
-        return Composed((term,), parts[0].absolute + parts[1].absolute, tiny)
-
-    def _format_of(self, name: str) -> Format:
-        """The format whose grid holds the named value."""
-        if name in self.slots:
-            return self.slots[name][0]
-        return self._format_of(self.program.operation(name).operands[0])
-
-    def _holds(self, slot: str, source: str) -> bool:
-        return self.slots[slot][0].holds(self._format_of(source))
-
-    def _shifts(self, o: Operation) -> bool:
-        """Whether a product only changes the exponent."""
-        for scalar, other in (o.operands, o.operands[::-1]):
-            value = self.scalars.get(scalar, 0.0)
-            if math.isfinite(value) and math.frexp(value)[0] == 0.5:
-                return self.slots[o.slot][0].precision >= self._format_of(other).precision
-        return False
-
-    def _aligned(self, o: Operation) -> bool:
-        """Whether a tiny sum is exact: operands are multiples of the result's smallest subnormal number."""
-        fmt = self.slots[o.slot][0]
-        if not fmt.subnormals or fmt.tiny == "flush":
-            return False
-        return all(_unit(self._format_of(name)) >= fmt.smallest_subnormal for name in o.operands)
+def _absolute(walk: Walk, value: str) -> AbsoluteError:
+    composed = walk.value(value)
+    return AbsoluteError(composed.exact, composed.error(), composed.underflow_slots)
 
 
-def _unit(fmt: Format) -> float:
-    """A number of which every value of the format is a multiple: the quantum of its smallest binade."""
-    return float(2.0 ** (fmt.emin - fmt.mantissa_bits))
-
-
-def _size(name: str) -> sp.Symbol:
-    return symbol(name) if name.startswith("scalar.") else size(name)
-
-
-def _least(name: str) -> sp.Symbol:
-    return symbol(name) if name.startswith("scalar.") else least(name)
+def _case(question: Question, value: str) -> Case | Undecided:
+    """One case, or the comparison that it still depends on."""
+    relative: Factor | NoEnclosure
+    absolute: AbsoluteError | NoEnclosure
+    walk, wide = Walk(question), Walk(replace(question, absolute=True))
+    try:
+        relative = _factor(walk, value)
+    except NoEnclosure as none:
+        relative = none
+    try:
+        absolute = _absolute(wide, value)
+    except NoEnclosure as none:
+        absolute = none
+    for found in (relative, absolute):
+        if isinstance(found, Undecided):
+            return found
+    return Case(tuple({**walk.conditions, **wide.conditions}.values()), relative, absolute)

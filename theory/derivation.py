@@ -188,13 +188,15 @@ class Derivation:
         return self.givens
 
     def check(self) -> None:
-        """Check every step, lemmas included.
+        """Check every step, lemmas included; what was found to hold is not checked again in this process.
 
         Raises
         ------
         DerivationError
             A step is not justified or not used, or the last claim is not the statement.
         """
+        if "_checked" in self.__dict__:
+            return
         if not self.steps or not _same(self.steps[-1].claim, self.statement, self.domain):
             raise DerivationError(f"{self.name}: the last step is not the statement {self.statement}")
         used: set[int] = {len(self.steps) - 1}
@@ -205,6 +207,7 @@ class Derivation:
         idle = sorted(set(range(len(self.steps))) - used)
         if idle:
             raise DerivationError(f"{self.name}, step {idle[0]}: no later step uses it")
+        object.__setattr__(self, "_checked", True)  # a copy with a changed step has none
 
     def axioms(self) -> Iterator[Axiom]:
         """The axioms that the derivation rests on, lemmas included, each once."""

@@ -65,6 +65,8 @@ def compile_expression(expression: sp.Expr, symbols: Sequence[sp.Symbol]) -> Eva
             return lambda values: arb.pos_inf()
         if e is sp.E:
             return lambda values: arb(1).exp()
+        if e is sp.pi:
+            return lambda values: arb.pi()
         parts = [build(a) for a in e.args]
         if isinstance(e, sp.Add):
             return lambda values: _fold(arb(0), parts, values, lambda x, y: x + y)

@@ -1,4 +1,9 @@
-"""The terms that composition works with: exact values times products of rounding factors, and the symbols of both."""
+"""The terms that composition works with: exact values times products of rounding factors, and the symbols of both.
+
+A slot rounds every element of an array anew. Where an operation moves elements (``expand``, ``gather``, a reduction),
+the factors of what it reads are those of other elements: they get names of their own, ``SLOT|OPERATION``, so that they
+never cancel against the factors of the element that stands there. Bounds know the slot only: l[SLOT], h[SLOT].
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,11 @@ import sympy as sp
 
 Exponents: TypeAlias = Mapping[str, tuple[Fraction, Fraction]]
 
+_COPY = "|"
+
 
 class NoEnclosure(Exception):
-    """No relative enclosure follows; ``slot`` says where, ``reason`` why."""
+    """No enclosure of the wanted kind follows; ``slot`` says where, ``reason`` why."""
 
     def __init__(self, slot: str, reason: str) -> None:
         super().__init__(f"{slot}: {reason}")
@@ -41,6 +48,16 @@ class Composed:
     absolute: sp.Expr
     underflow_slots: tuple[str, ...]
 
+    @property
+    def exact(self) -> sp.Expr:
+        """What is computed, without any rounding."""
+        return sp.Add(*(term.exact for term in self.terms))
+
+    @property
+    def inexact(self) -> bool:
+        """Whether any rounding entered."""
+        return self.absolute != 0 or any(term.exponents for term in self.terms)
+
     def merged(self, slot: str) -> Term:
         """All terms as one. ``NoEnclosure`` at ``slot`` unless there is one or all have one sign."""
         if len(self.terms) == 1:
@@ -48,14 +65,22 @@ class Composed:
         if not all(term.nonnegative for term in self.terms):
             listed = ", ".join(str(term.exact) for term in self.terms)
             raise NoEnclosure(slot, f"the rounded terms {listed} may cancel")
-        exponents = {
-            s: (
-                min(t.exponents.get(s, (Fraction(0),) * 2)[0] for t in self.terms),
-                max(t.exponents.get(s, (Fraction(0),) * 2)[1] for t in self.terms),
-            )
-            for s in dict.fromkeys(itertools.chain.from_iterable(t.exponents for t in self.terms))
-        }
-        return Term(sp.Add(*(t.exact for t in self.terms)), exponents, True)
+        return Term(self.exact, hull(*(term.exponents for term in self.terms)), True)
+
+    def error(self) -> sp.Expr:
+        """Bound of |computed - exact|: the sum of |term| (largest |factor - 1|), and the absolute part."""
+        return sp.Add(*(magnitude(t.exact) * deviation(t.exponents) for t in self.terms if t.exponents), self.absolute)
+
+    def collapsed(self) -> Composed:
+        """One exact term; every rounding so far as part of ``absolute``."""
+        term = Term(self.exact, {}, all(term.nonnegative for term in self.terms))
+        return Composed((term,), self.error(), self.underflow_slots)
+
+
+def magnitude(expression: sp.Expr) -> sp.Expr:
+    """|x| of a value, which is real even where SymPy cannot tell (a quotient whose denominator may vanish)."""
+    found = sp.Abs(expression)
+    return sp.Max(expression, -expression) if found.has(sp.conjugate, sp.re, sp.im) else found
 
 
 def negated(term: Term) -> Term:
@@ -71,6 +96,31 @@ def combined(a: Exponents, b: Exponents, weight: int | Fraction) -> Exponents:
     return result
 
 
+def hull(*several: Exponents) -> Exponents:
+    """The smallest intervals that hold the exponents of each; a factor that is missing has exponent 0."""
+    none = (Fraction(0), Fraction(0))
+    return {
+        s: (min(e.get(s, none)[0] for e in several), max(e.get(s, none)[1] for e in several))
+        for s in dict.fromkeys(itertools.chain.from_iterable(several))
+    }
+
+
+def moved(exponents: Exponents, operation: str) -> Exponents:
+    """The factors of other elements, read through an operation."""
+    return {f"{name}{_COPY}{operation}": interval for name, interval in exponents.items()}
+
+
+def slot_of(name: str) -> str:
+    """The slot that a factor belongs to.
+
+    Examples
+    --------
+    >>> slot_of("v.square|norm")
+    'v.square'
+    """
+    return name.partition(_COPY)[0]
+
+
 def symbol(name: str, *, nonnegative: bool = False) -> sp.Symbol:
     """The symbol of an array, a scalar (taken positive) or a slot's value."""
     if name.startswith("scalar."):
@@ -80,12 +130,17 @@ def symbol(name: str, *, nonnegative: bool = False) -> sp.Symbol:
 
 def low(slot: str) -> sp.Symbol:
     """l of the slot: the least 1 + delta."""
-    return sp.Symbol(f"l[{slot}]", positive=True)
+    return sp.Symbol(f"l[{slot_of(slot)}]", positive=True)
 
 
 def high(slot: str) -> sp.Symbol:
     """h of the slot: the largest 1 + delta."""
-    return sp.Symbol(f"h[{slot}]", positive=True)
+    return sp.Symbol(f"h[{slot_of(slot)}]", positive=True)
+
+
+def unit(slot: str) -> sp.Symbol:
+    """h - 1 of the slot to first order: u to nearest, 2u otherwise."""
+    return sp.Symbol(f"u[{slot_of(slot)}]", positive=True)
 
 
 def eta(slot: str) -> sp.Symbol:
@@ -116,3 +171,29 @@ def factor_bounds(exponents: Exponents) -> tuple[sp.Expr, sp.Expr]:
         lower *= sp.Min(*small) if small else 1
         upper *= sp.Max(*large) if large else 1
     return lower, upper
+
+
+def deviation(exponents: Exponents) -> sp.Expr:
+    """Bound of |prod_s (1+delta_s)^k_s - 1|."""
+    lower, upper = factor_bounds(exponents)
+    return sp.Max(upper - 1, 1 - lower) if exponents else sp.Integer(0)
+
+
+def coefficients(exponents: Exponents) -> dict[str, Fraction]:
+    """slot -> d/du of the bounds of the factor at u = 0, in units of ``unit(slot)``: the largest |exponent|, added up
+    over the slot's roundings of different elements.
+
+    Examples
+    --------
+    >>> coefficients({"v": (Fraction(-3), Fraction(1)), "v|norm": (Fraction(0), Fraction(2))})
+    {'v': Fraction(5, 1)}
+    """
+    total: dict[str, Fraction] = {}
+    for name, (a, b) in exponents.items():
+        total[slot_of(name)] = total.get(slot_of(name), Fraction(0)) + max(-a, b, Fraction(0))
+    return {slot: k for slot, k in total.items() if k}
+
+
+def first_order(exponents: Exponents) -> sp.Expr:
+    """The relative error to first order: sum of coefficient times unit."""
+    return sp.Add(*(sp.Rational(k) * unit(slot) for slot, k in coefficients(exponents).items()))

@@ -36,7 +36,8 @@ class Verdict:
     Attributes
     ----------
     status : holds | violated | undecided | not applicable; of laws: met | missed
-    ratio : bound / measured in the bound's own quantity (inf if 0 was measured, NaN if not applicable)
+    ratio : bound / measured in the bound's own quantity (1 if both are 0, inf if only the measured value is, NaN if not
+        applicable)
     low, high : confidence limits of the measured side in the same quantity; for per-seed bounds its extremes
     seeds_needed : for ``undecided``, the number of seeds that would decide; None if no number up to 10^9 does
     reason : the failed hypothesis, the seeds that violate, or what a reader must know
@@ -85,7 +86,7 @@ def verdict(samples: npt.ArrayLike, bound: Bound) -> Verdict:
         return Verdict("undecided", math.nan, math.nan, math.nan, reason="a measured value is not finite")
     low, high = (_root(limit, bound.exponent) for limit in confidence_interval(x))
     measured = _root(float(np.mean(x)), bound.exponent)
-    ratio = bound.upper / measured if measured > 0 else math.inf
+    ratio = _ratio(bound.upper, measured)
     if bound.two_sided:
         met = low <= bound.upper and high >= bound.lower
         reason = bound.note if met else f"{low:.6g}..{high:.6g} is outside {bound.lower:.6g}..{bound.upper:.6g}"
@@ -105,7 +106,7 @@ def _each_seed(x: FloatArray, bound: Bound, limits: FloatArray) -> Verdict:
     over = np.flatnonzero(covered & (x > limits))
     low, high = float(np.min(x[covered])), float(np.max(x[covered]))
     measured = float(np.sqrt(np.mean(x[covered] ** 2)))
-    ratio = bound.upper / measured if measured > 0 else math.inf
+    ratio = _ratio(bound.upper, measured)
     if over.size:
         first = int(over[0])
         reason = f"seed {first}: {x[first]:.17g} > {limits[first]:.17g}; {over.size} seeds in all"
@@ -136,6 +137,12 @@ def _quantile(confidence: float, count: int) -> float:
     from scipy.special import stdtrit  # imported where needed: it costs a tenth of a second at start-up
 
     return float(stdtrit(count - 1, 0.5 + confidence / 2))
+
+
+def _ratio(upper: float, measured: float) -> float:
+    if measured > 0:
+        return upper / measured
+    return 1.0 if upper == 0 == measured else math.inf
 
 
 def _root(x: float, exponent: int) -> float:

@@ -37,7 +37,7 @@ class Window:
     gradient_inside : whether the machine computed the gradient operation by operation
     gradient_error : [d] absolute error bound of the binary64 gradient before it is rounded to slot ``g``; zeros inside
     gradient_bound : [d] bound of |true gradient| on the window
-    noise : ``"none"``, ``"gaussian"`` or ``"minibatch"``
+    noise : ``"none"``, ``"gaussian"``, ``"minibatch"``; ``"sequence"``: the gradients are given, there is no objective
     first_step, steps : the window
     start, end : state name -> [d, S], before the first and after the last step of the window
     loss_start, loss_end : [S], F - F*
@@ -60,9 +60,13 @@ class Window:
     history_first : number of the first step in ``history``
     samples : other quantities at the steps of ``squared_gradient``, name -> [n, S]: ``"l1_gradient"`` (sum of the true
         gradient's moduli), ``"nuclear_gradient"``, ``"l1_m"``, ``"nuclear_m"`` (the stored first moment after the
-        step), ``"squared_distance"`` (|w - w*|^2); a theorem whose quantity is missing does not apply
+        step), ``"squared_distance"`` (|w - w*|^2), ``"squared_move"`` (squared norm of what w then moved by); a theorem
+        whose quantity is missing does not apply, or does with a bound of it
+    hessian : the constant Hessian of a quadratic, exact in binary64: its diagonal [d], or [d, d]; else None
     minimizer : [d], w* where the problem has one and knows it in binary64, each within an ulp; else None
     shape : (rows, columns) of weights that are one matrix in C order, else None
+    changing : scalars that change from step to step, stored: name -> [steps+1], the first one of the step before the
+        window (of the first step itself, if that is where the run begins)
     spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2, |.| the spectral norm of the matrix
         (the largest |entry| where ``shape`` is None), and the gradient L-Lipschitz from it to its dual; None: not known
     """
@@ -103,9 +107,11 @@ class Window:
     history: Mapping[str, FloatArray] = field(default_factory=dict)
     history_first: int = 0
     samples: Mapping[str, FloatArray] = field(default_factory=dict)
+    hessian: FloatArray | None = None
     minimizer: FloatArray | None = None
     shape: tuple[int, int] | None = None
     spectral_smoothness: float | None = None
+    changing: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def seeds(self) -> int:

@@ -1,4 +1,4 @@
-"""The file of ``--json``: found to be writable before any work, and then written whole or not at all."""
+"""The file of ``--json`` or ``--out``: found to be writable before any work, and then written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from experiments.cli import UsageError
 
 
-def check_file(verb: str, file: Path | None) -> None:
+def check_file(verb: str, file: Path | None, flag: str = "--json") -> None:
     """Before any work, with an empty file beside it: permissions do not tell of /proc or of names too long.
 
     Raises
@@ -23,18 +23,18 @@ def check_file(verb: str, file: Path | None) -> None:
         return
     try:
         if file.is_dir():
-            raise UsageError(f"fpsim {verb}: error: --json: {str(file)!r} is a folder")
+            raise UsageError(f"fpsim {verb}: error: {flag}: {str(file)!r} is a folder")
         if file.exists() and not file.is_file():
             raise UsageError(
-                f"fpsim {verb}: error: --json: {str(file)!r} is a device or a pipe, which would be replaced"
+                f"fpsim {verb}: error: {flag}: {str(file)!r} is a device or a pipe, which would be replaced"
             )
         if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-            raise UsageError(f"fpsim {verb}: error: --json: {str(file.parent)!r} is no folder that can be written to")
+            raise UsageError(f"fpsim {verb}: error: {flag}: {str(file.parent)!r} is no folder that can be written to")
         temporary = _temporary(file)
         temporary.write_text("")
         temporary.unlink()
     except OSError as error:
-        raise UsageError(f"fpsim {verb}: error: --json: {str(file)!r} cannot be written: {error.strerror}") from error
+        raise UsageError(f"fpsim {verb}: error: {flag}: {str(file)!r} cannot be written: {error.strerror}") from error
 
 
 def write_file(file: Path, record: dict[str, Any]) -> None:

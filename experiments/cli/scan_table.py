@@ -28,7 +28,7 @@ NOTES = (
     "ratio, worst: median and largest proven bound / measured value of what it bounds, where it applies.",
     "verdicts: widths where the bound holds / is undecided / is violated / does not apply.",
 )
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -73,8 +73,8 @@ def summarize(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 *([variant or "-"] * several),
                 stops_at(group),
                 *(_floor(at.get(m)) for m in shown),
-                _short(statistics.median(ratios), 3) if ratios else "-",
-                _short(max(ratios), 3) if ratios else "-",
+                short(statistics.median(ratios), 3) if ratios else "-",
+                short(max(ratios), 3) if ratios else "-",
                 "/".join(str(counts[verdict]) for verdict in VERDICTS),
             ]
         )
@@ -128,7 +128,7 @@ def by_reason(rows: Sequence[Row]) -> list[str]:
     for row, variant in zip(rows, variants(rows), strict=True):
         where = f"{row['optimizer']} {row['problem']} {row['rounding']}"
         where += (f" e{row['exponent_bits']}" if several else "") + f" {variant}" * bool(variant)
-        groups[where, _NUMBER.sub("#", f"{row['theorem']} {_reason(row)}")].append(row)
+        groups[where, NUMBER.sub("#", f"{row['theorem']} {_reason(row)}")].append(row)
     lines = []
     for (where, _), group in groups.items():
         first = min(group, key=lambda row: row["mantissa_bits"])
@@ -195,14 +195,14 @@ def _floor(row: Row | None) -> str:
         return ""
     if row["rms_gradient"] is None or not math.isfinite(row["rms_gradient"]):
         return str(row["outcome"]).split()[0][:8]
-    return _short(row["rms_gradient"], 2) + ("*" if row["stationary"] is False else "")
+    return short(row["rms_gradient"], 2) + ("*" if row["stationary"] is False else "")
 
 
 def _mode(rounding: str, bits: int) -> str:
     return f"stoch-{bits}" if rounding == "stochastic" else rounding.removesuffix("_even")
 
 
-def _short(value: float, digits: int) -> str:
+def short(value: float, digits: int) -> str:
     """As ``1.23``, or with an exponent without zeros: ``5.4e-3``, ``1.2e4``."""
     if value == 0:
         return "0"

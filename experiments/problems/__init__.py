@@ -15,6 +15,7 @@ from experiments.problems.logistic import logistic
 from experiments.problems.quadratic import quadratic
 from experiments.problems.rational import rational
 from experiments.problems.rosenbrock import rosenbrock
+from experiments.problems.sequence import sequence
 from fpsim import plugins
 
 # name -> factory(dimension=.., **options)
@@ -24,6 +25,7 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "rational": rational,
     "rosenbrock": rosenbrock,
     "logistic": logistic,
+    "sequence": sequence,
 }
 GROUP = "fpsim.problems"
 

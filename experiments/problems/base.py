@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -13,13 +13,45 @@ import numpy.typing as npt
 
 from experiments.recipes import UNIT
 from experiments.streams import START, folded, uniform
+from fpsim.number_format import Format
 from fpsim.program import Program
 from fpsim.random_bits import Key
+from fpsim.rounding import Rounding
 
 Array = npt.NDArray[np.float64]
 
 # Decorator: a run that diverges is an outcome, found in its numbers, and not a warning.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What gradients without an objective may depend on: the step, the runs, and all that the machine holds.
+
+    Attributes
+    ----------
+    step : counted from 0
+    key : of the run's random bits
+    runs : [n], run numbers of the columns of one block; those of all blocks are the same
+    slots : of each block, slot -> (Format, rounding)
+    scalars : of each block, the stored scalars that do not change
+    state : name -> a copy [d, blocks * n] of the state before the step, block by block
+    """
+
+    step: int
+    key: Key
+    runs: npt.NDArray[np.uint64]
+    slots: Sequence[Mapping[str, tuple[Format, Rounding]]]
+    scalars: Sequence[Mapping[str, float]]
+    state: Callable[[str], Array]
+
+    @property
+    def blocks(self) -> int:
+        return len(self.slots)
+
+    def of(self, block: int, x: Array) -> Array:
+        """The columns [d, n] of one block, a view."""
+        return x[:, block * len(self.runs) : (block + 1) * len(self.runs)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,11 +78,13 @@ class Problem(ABC):
     spectral_smoothness : L with F(Y) <= F(X) + <grad F(X), Y-X> + L |Y-X|^2/2 where L holds, |.| the spectral norm of
         the matrix (the largest |entry| where ``shape`` is None), and the gradient L-Lipschitz from it to its dual;
         None where none is claimed
+    hessian : of a quadratic, exact as declared: its diagonal [d], or [d, d]; None where the Hessian is not constant
     program : the gradient as a program (inputs ``w`` and the names in ``constants``, output ``g``), or None
     program_default : whether a study that does not say so computes the gradient by that program, every operation
         rounded; else it is evaluated in binary64, by ``gradient``
     constants : name -> array of the shape that the program declares, exact as declared: rounding them to a narrow
         format makes another problem
+    objective : False: there is no F, and every step's gradients are ``given``; constants and gradients say nothing then
     start_scale : start points are uniform in (-start_scale, start_scale)
 
     Laws (tests hold every problem to them)
@@ -73,9 +107,11 @@ class Problem(ABC):
     minimizer: Array | None = None
     shape: tuple[int, int] | None = None
     spectral_smoothness: float | None = None
+    hessian: Array | None = None
     program: Program | None = None
     program_default: bool = True
     constants: Mapping[str, Array] = field(default_factory=dict)
+    objective: bool = True
     start_scale: float = 0.125
 
     def start(self, key: Key, runs: npt.ArrayLike) -> Array:
@@ -112,6 +148,10 @@ class Problem(ABC):
     def minibatch_indices(self, steps: range, runs: npt.ArrayLike, key: Key, batch: int = 16) -> Array:
         """[len(steps), batch, len(runs)], the samples that ``minibatch_gradient`` draws."""
         raise ValueError(f"minibatch indices: {self.name!r} has no data to draw from")
+
+    def given(self, moment: Moment, out: Array) -> Array:
+        """Fill ``out`` [d, lanes] with the gradients of a step, where there is no objective."""
+        raise ValueError(f"given gradients: {self.name!r} has an objective")
 
     @abstractmethod
     def gradient_error(self, w_abs_max: Array) -> Array:

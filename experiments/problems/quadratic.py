@@ -88,6 +88,7 @@ def quadratic(
         strong_convexity=float(h.min()),
         separable=True,
         curvature=h,
+        hessian=h,
         center=c,
         minimizer=c,
         shape=shape,

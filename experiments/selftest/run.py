@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from experiments.pool import workers
 from experiments.selftest.batches import Choice, check
 from experiments.selftest.outcome import Outcome
-from experiments.worker import die_with_driver
 
 GROUP = 8  # batches that are sent to a process together
 SHOWN = 5  # mismatches that are described in the end
@@ -49,68 +44,15 @@ def execute(choice: Choice, plan: Plan, processes: int, report: Report, finished
 
     With one process all is done in this one.
     """
-    if processes == 1:
-        for number, operation in plan:
-            outcome = check(choice, number, operation)
-            report.add(operation, outcome)
-            finished(outcome)
-        return
-    groups = iter([plan[i : i + GROUP] for i in range(0, len(plan), GROUP)])
-    with _pool(processes) as pool:
-        waiting: dict[Future[list[Outcome]], Plan] = {}
-        for group in groups:
-            with _without_interrupts():  # the first one starts the processes
-                waiting[pool.submit(_check_all, choice, group)] = group
-            if len(waiting) < 2 * processes:
-                continue
-            _collect(waiting, report, finished)
-        while waiting:
-            _collect(waiting, report, finished)
 
-
-def _collect(waiting: dict[Future[list[Outcome]], Plan], report: Report, finished: Callable[[Outcome], None]) -> None:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        for (_, operation), outcome in zip(waiting.pop(future), future.result(), strict=True):
+    def add(task: tuple[Any, ...], outcomes: list[Outcome]) -> None:
+        for (_, operation), outcome in zip(task[1], outcomes, strict=True):
             report.add(operation, outcome)
             finished(outcome)
 
-
-@contextlib.contextmanager
-def _pool(processes: int) -> Iterator[Any]:
-    """Fresh interpreters, each with one thread; abandoned where an exception leaves the context."""
-    import multiprocessing
-
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _enter)
-    try:
-        yield pool
-    except BaseException:
-        workers = list((pool._processes or {}).values())  # there is no public way before Python 3.14
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.terminate()
-        raise
-    pool.shutdown()
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits, and processes started meanwhile never see it: the terminal sends it to all, and one that is still
-    being set up would print a traceback. The driver ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
-        yield
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _enter() -> None:
-    os.environ["NUMBA_NUM_THREADS"] = os.environ["FPSIM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=die_with_driver, daemon=True).start()
+    size = GROUP if processes > 1 else 1
+    with workers(processes) as run:
+        run(((choice, plan[i : i + size]) for i in range(0, len(plan), size)), _check_all, add)
 
 
 def _check_all(choice: Choice, group: Plan) -> list[Outcome]:

@@ -44,6 +44,7 @@ def test_round_prints_a_table_and_writes_a_record(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
+@pytest.mark.slow
 def test_arithmetic_beside_the_unrounded_operation():
     settings = Settings(("binary16",), (600,), 1)
     rows = [row for job in arithmetic.jobs(settings) for row in job.run(settings)]
@@ -52,6 +53,7 @@ def test_arithmetic_beside_the_unrounded_operation():
     assert all(row.value > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_reductions_count_their_operations():
     settings = measure.Settings(repeats=1)
     jobs = reductions.jobs(settings)
@@ -230,6 +232,7 @@ def test_help_needs_no_library():
     assert not {"numpy", "numba", "rich", "fpsim", "torch"} & set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_scan_measures_rates_growth_and_the_whole(monkeypatch):
     monkeypatch.setattr(scan, "GROUPS", (("nearest_even", range(7, 8), 0.2), (Stochastic(16), range(8, 9), None)))
     monkeypatch.setattr(scan, "ROUNDINGS", ("nearest_even", Stochastic(16)))

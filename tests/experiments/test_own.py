@@ -92,8 +92,11 @@ def test_an_optimizer_of_ones_own_is_scanned_and_verified():
 def test_no_theorem_is_applied_to_a_step_that_it_does_not_know(program, rounding, gradient):
     study = SMALL | {"rounding": rounding, "gradient": gradient, "noise": "none", "steps": 3000, "mantissa": "6"}
     (row,) = Study(optimizer=[program], **study).run(engine="serial").to_dicts()
-    assert row["theorem"] == ("T8" if rounding == "stochastic" else "T6")
     assert row["verdict"] == "not applicable"
+    if program.name == "projected":  # as far from the one theorem as from the other
+        assert row["reason"].startswith(("one subtraction updates the only state w", "w <- w - lr g is the only"))
+        return
+    assert row["theorem"] == ("T8" if rounding == "stochastic" else "T6")
     if rounding == "stochastic":
         assert row["reason"].startswith("w <- w - lr g is the only update")
     else:
@@ -101,7 +104,7 @@ def test_no_theorem_is_applied_to_a_step_that_it_does_not_know(program, rounding
             "decayed": "the step is an exact value times a factor",
             "halved": "the step is lr times the gradient",
         }
-        assert row["reason"].startswith(reasons.get(program.name, "one subtraction updates the only state w"))
+        assert row["reason"].startswith(reasons[program.name])
 
 
 def test_what_its_author_declared_holds_unless_the_study_says_otherwise():

@@ -419,6 +419,7 @@ GOLDEN = {
     "rational": "f11320e0c5d57d74",
     "rosenbrock": "43a6f41682b52f8e",
     "logistic": "bea0a9d06be91b5f",
+    "sequence": "9db5b4cee8490f92",
 }
 
 

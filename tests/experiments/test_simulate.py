@@ -19,7 +19,7 @@ def rows_of(**study):
 
 def test_rows_have_the_columns_of_the_store():
     (row,) = rows_of(optimizer="sgd", problem="quadratic", mantissa=7, rounding="nearest_even", steps=200, seeds=2)
-    assert set(row) == set(store.SCHEMA)
+    assert set(row) == set(store.CELL_SCHEMA)
 
 
 def test_t6_on_the_quadratic_is_sharp():

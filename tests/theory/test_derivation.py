@@ -54,13 +54,24 @@ def test_every_derivation_checks(derivation: Derivation) -> None:
 
 
 @pytest.mark.parametrize("derivation", DERIVATIONS, ids=lambda d: d.name)
-def test_every_change_to_every_step_is_detected(derivation: Derivation) -> None:
-    touched = set()
+def test_a_change_to_every_step_is_detected(derivation: Derivation) -> None:
+    touched: dict[int, Derivation] = {}
     for number, changed in mutated_derivations(derivation):
-        touched.add(number)
-        with pytest.raises(DerivationError):
+        if touched.setdefault(number, changed) is changed:
+            with pytest.raises(DerivationError):
+                changed.check()
+    assert touched.keys() == set(range(len(derivation.steps)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("derivation", DERIVATIONS, ids=lambda d: d.name)
+def test_every_change_to_every_step_is_detected(derivation: Derivation) -> None:
+    for number, changed in mutated_derivations(derivation):
+        try:
             changed.check()
-    assert touched == set(range(len(derivation.steps)))
+        except DerivationError:
+            continue
+        pytest.fail(f"step {number}: {changed.steps[number].claim} was not found wrong")
 
 
 @pytest.mark.parametrize("theorem", theorems().values(), ids=lambda t: t.identifier)

@@ -198,3 +198,126 @@ def test_expressions_are_in_the_format_symbols() -> None:
     assert model.underflow("nearest_even").free_symbols == {model.p, model.emin}
     assert sp.simplify(model.relative_high("nearest_even") - 1 - model.u / (1 + model.u)) == 0
     assert sp.limit(model.relative_low("nearest_even"), model.p, sp.oo) == 1
+
+
+EVERY_MODE = [*MODES, Stochastic(3), Stochastic(2, "B"), Stochastic(2, "C")]
+
+
+def words_of(mode: object) -> list[int | None]:
+    return list(range(1 << mode.bits)) if isinstance(mode, Stochastic) else [None]
+
+
+def number(expression: sp.Expr, **values: Fraction) -> Fraction:
+    """The value of an expression of the model for given f, a, Delta, n."""
+    symbols = {"f": model.fraction, "a": model.step, "gap": model.gap, "n": model.n}
+    return fraction(
+        sp.sympify(expression).subs({symbols[k]: sp.Rational(v.numerator, v.denominator) for k, v in values.items()})
+    )
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE, ids=str)
+@pytest.mark.parametrize("fmt", FORMATS[:3], ids=lambda f: f.name)
+def test_directed_modes_err_to_one_side(fmt: Format, mode: object) -> None:
+    """R1d, and each end of the relative and of the absolute error is approached to a sixth of what is left."""
+    reach = {sign: [Fraction(0), Fraction(0)] for sign in (1, -1)}
+    for sign in (1, -1):
+        low, high = (fraction(model.at(x, fmt, mode)) for x in model.one_sided(mode, sign))
+        least, most = (fraction(x) for x in model.error_in_gaps(mode, sign))
+        for x in between(fmt, shares=6):
+            if x == 0:
+                continue
+            gap = exact.quantum(x, fmt)
+            for word in words_of(mode):
+                y = spec(sign * x, fmt, mode, word) * sign
+                share = (y - x) / gap
+                assert least <= share <= most
+                reach[sign] = [min(reach[sign][0], share), max(reach[sign][1], share)]
+                if x >= Fraction(fmt.smallest_normal):
+                    assert low * x <= y <= high * x
+        assert reach[sign][0] <= least * Fraction(4, 6)
+        assert reach[sign][1] >= most * Fraction(4, 6)
+    with pytest.raises(ValueError, match="sign=0; admissible: 1, -1"):
+        model.one_sided(mode, 0)
+
+
+@pytest.mark.parametrize("variant", ["A", "B", "C"])
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_moments_with_n_bits_are_those_of_the_machine(bits: int, variant: str) -> None:
+    """q, mean and variance exactly, by enumeration of all words; the bound of the mean square is sharp."""
+    fmt, mode = Format(3, 2), Stochastic(bits, variant)
+    bound = number(model.mean_square_error(mode), gap=Fraction(1), n=Fraction(bits))
+    worst = Fraction(0)
+    base, gap = Fraction(1), Fraction(1, 4)
+    probability, error, spread = (
+        f(mode).subs(model.n, bits) for f in (model.probability_up, model.exact_mean_error, model.exact_variance)
+    )
+    for k in range(8 << bits):
+        f = Fraction(k, 8 << bits)
+        results = [spec(base + f * gap, fmt, mode, word) for word in range(1 << bits)]
+        mean = sum(results) / len(results)
+        assert Fraction(sum(y > base for y in results), len(results)) == number(probability, f=f)
+        assert mean - base - f * gap == number(error, f=f, gap=gap)
+        assert sum((y - mean) ** 2 for y in results) / len(results) == number(spread, f=f, gap=gap)
+        square = sum((y - base - f * gap) ** 2 for y in results) / len(results) / gap**2
+        assert square <= bound
+        worst = max(worst, square)
+    if variant == "A":  # approached as f 2^n comes near the next integer; here to 7/8 of it
+        assert worst == Fraction(1, 4) + Fraction(7, 8) ** 2 * Fraction(1, 4**bits)
+    elif variant == "B" or bits > 1:
+        assert worst == bound
+
+
+@pytest.mark.parametrize("variant", ["A", "B", "C"])
+def test_small_steps_with_n_bits(variant: str) -> None:
+    """R5 in |z - w| with the bias added, which is needed."""
+    fmt, mode = Format(3, 2), Stochastic(2, variant)
+    bound = model.small_step_variance(mode).subs(model.n, mode.bits)
+    grid, closest = values_of(fmt)[:16:2], Fraction(0)
+    for z in between(fmt, shares=16)[:200]:
+        results = [spec(z, fmt, mode, word) for word in range(1 << mode.bits)]
+        mean = sum(results) / len(results)
+        variance = sum((y - mean) ** 2 for y in results) / len(results)
+        gap = exact.quantum(z, fmt) if z else Fraction(fmt.smallest_subnormal)
+        for w in grid:
+            limit = number(bound, a=abs(z - w), gap=gap)
+            assert variance <= limit
+            closest = max(closest, variance / limit)
+    assert closest > Fraction(1, 2)
+    assert model.small_step_variance("up") == 0
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE, ids=str)
+def test_small_steps_move_against_the_step_in_every_mode(mode: object) -> None:
+    fmt = Format(3, 2)
+    bound, closest = model.small_step(mode), Fraction(0)
+    for w in values_of(fmt)[2:20:2]:
+        for a in between(fmt, shares=4)[1:60:3]:
+            for sign in (1, -1):
+                z = w - sign * a
+                if z == 0:
+                    continue
+                gap = exact.quantum(abs(z), fmt)
+                for word in words_of(mode):
+                    s = spec(z, fmt, mode, word) - w
+                    assert s * sign <= 0
+                    limit = number(bound, a=a, gap=gap)
+                    assert abs(s) <= limit
+                    closest = max(closest, abs(s) / limit)
+    assert closest >= Fraction(4, 5)
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE, ids=str)
+def test_saturation(mode: object) -> None:
+    fmt = Format(3, 2, overflow="saturate", specials="none")
+    most = Fraction(fmt.max)
+    for share in (Fraction(1, 2), Fraction(1), Fraction(17, 16), Fraction(9, 8), Fraction(3, 2), Fraction(100)):
+        x = most * share
+        expected = fraction(model.saturated().subs({model.largest: sp.Rational(most), model.magnitude: sp.Rational(x)}))
+        for word in words_of(mode):
+            if x >= most:
+                assert abs(spec(x, fmt, mode, word)) == expected == most
+                assert abs(spec(-x, fmt, mode, word)) == most
+            else:
+                assert abs(spec(x, fmt, mode, word)) <= most
+    other = Format(3, 2)  # overflows to infinity
+    assert all(spec(x, other, mode, word) <= Fraction(other.max) for x in between(other, 3) for word in words_of(mode))

@@ -225,7 +225,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(3), Stochastic(16)], ids=str)
+@pytest.mark.parametrize(
+    "rounding", ["nearest_even", Stochastic(3), pytest.param(Stochastic(16), marks=pytest.mark.slow)], ids=str
+)
 def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
     for mantissa in (1, 4, 7):
         window = train(machine, Format(8, mantissa), rounding, steps=300, seed=mantissa, **CASES[case])

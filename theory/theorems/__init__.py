@@ -12,6 +12,7 @@ import functools
 import importlib
 import pkgutil
 import re
+from types import ModuleType
 
 from theory.theorem import Theorem
 
@@ -21,9 +22,18 @@ _NUMBERED = re.compile(r"[tx]\d\d_")
 @functools.cache
 def theorems() -> dict[str, Theorem]:
     """All theorems by identifier, in the order of their numbers."""
+    return {module.THEOREM.identifier: module.THEOREM for module in _modules()}
+
+
+def prose(identifier: str) -> str:
+    """The docstring of a theorem's file: model, hypotheses, statement and how sharp it is, in words."""
+    return next(module.__doc__ or "" for module in _modules() if module.THEOREM.identifier == identifier)
+
+
+@functools.cache
+def _modules() -> list[ModuleType]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if _NUMBERED.match(module.name))
-    found = [importlib.import_module(f"{__name__}.{name}").THEOREM for name in names]
-    return {theorem.identifier: theorem for theorem in found}
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
 
 
 def theorem(identifier: str) -> Theorem:

@@ -24,7 +24,7 @@ from theory.theorem import Hypothesis, no_events, not_flushed, one_format_of_wei
 from theory.theorems._floor_root import fall, gaps_visited
 from theory.theorems._mean_rounding import EXACT, RoundingMoments, moments
 from theory.theorems._momentum import first_moment
-from theory.theorems._rest_set import absolute_part
+from theory.theorems._underflow import absolute_part
 from theory.window import Window
 
 

@@ -10,7 +10,7 @@ import sympy as sp
 from theory.composition import Composed, NoEnclosure, compose, factor_bounds, model_values, relative_factor
 from theory.composition import symbol as named
 from theory.enclosure import Ball, ball, evaluate
-from theory.theorems._rest_set import absolute_part
+from theory.theorems._underflow import absolute_part
 from theory.window import Window
 
 

@@ -87,8 +87,10 @@ def step_factors(window: Window) -> StepFactors:
         return StepFactors(low * least.sqrt(), high * most.sqrt(), second * most)
 
 
-def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
+def shares(window: Window, tiny: tuple[Ball, Ball] | None = None) -> tuple[list[Ball], list[Ball]]:
     """([d], [d]): P_i >= avg E p_i of Lemma A, and the largest p_i that the measured extremes allow.
+
+    ``tiny``: what underflow does to v besides: the mean of -log of its factor, and the factor, from above.
 
     Raises
     ------
@@ -100,7 +102,8 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
     gradient = gradient_roundings(window)
     with working_precision(BITS):
         decay_loss = _decay_loss(window, at["v.decay"], kept)
-        store_loss = stored(window, "v", "v.add").log_loss
+        tiny_loss, tiny_growth = tiny or (arb(0), arb(1))
+        store_loss = stored(window, "v", "v.add").log_loss + tiny_loss
         injected = (
             at["v.square"].log_loss + at["v.inject"].log_loss + sum((2 * x.log_loss for _, x in gradient), arb(0))
         )
@@ -117,7 +120,7 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
         if not variants:
             raise ValueError("chi >= 1: the injected part of v is rounded too coarsely")
         formula = compile_expression(SHARE, [zeta, rise, B, chi])
-        rises = _rises(window, kept, injection)
+        rises = _rises(window, kept, injection, tiny_growth)
         least_v, largest_g = np.min(window.min_abs["v"], axis=1), np.max(window.max_abs["g"], axis=1)
         extreme = []
         for v, g in zip(least_v, largest_g, strict=True):
@@ -130,7 +133,7 @@ def shares(window: Window) -> tuple[list[Ball], list[Ball]]:
         return average, extreme
 
 
-def _rises(window: Window, kept: Ball, injection: Ball) -> list[Ball]:
+def _rises(window: Window, kept: Ball, injection: Ball, tiny_growth: Ball | int = 1) -> list[Ball]:
     """[d]: bound of E log(v_T/v_0).
 
     Stored beta2 < 1: the upper 99.9 % confidence limit over the seeds. Where v falls nearly as fast as B^t, the share
@@ -162,7 +165,7 @@ def _rises(window: Window, kept: Ball, injection: Ball) -> list[Ball]:
     for k in range(window.dimension):
         seen = sum(((ball(y) / ball(x)).log() for x, y in zip(first[k], last[k], strict=True)), arb(0))
         g, v = ball(np.max(window.max_abs["g"][k])), ball(np.min(window.min_abs["v"][k]))
-        largest = (at["v.add"] * (1 + at["v.square"] * at["v.inject"] * injection * g**2 / v)).log()
+        largest = (tiny_growth * at["v.add"] * (1 + at["v.square"] * at["v.inject"] * injection * g**2 / v)).log()
         limits = [(seen + largest * certain / l_) * l_ / (1 - (-l_).exp()) for l_ in map(ball, TILTS)]
         result.append(functools.reduce(lambda x, y: x.min(y), limits) / window.seeds)
     return result

@@ -29,11 +29,12 @@ from functools import partial
 import numpy as np
 import sympy as sp
 
-from theory.composition import Composed, NoEnclosure, compose, factor_bounds, model_values
+from theory.composition import Composed, NoEnclosure, compose
 from theory.composition import symbol as named
 from theory.derivation import Combine, Derivation, Given, Identity, Sign, Step, eq, le
 from theory.enclosure import Ball, ball, ends, evaluate
 from theory.theorem import Bound, Hypothesis, Theorem, no_events
+from theory.theorems._moment_coefficients import coefficients
 from theory.window import FloatArray, Window
 
 QUANTITY = "largest |m|/sqrt(v)"
@@ -96,8 +97,8 @@ def evaluate_bound(window: Window) -> Bound:
         if changing:
             checks.append(Hypothesis("the scalars of m and v are constant", False, ", ".join(changing)))
             return Bound("T5", QUANTITY, tuple(checks))
-        upper = _coefficients(window, first, (named("m"), named("g")), upper=True)
-        lower = _coefficients(window, second, (named("v", nonnegative=True), named("g") ** 2), upper=False)
+        upper = coefficients(window, first, (named("m"), named("g")), upper=True)
+        lower = coefficients(window, second, (named("v", nonnegative=True), named("g") ** 2), upper=False)
     except NoEnclosure as none:
         return Bound("T5", QUANTITY, (*checks, Hypothesis("m and v are sums of rounded products", False, str(none))))
     checks += no_events(window, (*first.underflow_slots, *second.underflow_slots))
@@ -126,22 +127,6 @@ def _scalars_of(*values: Composed) -> set[str]:
     """Names of the scalars in the exact parts of composed values."""
     names = {str(x) for value in values for term in value.terms for x in term.exact.free_symbols}
     return {name for name in names if name.startswith("scalar.")}
-
-
-def _coefficients(window: Window, composed: Composed, monomials: tuple[sp.Expr, ...], *, upper: bool) -> list[Ball]:
-    """Upper or lower end of the coefficient of each monomial; ``NoEnclosure`` if the value has any other part."""
-    totals = [ball(0) for _ in monomials]
-    for term in composed.terms:
-        values = dict(model_values(window.slots, tuple(term.exponents)))
-        factor = factor_bounds(term.exponents)[upper]
-        for part in sp.Add.make_args(sp.expand(term.exact)):
-            quotients = [sp.cancel(part / monomial) for monomial in monomials]
-            found = [k for k, q in enumerate(quotients) if all(str(s).startswith("scalar.") for s in q.free_symbols)]
-            if not found or quotients[found[0]].could_extract_minus_sign():
-                raise NoEnclosure(str(part), "not a nonnegative multiple of " + " or ".join(map(str, monomials)))
-            scalars = {s: window.scalars[str(s)] for s in quotients[found[0]].free_symbols}
-            totals[found[0]] += evaluate(quotients[found[0]] * factor, {**values, **scalars})
-    return totals
 
 
 def _states_outside(m: FloatArray, v: FloatArray, squared: Ball) -> int:

@@ -42,7 +42,8 @@ from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import ball, ends, evaluate
 from theory.rounding_model import gap_toward
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
-from theory.theorems._rest_set import absolute_part, half_gaps
+from theory.theorems._rest_set import half_gaps
+from theory.theorems._underflow import absolute_part
 from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "gradient norm where the run halted"

@@ -243,7 +243,7 @@ def _coefficients(window: Window, gradient: GradientMean, weight: sp.Expr | int)
     scale = moments(*window.slots["update.scale"])
     symbols = [e, D, b, L, rest, alpha, rho, mu, kappa]
     square, linear, constant = (compile_expression(x.subs(lam, weight), symbols) for x in (SQUARE, LINEAR, CONSTANT))
-    bends, rests = _curvatures(window)
+    bends, rests = curvatures(window)
     rows = []
     with working_precision(BITS):
         lr = ball(window.scalars["scalar.lr"])
@@ -259,7 +259,7 @@ def _coefficients(window: Window, gradient: GradientMean, weight: sp.Expr | int)
     return _Coefficients([row[0] for row in rows], [row[1] for row in rows], total)
 
 
-def _curvatures(window: Window) -> tuple[list[Ball], list[Ball]]:
+def curvatures(window: Window) -> tuple[list[Ball], list[Ball]]:
     """(M_ii, L - M_ii) of every coordinate; a separable problem has a diagonal M and needs no L."""
     if window.curvature is not None:
         return [ball(x) for x in window.curvature], [arb(0)] * window.dimension

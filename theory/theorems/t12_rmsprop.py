@@ -241,7 +241,8 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     )
     least = float(np.min(window.min_abs["v"]))
     widest = float(np.max(window.max_abs["w"]))
-    finite = all(np.all(np.isfinite(x)) for x in (window.squared_gradient, window.max_abs["g"], window.max_abs["v"]))
+    recorded = (window.squared_gradient, window.max_abs["g"], window.max_abs["v"], window.gradient_error)
+    finite = all(np.all(np.isfinite(x)) for x in recorded)
     return (
         Hypothesis("the operations are those of RMSprop", True),
         Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),

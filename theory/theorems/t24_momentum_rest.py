@@ -44,7 +44,8 @@ from theory.enclosure import Ball, ball, ends, evaluate
 from theory.rounding_model import low_high, underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
 from theory.theorems._momentum import first_moment
-from theory.theorems._rest_set import absolute_part, half_gaps
+from theory.theorems._rest_set import half_gaps
+from theory.theorems._underflow import absolute_part
 from theory.window import FloatArray, Window
 
 QUANTITY = "gradient norm where the run halted"

@@ -1,0 +1,151 @@
+"""T3 on runs of the machine with random and adversarial gradients: never violated, and within a small factor."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from history_windows import recorded
+from sequences import adversarial_gradients, random_gradients
+
+from fpsim.formats import format
+from fpsim.optim.adam import adam
+from fpsim.optim.rmsprop import rmsprop
+from fpsim.optim.sgd import momentum
+from fpsim.precision import Precision
+from fpsim.rounding import Stochastic
+from fpsim.tracing import Value, fma, slot, step
+from theory.chain import stored_scalars
+from theory.enclosure import working_precision
+from theory.theorems import _running_error as running
+from theory.theorems import theorem
+from theory.theorems.t03_first_moment import CLOSED
+from theory.verdict import Verdict, verdict
+from theory.window import Window
+
+T3 = theorem("T3")
+FORMATS = ["float8_e4m3fn", "float8_e5m2", "binary16", "bfloat16", "tf32", "binary32"]
+
+
+def window(
+    name: str, beta1: float, g: np.ndarray, mode: object = "nearest_even", program: object = momentum, **changes: object
+) -> Window:
+    bound = program.bind(beta1=beta1)
+    precision = Precision.uniform(name, mode).replace({"scalar.*": ("binary32", "nearest_even"), **changes})
+    start = {state: np.ones((1, 1)) if state == "w" else np.zeros((1, 1)) for state in bound.state}
+    return recorded(bound, precision, start, g)
+
+
+def judged(found: Window) -> Verdict:
+    bound = T3.evaluate(found)
+    assert bound.applicable, bound.reason
+    result = verdict(T3.measured(found), bound)
+    assert result.status == "holds", result.reason
+    return result
+
+
+def adversarial(name: str, beta1: float, sign: float, seed: int = 0) -> np.ndarray:
+    scalars = stored_scalars(momentum.bind(beta1=beta1), Precision.uniform("binary32"))
+    b, c = scalars["scalar.beta1"], scalars["scalar.one_minus_beta1"]
+    return adversarial_gradients(format(name), b, c, 1, sign, 120, 4, seed)
+
+
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "constant", "falling", "rising"])
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "binary16", "binary32", "e6m4"])
+def test_random_gradients(name: str, kind: str) -> None:
+    for beta1 in (0.5, 0.9, 0.99):
+        judged(window(name, beta1, random_gradients(kind, 60, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    "mode", ["up", "toward_zero", Stochastic(8), Stochastic(16, "B"), "nearest_away", "to_odd"], ids=str
+)
+def test_other_modes_and_mixed_formats(mode: object) -> None:
+    for name, beta1 in (("bfloat16", 0.9), ("float8_e5m2", 0.5), ("binary16", 0.95)):
+        g = random_gradients("normal", 80, 3, 2)
+        judged(window(name, beta1, g, mode))
+        judged(window(name, beta1, g, mode, **{"m.add": ("binary32", "nearest_even")}))
+        judged(window(name, beta1, g, mode, **{"m.decay": ("e8m12", "nearest_even")}))
+
+
+def grid_ratios(name: str) -> dict[str, list[float]]:
+    """The committed grid: per format, four decays, three random kinds and the two adversaries from two seeds."""
+    found: dict[str, list[float]] = {"random": [], "adversarial": []}
+    for beta1 in (0.5, 0.8, 0.9, 0.95):
+        for kind in ("normal", "constant", "lognormal"):
+            found["random"].append(judged(window(name, beta1, random_gradients(kind, 120, 4, 2))).ratio)
+        for sign, seed in itertools.product((1.0, -1.0), range(2)):
+            found["adversarial"].append(judged(window(name, beta1, adversarial(name, beta1, sign, seed=seed))).ratio)
+    return found
+
+
+@pytest.mark.parametrize("name", [x if x == "bfloat16" else pytest.param(x, marks=pytest.mark.slow) for x in FORMATS])
+def test_sharp_on_the_balanced_grid(name: str) -> None:
+    ratios = grid_ratios(name)
+    assert np.median(ratios["random"] + ratios["adversarial"]) <= 3
+
+
+def test_never_above_the_closed_form() -> None:
+    """The running error against S - R: h^2 c/(1 - B h^2) - 1 of R at most, for constant signs too."""
+    for name in ("bfloat16", "binary16", "tf32"):
+        found = window(name, 0.9, np.abs(random_gradients("constant", 200, 3, 2)))
+        u = 2.0 ** -format(name).precision
+        h = ((1 + 2 * u) / (1 + u)) ** 2
+        b, c = found.scalars["scalar.beta1"], found.scalars["scalar.one_minus_beta1"]
+        closed = h * c / (1 - b * h) / (c / (1 - b)) - 1
+        assert T3.evaluate(found).upper <= closed * (1 + 3 * u)
+    assert CLOSED.statement.relation == "<="
+
+
+def test_one_step_is_the_statement() -> None:
+    found = window("bfloat16", 0.9, random_gradients("normal", 4, 1, 1))
+    with working_precision():
+        error = running.along(found, "m", 1).error
+    u = 2.0**-8
+    h = (1 + 2 * u) / (1 + u)
+    b, c = found.scalars["scalar.beta1"], found.scalars["scalar.one_minus_beta1"]
+    for k in range(4):
+        m, after = (abs(float(found.history["m"][n, 0, 0])) for n in (k, k + 1))
+        g = abs(float(found.history["g"][k, 0, 0]))
+        values = {running._B: b, running._c: c, running._ix: h - 1, running._iq: h - 1, running._o: u, running._A: 0,
+                  running._x: m, running._x_next: after, running._q: g, running._Y: c * h * g}  # fmt: skip
+        values[running._e] = float(error[k, 0, 0])
+        sides = [
+            float(running.RUNNING_ERROR.subs({**values, running._mu: mu, running._nu: nu}))
+            for mu, nu in itertools.product((0, 1), repeat=2)
+        ]
+        assert float(error[k + 1, 0, 0]) == pytest.approx(min(sides))
+
+
+def test_other_programs() -> None:
+    """Adam, and a fused momentum: no new code."""
+
+    @step
+    def fused(m: Value, g: Value, *, beta1: float = 0.9) -> dict[str, Value]:
+        return {"m": slot("sum", fma(m, beta1, slot("inject", (1 - beta1) * g)))}
+
+    for program in (fused, adam):
+        for name in ("bfloat16", "float8_e5m2", "binary32"):
+            assert judged(window(name, 0.8, random_gradients("normal", 80, 3, 2), program=program)).ratio < 12
+
+
+def test_underflow_is_additive() -> None:
+    for name in ("binary16", "float8_e5m2", "float8_e4m3fn"):
+        found = window(name, 0.9, random_gradients("normal", 60, 3, 2) * format(name).smallest_normal * 4)
+        assert any(found.underflow.values())
+        judged(found)
+
+
+def test_missed_hypotheses_are_named() -> None:
+    found = window("bfloat16", 0.9, random_gradients("normal", 10, 2, 2))
+    for fields, reason in (
+        ({"history": {}}, "m and g were recorded: history of nothing"),
+        ({"program": rmsprop}, "the optimizer stores m"),
+        ({"scalars": {}}, "it changes from step to step"),
+        ({"invalid": {"m.add": 1}}, "no overflow"),
+    ):
+        bound = T3.evaluate(Window(**{**vars(found), **fields}))
+        assert not bound.applicable
+        assert reason in bound.reason, bound.reason
+        T3.measured(Window(**{**vars(found), **fields}))
