@@ -15,7 +15,7 @@ from experiments import simulate
 from experiments.cell import Cell
 from experiments.hunt.draw import BLOCKS, batch
 from experiments.hunt.tally import Finding, Report, Trouble, format_name
-from experiments.pool import run_tasks
+from experiments.pool import workers as processes
 from experiments.trajectory import check_cell
 from theory.theorem import Theorem
 from theory.theorems import theorems
@@ -79,7 +79,8 @@ def hunt(
         finished(part)
 
     count = -(-runs // (seeds * BLOCKS))
-    run_tasks(workers, ((seed, number, seeds) for number in range(count)), check, add)
+    with processes(min(workers, count)) as run:
+        run(((seed, number, seeds) for number in range(count)), check, add)
     return report
 
 

@@ -135,8 +135,8 @@ def test_processes_find_the_same() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_runs_and_no_violation() -> None:
-    report = hunt(10_000, 20, seeds=32)
+    report = hunt(10_000, 20, seeds=48)
     assert report.runs >= 10_000
     assert not report.violations, "\n".join(lines(report))
     spoken = {name for (name, _), line in report.lines.items() if line.runs}
-    assert {"T5", "T6", "T12"} <= spoken
+    assert len(spoken) >= 6, spoken

@@ -113,7 +113,7 @@ def test_theorems_about_averages_do_not_apply_and_say_why() -> None:
     study = Study(optimizer="sgd", problem="sequence", rounding="nearest_even", steps=40, mantissa=7, seeds=2)
     (row,) = simulate.run_batch(study.cells())
     assert (row["outcome"], row["verdict"]) == ("given", "not applicable")
-    assert row["reason"] == "deterministic: noise sequence, random []"
+    assert "sequence" in row["reason"]
 
 
 def test_growing_gradients_attain_t5() -> None:

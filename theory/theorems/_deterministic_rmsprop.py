@@ -30,8 +30,8 @@ from theory.enclosure import BITS, Ball, ball, ends, working_precision
 from theory.theorem import Hypothesis, no_events, not_flushed, stored_scalar
 from theory.theorems import _rmsprop_numbers as numbers
 from theory.theorems import t12_rmsprop
+from theory.theorems._moment_coefficients import coefficients
 from theory.theorems._underflow import absolute_part
-from theory.theorems.t05_adam_step import _coefficients
 from theory.window import Window
 
 
@@ -190,7 +190,7 @@ def second_moment(window: Window, *, upper: bool = False) -> tuple[Ball, Ball, B
     if unknown:
         raise ValueError(f"v has no constant {', '.join(sorted(unknown))}")
     monomials = (named("v", nonnegative=True), named("g") ** 2)
-    kept, injection = _coefficients(window, stored, monomials, upper=upper)
+    kept, injection = coefficients(window, stored, monomials, upper=upper)
     lost = _absolute(window, stored)
     if not lost.is_finite():
         raise ValueError("underflow leaves no finite error of v")

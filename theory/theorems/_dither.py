@@ -258,9 +258,9 @@ def uniform_gap(window: Window, name: str, coordinate: int) -> Ball | None:
     return ball(bottom * 2.0**-fmt.mantissa_bits)
 
 
-def dithered(window: Window, gap: Ball, deviation: Ball, eps: Ball, eta_: Ball) -> Dither | None:
+def dithered(window: Window, gap: Ball, deviation: Ball, eps: Ball, eta_: Ball, slot: str = "w.sub") -> Dither | None:
     """The numbers of a uniform grid of the given gap, x of the given standard deviation; None if s is too coarse."""
-    fmt, rounding = window.slots["w.sub"]
+    fmt, rounding = window.slots[slot]
     with working_precision(BITS):
         eps = eps + COUPLING * deviation
         r_, pi_ = deviation / gap, arb.pi()
