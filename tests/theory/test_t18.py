@@ -7,6 +7,7 @@ import functools
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from flint import arb
@@ -91,7 +92,7 @@ def _long_run(optimizer: str) -> tuple[Window, dict[str, np.ndarray]]:
 
     options = {"rows": 3} if optimizer == "muon" else {}
     cell = Cell(**{**SETTING, "optimizer": optimizer, "dimension": 9, "options": options, "seeds": 6, "steps": 300})
-    (window,) = simulate.windows([Cell(**{**vars_of(cell), "window": 0.64})])
+    (window,) = simulate.windows([msgspec.structs.replace(cell, window=0.64)])
     problem = PROBLEMS["quadratic"](dimension=9, **options)
     trajectory = Trajectory([cell], problem)
     kept: dict[str, list[np.ndarray]] = {"w": [], "m": []}
@@ -104,10 +105,6 @@ def _long_run(optimizer: str) -> tuple[Window, dict[str, np.ndarray]]:
     }
     arrays["g"] = np.array([problem.gradient(np.ascontiguousarray(w)) for w in arrays["w"][:-1]])
     return window, arrays
-
-
-def vars_of(cell: Cell) -> dict[str, Any]:
-    return {name: getattr(cell, name) for name in cell.__struct_fields__}
 
 
 def _dual(values: np.ndarray, matrix: bool) -> np.ndarray:
