@@ -41,6 +41,7 @@ from theory.composition import NoEnclosure, compose, factor_bounds, model_values
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate, working_precision
+from theory.rounding_model import underflow_unit
 from theory.theorems._mean_rounding import moments
 from theory.window import Window
 
@@ -233,8 +234,13 @@ def step_error(window: Window) -> StepError:
             further = (1 + ball(2.0**-53)) ** 2
             eta_ = eta_.max(most * further - 1).max(1 - least / further)
         lr = ball(window.scalars["scalar.lr"])
-        outside = [lr * ball(e) * (1 + eta_) for e in window.gradient_error]
-    return StepError(outside, eta_, found[0].underflow_slots)
+        # R3: an underflow of the step, or of the gradient where it is stored, is an absolute error
+        tiny = {name: arb(0) for name in (step, "g")}
+        for name in tiny:
+            if name in found[0].underflow_slots and window.underflow.get(name, 1):
+                tiny[name] = ball(underflow_unit(*window.slots[name]))
+        outside = [tiny[step] + lr * (ball(e) + tiny["g"]) * (1 + eta_) for e in window.gradient_error]
+    return StepError(outside, eta_, tuple(name for name in found[0].underflow_slots if name not in tiny))
 
 
 def uniform_gap(window: Window, name: str, coordinate: int) -> Ball | None:

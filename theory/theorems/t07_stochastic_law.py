@@ -230,6 +230,8 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
     quadratic = window.hessian is not None and window.hessian.ndim == 1 and bool(np.all(window.hessian > 0))
     known = quadratic and window.minimizer is not None and "w" in window.start
+    values = (window.hessian, window.minimizer, window.gradient_error, window.start["w"]) if known else ()
+    finite = all(x is not None and bool(np.all(np.isfinite(x))) for x in values)
     lr, mode = window.scalars.get("scalar.lr", math.nan), slots["w.sub"][1]
     return (
         Hypothesis("one subtraction updates the only state w", True),
@@ -240,6 +242,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
         Hypothesis("no noise", window.noise == "none", window.noise),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, stored_scalar(window, "lr")),
         no_events(window)[0],
+        Hypothesis("finite", finite, window.outcome),
         Hypothesis("tiny results are rounded", slots["w.sub"][0].tiny == "round", slots["w.sub"][0].name),
     )
 

@@ -5,7 +5,7 @@ coordinates and steps; every operation of the gradient and of the step may round
 s0| <= eps0 + eta (lr |grad| + lr |xi|) by composition, e = fl(w - s) - (w - s0), r = lr sigma/Delta.
 
 Hypotheses. Round to nearest, or stochastic (variant A), in w.sub and w; Gaussian noise of known sigma; no overflow, no
-underflow in the step; w in the box where L holds; the square's coefficient positive.
+underflow in the gradient's operations; w in the box where L holds; the square's coefficient positive.
 
 Statement. Where w_i stays inside one binade, ``_dither`` gives |E e| <= b0 + b1 lr g, E e^2 <= v0 + v1 lr g + v2 (lr
 g)^2, |E lr xi e| <= k0 + k1 lr g (g = |grad_i|), b0 = O(Delta exp(-2 pi^2 r^2)) + O(error of the step), v0 near
