@@ -54,6 +54,7 @@ from theory.factors import (
     unit,
 )
 from theory.function_rules import OpaqueAxiom
+from theory.known_walks import walked
 from theory.rounding_model import low_high, underflow_unit
 from theory.walk import Condition, Question, Slots, Undecided, Walk
 
@@ -224,7 +225,7 @@ def compose(
     >>> compose(sgd, slots, "w ->", exact=("w", "g")).terms[0].exact
     w
     """
-    return Walk(_question(program, slots, exact, nonnegative, scalars, lengths, axioms)).value(value)
+    return walked(_question(program, slots, exact, nonnegative, scalars, lengths, axioms), value)
 
 
 def relative_factor(
@@ -244,7 +245,10 @@ def relative_factor(
     NoEnclosure
         The value is a sum of rounded terms that may cancel, or as for ``compose``.
     """
-    return _factor(Walk(_question(program, slots, exact, nonnegative, scalars, lengths, axioms)), value)
+    composed = compose(
+        program, slots, value, exact=exact, nonnegative=nonnegative, scalars=scalars, lengths=lengths, axioms=axioms
+    )
+    return _factor(composed, slots, value)
 
 
 def absolute_error(
@@ -277,7 +281,7 @@ def absolute_error(
     a*b - a
     """
     question = _question(program, slots, exact, nonnegative, scalars, lengths, axioms)
-    return _absolute(Walk(replace(question, absolute=True)), value)
+    return _absolute(walked(replace(question, absolute=True), value))
 
 
 def enclosure(
@@ -356,11 +360,10 @@ def _question(
     )
 
 
-def _factor(walk: Walk, value: str) -> Factor:
-    composed = walk.value(value)
+def _factor(composed: Composed, slots: Slots, value: str) -> Factor:
     term = composed.merged(value)
     lower, upper = factor_bounds(term.exponents)
-    values = model_values(walk.slots, tuple(term.exponents))
+    values = model_values(slots, tuple(term.exponents))
     return Factor(
         exact=term.exact,
         exponents=term.exponents,
@@ -373,8 +376,7 @@ def _factor(walk: Walk, value: str) -> Factor:
     )
 
 
-def _absolute(walk: Walk, value: str) -> AbsoluteError:
-    composed = walk.value(value)
+def _absolute(composed: Composed) -> AbsoluteError:
     return AbsoluteError(composed.exact, composed.error(), composed.underflow_slots)
 
 
@@ -384,11 +386,11 @@ def _case(question: Question, value: str) -> Case | Undecided:
     absolute: AbsoluteError | NoEnclosure
     walk, wide = Walk(question), Walk(replace(question, absolute=True))
     try:
-        relative = _factor(walk, value)
+        relative = _factor(walk.value(value), question.slots, value)
     except NoEnclosure as none:
         relative = none
     try:
-        absolute = _absolute(wide, value)
+        absolute = _absolute(wide.value(value))
     except NoEnclosure as none:
         absolute = none
     for found in (relative, absolute):

@@ -9,6 +9,7 @@ True
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -49,6 +50,12 @@ def compile_expression(expression: sp.Expr, symbols: Sequence[sp.Symbol]) -> Eva
 
     Understands numbers, + * powers, exp, log, Abs, Min, Max. ``ValueError`` names anything else.
     """
+    return _compiled(sp.sympify(expression), tuple(symbols))
+
+
+# Theorems evaluate the same formulas window after window. Symbols of one name and other assumptions differ.
+@functools.lru_cache(maxsize=1 << 12)
+def _compiled(expression: sp.Expr, symbols: tuple[sp.Symbol, ...]) -> Evaluator:
     places = {symbol: index for index, symbol in enumerate(symbols)}
 
     def build(e: sp.Expr) -> Evaluator:
@@ -88,7 +95,7 @@ def compile_expression(expression: sp.Expr, symbols: Sequence[sp.Symbol]) -> Eva
             raise ValueError(f"no value for symbol {e}; given: {', '.join(map(str, symbols))}")
         raise ValueError(f"{type(e).__name__} cannot be enclosed: {e}")
 
-    return build(sp.sympify(expression))
+    return build(expression)
 
 
 def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Number | Ball], bits: int = BITS) -> Ball:

@@ -7,6 +7,7 @@ never cancel against the factors of the element that stands there. Bounds know t
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,8 +161,13 @@ def least(name: str) -> sp.Symbol:
 
 def factor_bounds(exponents: Exponents) -> tuple[sp.Expr, sp.Expr]:
     """(low, high) of prod_s (1+delta_s)^k_s: l <= 1 <= h, so each bound takes one end of each exponent interval."""
+    return _factor_bounds(tuple(exponents.items()))
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _factor_bounds(exponents: tuple[tuple[str, tuple[Fraction, Fraction]], ...]) -> tuple[sp.Expr, sp.Expr]:
     lower, upper = sp.Integer(1), sp.Integer(1)
-    for slot, (a, b) in exponents.items():
+    for slot, (a, b) in exponents:
         l_, h_ = low(slot), high(slot)
         small = [l_ ** sp.Rational(b)] if b > 0 else []
         large = [h_ ** sp.Rational(b)] if b > 0 else []
@@ -175,8 +181,12 @@ def factor_bounds(exponents: Exponents) -> tuple[sp.Expr, sp.Expr]:
 
 def deviation(exponents: Exponents) -> sp.Expr:
     """Bound of |prod_s (1+delta_s)^k_s - 1|."""
-    lower, upper = factor_bounds(exponents)
-    return sp.Max(upper - 1, 1 - lower) if exponents else sp.Integer(0)
+    return _deviation(*factor_bounds(exponents)) if exponents else sp.Integer(0)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _deviation(lower: sp.Expr, upper: sp.Expr) -> sp.Expr:
+    return sp.Max(upper - 1, 1 - lower)
 
 
 def coefficients(exponents: Exponents) -> dict[str, Fraction]:

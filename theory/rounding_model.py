@@ -32,6 +32,7 @@ formats with a sign and a zero: for others the functions below raise ``ValueErro
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 
 import numpy as np
@@ -192,12 +193,14 @@ def at(expression: sp.Expr, fmt: Format, rounding: Rounding) -> sp.Expr:
     return sp.sympify(expression).subs({p: fmt.precision, emin: fmt.emin, n: bits})
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def low_high(fmt: Format, rounding: Rounding) -> tuple[sp.Rational, sp.Rational]:
     """(l, h) of one slot as exact rationals."""
     _check_set(fmt)
     return at(relative_low(rounding), fmt, rounding), at(relative_high(rounding), fmt, rounding)
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def underflow_unit(fmt: Format, rounding: Rounding) -> Fraction:
     """|eta'| of one slot as an exact rational."""
     _check_set(fmt)

@@ -13,6 +13,7 @@ bound, and there is no confidence interval.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -133,6 +134,7 @@ def _seeds_needed(x: FloatArray, limit: float) -> int | None:
     return high
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def _quantile(confidence: float, count: int) -> float:
     from scipy.special import stdtrit  # imported where needed: it costs a tenth of a second at start-up
 

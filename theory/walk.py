@@ -346,10 +346,10 @@ class Walk:
         if not fmt.subnormals or fmt.tiny == "flush":
             return False
         grids = [grid for name in o.operands for grid in self._grids(name)]
-        return all(grid is not None and _unit(grid) >= fmt.smallest_subnormal for grid in grids)
+        return all(grid is not None and unit_of_grid(grid) >= fmt.smallest_subnormal for grid in grids)
 
 
-def _unit(fmt: Format) -> float:
+def unit_of_grid(fmt: Format) -> float:
     """A number of which every value of the format is a multiple: the quantum of its smallest binade."""
     return float(2.0 ** (fmt.emin - fmt.mantissa_bits))
 
@@ -385,4 +385,4 @@ def _total(name: str, expression: sp.Expr, count: int) -> sp.Expr:
     return sp.Integer(0) if expression == 0 else _applied(name, expression, count)
 
 
-__all__ = ["Condition", "Question", "Slots", "Undecided", "Walk"]
+__all__ = ["Condition", "Question", "Slots", "Undecided", "Walk", "unit_of_grid"]

@@ -10,12 +10,11 @@ A result that underflowed errs by at most one unit (R3), stochastically by at mo
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
 from fpsim.rounding import Stochastic
 from theory.enclosure import Ball, ball, evaluate
@@ -116,18 +115,30 @@ def _slot(window: Window, slot: str, x: RoundingMoments) -> Slot:
 def corrections(window: Window) -> Corrections:
     """The corrections' extremes; 1 where the program divides by none."""
     names = correction_names(window)
-    c1, c2 = (np.asarray(values_of(window, names[s])) if s in names else np.ones(1) for s in CORRECTED)
-    falls, rises = ([ball(x) / ball(y) for x, y in _changes(c)] for c in (c1, c2))
+    c1, c2 = (np.asarray(values_of(window, names[s]) if s in names else np.ones(1), np.float64) for s in CORRECTED)
+    return _extremes(c1.tobytes(), c2.tobytes(), ctx.prec)
+
+
+@functools.lru_cache(maxsize=16)  # a bound asks for them dozens of times; balls are of one working precision
+def _extremes(first: bytes, second: bytes, precision: int) -> Corrections:
+    c1, c2 = np.frombuffer(first), np.frombuffer(second)
+    falls, rises = ([ball(x) / ball(y) for x, y in _steepest(c)] for c in (c1, c2))
     fall = functools.reduce(lambda x, y: x.min(y), falls, arb(1))
     rise = functools.reduce(lambda x, y: x.max(1 / y), rises, arb(1))
     inside = [c[1:] if len(c) > 1 else c for c in (c1, c2)]
-    first, second = ((ball(np.min(c)), ball(np.max(c))) for c in inside)
-    return Corrections(first, second, fall, rise, (ball(c1[0]), ball(c2[0])))
+    low, high = ((ball(np.min(c)), ball(np.max(c))) for c in inside)
+    return Corrections(low, high, fall, rise, (ball(c1[0]), ball(c2[0])))
 
 
-def _changes(x: FloatArray) -> set[tuple[float, float]]:
-    """Pairs of different neighbours, each once."""
-    return {(float(a), float(b)) for a, b in itertools.pairwise(x) if a != b}
+def _steepest(x: FloatArray) -> set[tuple[float, float]]:
+    """Pairs of different neighbours with the least quotient, up to what a quotient in binary64 cannot tell apart."""
+    changed = x[:-1] != x[1:]
+    before, after = x[:-1][changed], x[1:][changed]
+    with np.errstate(all="ignore"):
+        quotients = before / after
+        # one rounding of each quotient; NaN, which no comparison holds of, is kept
+        worst = ~(quotients > np.min(quotients, initial=np.inf) * (1 + 2.0**-50) + 2.0**-1060)
+    return set(zip(before[worst].tolist(), after[worst].tolist(), strict=True))
 
 
 def update(window: Window, least: Ball) -> Update:

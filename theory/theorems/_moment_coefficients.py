@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import sympy as sp
@@ -23,12 +24,22 @@ def parts(
         A part of the value is no nonnegative multiple of a monomial.
     """
     for term in composed.terms:
-        for part in sp.Add.make_args(sp.expand(term.exact)):
-            quotients = [sp.cancel(part / monomial) for monomial in monomials]
-            found = [k for k, q in enumerate(quotients) if all(str(s).startswith("scalar.") for s in q.free_symbols)]
-            if not found or quotients[found[0]].could_extract_minus_sign():
+        for part, number, coefficient in _multiples(term.exact, monomials):
+            if coefficient is None:
                 raise NoEnclosure(str(part), "not a nonnegative multiple of " + " or ".join(map(str, monomials)))
-            yield found[0], quotients[found[0]], term.exponents
+            yield number, coefficient, term.exponents
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _multiples(exact: sp.Expr, monomials: tuple[sp.Expr, ...]) -> tuple[tuple[sp.Expr, int, sp.Expr | None], ...]:
+    """(part, number of its monomial, coefficient), part by part; without a coefficient where it is no multiple."""
+    result: list[tuple[sp.Expr, int, sp.Expr | None]] = []
+    for part in sp.Add.make_args(sp.expand(exact)):
+        quotients = [sp.cancel(part / monomial) for monomial in monomials]
+        found = [k for k, q in enumerate(quotients) if all(str(s).startswith("scalar.") for s in q.free_symbols)]
+        fits = bool(found) and not quotients[found[0]].could_extract_minus_sign()
+        result.append((part, found[0], quotients[found[0]]) if fits else (part, -1, None))
+    return tuple(result)
 
 
 def coefficients(window: Window, composed: Composed, monomials: tuple[sp.Expr, ...], *, upper: bool) -> list[Ball]:
