@@ -240,6 +240,20 @@ def test_real_runs(exponent: int, mantissa: int) -> None:
         assert np.median(ratios) < 3
 
 
+@pytest.mark.parametrize(("seeds", "steps", "seed"), [(4, 4064, 0), (16, 20064, 3)])
+def test_v_that_moves_once_in_many_steps(seeds: int, steps: int, seed: int) -> None:
+    """No seed shows the rise of v that stochastic rounding makes rare: their mean alone is no bound of the rise."""
+    coarse = tuple((slot, "e5m2", "stochastic") for slot in ("v", "v.add", "v.decay"))
+    one = cell(
+        optimizer="rmsprop", rounding="nearest_even", random_bits=32, overrides=coarse, exponent_bits=8,
+        mantissa_bits=23, options={"spectrum": "isotropic", "condition": 1.0}, dimension=1, seeds=seeds, seed=seed,
+        steps=steps, window=64 / steps, lr=2.0**-24, beta2=1 - 1e-6,
+    )  # fmt: skip
+    (window,) = simulate.windows([one])
+    assert np.array_equal(window.start["v"], window.end["v"])
+    assert verdict(THEOREM.measured(window), THEOREM.evaluate(window)).status == "holds"
+
+
 def test_reasons(machine: Any) -> None:
     """What the theorem does not cover it names; a window without history, noise or constants raises nothing."""
     window = train(machine, Format(8, 5), "nearest_even", steps=20)

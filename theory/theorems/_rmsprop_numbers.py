@@ -137,7 +137,8 @@ def _rises(window: Window, kept: Ball, injection: Ball, tiny_growth: Ball | int 
     """[d]: bound of E log(v_T/v_0).
 
     Stored beta2 < 1: the upper 99.9 % confidence limit over the seeds. Where v falls nearly as fast as B^t, the share
-    is a small difference of two large numbers, and the largest of a few seeds would not do.
+    is a small difference of two large numbers, and the largest of a few seeds would not do. Where stochastic rounding
+    lets v rise once in many steps, all seeds may show no rise, and the limit is their mean: ``_luck`` is added to it.
 
     Stored beta2 = 1: then v never falls, nothing but its rise bounds the shares, and stochastically rounded it rises
     once in many steps: all seeds may show no rise at all. With 0 <= X <= b the rise in one step, E e^(-l X/b) <=
@@ -155,7 +156,8 @@ def _rises(window: Window, kept: Ball, injection: Ball, tiny_growth: Ball | int 
     """
     first, last = window.start["v"], window.end["v"]
     if kept != 1:
-        return [ball(confidence_interval(row)[1]) for row in np.log(last / first)]
+        luck = _luck(window, tiny_growth)
+        return [ball(confidence_interval(row)[1]).max(ball(float(np.mean(row))) + luck) for row in np.log(last / first)]
     formats = [window.slots[name][0] for name in ("v", "v.decay", "v.add", "v")]
     if not all(wide.holds(narrow) for narrow, wide in itertools.pairwise(formats)):
         raise ValueError("stored beta2 = 1, and the formats of v, v.decay and v.add differ: v may fall")
@@ -169,6 +171,35 @@ def _rises(window: Window, kept: Ball, injection: Ball, tiny_growth: Ball | int 
         limits = [(seen + largest * certain / l_) * l_ / (1 - (-l_).exp()) for l_ in map(ball, TILTS)]
         result.append(functools.reduce(lambda x, y: x.min(y), limits) / window.seeds)
     return result
+
+
+def _luck(window: Window, tiny_growth: Ball | int) -> Ball:
+    """What stochastic rounding can hide of the seeds' mean rise of log v, with probability 1 - ``MISSED``.
+
+    With zeta, chi and X = log(v'/v) of Lemma A, two arguments; ``MISSED`` is shared by them and the coordinates. Summed
+    over steps and seeds, (1 - chi) p - zeta + log B - X is at most ``luck`` times the number of seeds:
+
+    * E (v/v')^(1/2) <= ((1 - p) e^(zeta + chi p)/B)^(1/2), as the mean of a reciprocal bounds every loss of
+      ``_mean_rounding``: the running product of the quotients is a supermartingale, 1 at first;
+    * Hoeffding and Azuma: one rounding moves log v by log(1 + z) at most (the gradient's counts twice), whatever came
+      before, and the part of log v that is not its mean is a martingale.
+    """
+    stored_v = stored(window, "v", "v.add")
+    parts = [(slot, moments(*window.slots[slot])) for slot in ("v.decay", "v.square", "v.inject", "v.add")]
+    widths = [
+        (1 + x.gap).log()
+        for slot, x in (*parts, *([] if stored_v is EXACT else [("v", stored_v)]))
+        if isinstance(window.slots[slot][1], Stochastic)
+    ]
+    widths += [2 * (1 + x.gap).log() for random, x in gradient_roundings(window) if random]
+    if not widths:
+        return arb(0)
+    off = ball(tiny_growth) - 1
+    if off > 0:
+        widths.append(((1 + off) / (1 - off)).log())
+    certain = (2 * arb(window.dimension) / ball(MISSED)).log()
+    steady = (sum((x**2 for x in widths), arb(0)) * window.steps * certain / (2 * window.seeds)).sqrt()
+    return steady.min(2 * certain / window.seeds)
 
 
 def before_rounding(gradient: list[tuple[bool, RoundingMoments]]) -> Ball:
