@@ -39,6 +39,8 @@ def ball(x: Number | Ball) -> Ball:
     """The ball of one number: exact for an int or float, an enclosure for a Fraction; a ball is returned as is."""
     if isinstance(x, arb):
         return x
+    if isinstance(x, float):
+        return arb(float(x))
     if isinstance(x, Fraction):
         return arb(fmpq(x.numerator, x.denominator))
     if isinstance(x, (int, np.integer)):
