@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
@@ -38,6 +39,8 @@ def ball(x: Number | Ball) -> Ball:
     """The ball of one number: exact for an int or float, an enclosure for a Fraction; a ball is returned as is."""
     if isinstance(x, arb):
         return x
+    if isinstance(x, float):
+        return arb(float(x))
     if isinstance(x, Fraction):
         return arb(fmpq(x.numerator, x.denominator))
     if isinstance(x, (int, np.integer)):
@@ -56,46 +59,64 @@ def compile_expression(expression: sp.Expr, symbols: Sequence[sp.Symbol]) -> Eva
 # Theorems evaluate the same formulas window after window. Symbols of one name and other assumptions differ.
 @functools.lru_cache(maxsize=1 << 12)
 def _compiled(expression: sp.Expr, symbols: tuple[sp.Symbol, ...]) -> Evaluator:
-    places = {symbol: index for index, symbol in enumerate(symbols)}
+    places: dict[sp.Expr, int] = {symbol: index for index, symbol in enumerate(symbols)}
+    steps: list[Evaluator] = []
 
-    def build(e: sp.Expr) -> Evaluator:
-        if e in places:
-            place = places[e]
-            return lambda values: values[place]
-        if isinstance(e, sp.Rational):
-            numerator, denominator = int(e.p), int(e.q)
-            # built at call time: the working precision of the call decides the radius of 1/3
-            return lambda values: arb(fmpq(numerator, denominator)) if denominator != 1 else arb(numerator)
-        if isinstance(e, sp.Float):
-            raise ValueError(f"{e}: a decimal float in a formula is not exact; write a Rational or pass a value")
-        if e is sp.oo:
-            return lambda values: arb.pos_inf()
-        if e is sp.E:
-            return lambda values: arb(1).exp()
-        if e is sp.pi:
-            return lambda values: arb.pi()
-        parts = [build(a) for a in e.args]
-        if isinstance(e, sp.Add):
-            return lambda values: _fold(arb(0), parts, values, lambda x, y: x + y)
-        if isinstance(e, sp.Mul):
-            return lambda values: _fold(arb(1), parts, values, lambda x, y: x * y)
-        if isinstance(e, sp.Pow):
-            return _power(e, parts)
-        if isinstance(e, sp.Max):
-            return lambda values: _fold(None, parts, values, lambda x, y: x.max(y))
-        if isinstance(e, sp.Min):
-            return lambda values: _fold(None, parts, values, lambda x, y: x.min(y))
-        if isinstance(e, sp.exp):
-            return lambda values: parts[0](values).exp()
-        if isinstance(e, sp.log):
-            return lambda values: parts[0](values).log()
-        if isinstance(e, sp.Abs):
-            return lambda values: abs(parts[0](values))
-        if isinstance(e, sp.Symbol):
-            raise ValueError(f"no value for symbol {e}; given: {', '.join(map(str, symbols))}")
-        raise ValueError(f"{type(e).__name__} cannot be enclosed: {e}")
+    def place(e: sp.Expr) -> int:
+        """Where the value of a part will stand, behind the symbols' and those of the parts before: each is one step."""
+        if e not in places:
+            step = _step(e, place, symbols)
+            places[e] = len(symbols) + len(steps)
+            steps.append(step)
+        return places[e]
 
-    return build(expression)
+    last = place(expression)
+
+    def run(values: Sequence[Ball]) -> Ball:
+        known = list(values)
+        for step in steps:
+            known.append(step(known))
+        return known[last]
+
+    return run
+
+
+def _step(e: sp.Expr, place: Callable[[sp.Expr], int], symbols: Sequence[sp.Symbol]) -> Evaluator:
+    """One operation on values that stand at known places."""
+    if isinstance(e, sp.Integer):
+        whole = arb(int(e.p))
+        return lambda known: whole
+    if isinstance(e, sp.Rational):
+        fraction = fmpq(int(e.p), int(e.q))
+        # a ball at call time: the working precision of the call decides the radius of 1/3
+        return lambda known: arb(fraction)
+    if isinstance(e, sp.Float):
+        raise ValueError(f"{e}: a decimal float in a formula is not exact; write a Rational or pass a value")
+    if e is sp.oo:
+        return lambda known: arb.pos_inf()
+    if e is sp.E:
+        return lambda known: arb(1).exp()
+    if e is sp.pi:
+        return lambda known: arb.pi()
+    if isinstance(e, sp.Pow):
+        return _power(e, place)
+    parts = [place(a) for a in e.args]
+    if isinstance(e, sp.Add):
+        return lambda known: _fold(arb(0), parts, known, operator.add)
+    if isinstance(e, sp.Mul):
+        return lambda known: _fold(arb(1), parts, known, operator.mul)
+    if isinstance(e, (sp.Max, sp.Min)):
+        rest, choose = parts[1:], arb.max if isinstance(e, sp.Max) else arb.min
+        return lambda known: _fold(known[parts[0]], rest, known, choose)
+    if isinstance(e, sp.exp):
+        return lambda known: known[parts[0]].exp()
+    if isinstance(e, sp.log):
+        return lambda known: known[parts[0]].log()
+    if isinstance(e, sp.Abs):
+        return lambda known: abs(known[parts[0]])
+    if isinstance(e, sp.Symbol):
+        raise ValueError(f"no value for symbol {e}; given: {', '.join(map(str, symbols))}")
+    raise ValueError(f"{type(e).__name__} cannot be enclosed: {e}")
 
 
 def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Number | Ball], bits: int = BITS) -> Ball:
@@ -144,23 +165,20 @@ def largest_root(a: Number | Ball, b: Number | Ball, c: Number | Ball, bits: int
         return (y + radicand.sqrt()) / (2 * x)
 
 
-def _fold(
-    start: Ball | None, parts: list[Evaluator], values: Sequence[Ball], join: Callable[[Ball, Ball], Ball]
-) -> Ball:
+def _fold(start: Ball, parts: Sequence[int], known: Sequence[Ball], join: Callable[[Ball, Ball], Ball]) -> Ball:
     result = start
     for part in parts:
-        x = part(values)
-        result = x if result is None else join(result, x)
+        result = join(result, known[part])
     return result
 
 
-def _power(e: sp.Pow, parts: list[Evaluator]) -> Evaluator:
-    base, exponent = parts
-    power = e.exp
+def _power(e: sp.Pow, place: Callable[[sp.Expr], int]) -> Evaluator:
+    base, power = place(e.base), e.exp
     if isinstance(power, sp.Integer):
         n = int(power)
-        return lambda values: base(values) ** n
+        return lambda known: known[base] ** n
     if isinstance(power, sp.Rational) and power.q == 2:
         n = int(power.p)
-        return lambda values: base(values).sqrt() ** n
-    return lambda values: base(values) ** exponent(values)
+        return lambda known: known[base].sqrt() ** n
+    exponent = place(power)
+    return lambda known: known[base] ** known[exponent]

@@ -19,7 +19,7 @@ from fpsim.precision import Precision
 from fpsim.program import Operation, Program, Scalar
 from fpsim.scalars import ScalarExpression
 from theory import known_walks
-from theory.composition import NoEnclosure, compose, relative_factor
+from theory.composition import NoEnclosure, absolute_error, compose, relative_factor
 from theory.enclosure import ball, compile_expression, working_precision
 from theory.known_walks import walked
 from theory.theorems import _adam_roundings as roundings
@@ -84,6 +84,48 @@ def test_programs_of_one_text_in_formats_of_another_relation_do_not_share() -> N
     assert {other: "m" in exponents for other, exponents in stored.items()} == {
         "bfloat16": False, "e4m3": True, "binary32": False, "binary16": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        # as precise as the third and as small; the first ends at 240
+        pytest.param(Format(4, 3), Format(4, 3, overflow="saturate_all", specials="fn"), id="range"),
+        # neither holds the third, both reach below it
+        pytest.param(Format(5, 2), Format(4, 4), id="precision"),
+        # neither holds the third, both are more precise
+        pytest.param(Format(4, 4), Format(3, 4), id="grid"),
+        pytest.param(Format(5, 10), Format(5, 10, subnormals=False), id="subnormals"),
+        pytest.param(Format(5, 10), Format(5, 10, tiny="flush"), id="flush"),
+    ],
+)
+def test_formats_that_differ_in_one_relation_to_a_third_do_not_share(narrow: Format, wide: Format) -> None:
+    """A power of two times x, a sum of two x, and what is stored: each in a format beside the other's."""
+    operations = (
+        Operation("mul", "p", ("scalar.a", "x")), Operation("add", "s", ("x", "y")), Operation("round", "r", ("x",)),
+    )  # fmt: skip
+    scalar = Scalar("scalar.a", ScalarExpression.symbol("a"))
+    program = Program("p", ("x", "y"), (("x", "p"), ("y", "s")), (scalar,), operations, hyperparameters={"a": 0.5})
+    third = Format(4, 3, overflow="saturate", specials="fn")
+    for first, second in ((narrow, wide), (wide, narrow)):
+        known_walks._answer.cache_clear()
+        for fmt in (first, second):
+            slots: Any = {s: (fmt if s in ("p", "s", "r") else third, "nearest_even") for s in program.slots}
+            question = Question(program, slots, frozenset("xy"), scalars={"scalar.a": 0.5})
+            for value in ("p", "s", "r", "x ->", "y ->"):
+                assert _answer(lambda v=value, q=question: walked(q, v)) == _answer(
+                    lambda v=value, q=question: Walk(q).value(v)
+                )
+
+
+def test_relative_and_absolute_errors_do_not_share() -> None:
+    operations = (Operation("mul", "p", ("a", "b")), Operation("sub", "d", ("p", "b")), Operation("abs", "y", ("d",)))
+    program = Program("p", ("a", "b"), (("a", "y"),), (), operations)
+    slots = Precision.uniform("bfloat16").resolve(program)
+    for _ in range(2):
+        with pytest.raises(NoEnclosure, match="may cancel"):
+            compose(program, slots, "y", exact=("a", "b"))
+        assert absolute_error(program, slots, "y", exact=("a", "b")).bound != 0
 
 
 def test_exponents_of_powers_do_not_share() -> None:

@@ -18,6 +18,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import sympy as sp
+from flint import arb
 
 from fpsim.program import Program
 from fpsim.rounding import is_nearest
@@ -142,7 +143,7 @@ def counted(window: Window) -> bool:
 
 def balls(x: npt.NDArray[np.float64]) -> Balls:
     """Every number as an exact ball."""
-    return np.frompyfunc(ball, 1, 1)(x)
+    return np.frompyfunc(arb, 1, 1)(np.asarray(x, np.float64))  # type: ignore[no-any-return]
 
 
 def small_steps(window: Window, state: str) -> MovingAverage | None:

@@ -120,7 +120,8 @@ class _Sums:
     """The sums over the coordinates of one window."""
 
     def __init__(self, window: Window, rows: list[numbers.Values]) -> None:
-        self.window, self.rows = window, rows
+        self.window, self.rows, self.symbols = window, rows, list(rows[0])
+        self.values = [[row[symbol] for symbol in self.symbols] for row in rows]
         self.separable = numbers.curvatures(window)[1]
         self.square, self.displaced, self.cross = map(self.column, (lemmas.SQUARE, lemmas.DISPLACED, lemmas.CROSS))
         if self.separable and all(a > 0 for a in self.square):
@@ -133,9 +134,8 @@ class _Sums:
             self.weight = [arb(1)] * len(rows)
 
     def column(self, expression: sp.Expr) -> list[Ball]:
-        symbols = list(self.rows[0])
-        function = compile_expression(expression, symbols)
-        return [function([row[symbol] for symbol in symbols]) for row in self.rows]
+        function = compile_expression(expression, self.symbols)
+        return [function(values) for values in self.values]
 
     def floor(self) -> _Floor:
         a, w, names = self.square, self.weight, lemmas
@@ -225,8 +225,8 @@ def evaluate_bound(window: Window) -> Bound:
         )
     )
     with working_precision(BITS):
-        sums = [found for found in (_Sums(window, rows) for rows in treatments) if all(x > 0 for x in found.square)]
-        least = min(_Sums(window, treatments[0]).square, key=float)
+        found = [_Sums(window, rows) for rows in treatments]
+        sums, least = [x for x in found if all(a > 0 for a in x.square)], min(found[0].square, key=float)
     checks.append(Hypothesis("the steps are short enough for L", bool(sums), f"least coefficient: {least.str(5)}"))
     decay = max((row[lemmas.decay] for row in treatments[0]), key=float)
     checks.append(Hypothesis("the momentum forgets", bool(decay < 1), f"largest decay of E eta m^2: {decay.str(5)}"))
