@@ -133,6 +133,10 @@ def test_reasons(machine: Any) -> None:
     without = {name: x for name, x in window.scalars.items() if name != "scalar.beta2"}
     assert "no positive constant scalar.beta2" in THEOREM.evaluate(dataclasses.replace(window, scalars=without)).reason
     assert "noise" in THEOREM.evaluate(dataclasses.replace(window, noise="adversarial")).reason
+    biased = {**window.slots, "noise": (Format(8, 10), "up")}
+    unknown = {name: x for name, x in window.hyperparameters.items() if name != "sigma"}
+    changed = dataclasses.replace(window, slots=biased, hyperparameters=unknown)
+    assert "noise: up" in THEOREM.evaluate(changed).reason
 
 
 @pytest.mark.slow

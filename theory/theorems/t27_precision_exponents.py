@@ -88,6 +88,9 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T27", QUANTITY, tuple(checks))
     mode = window.slots[dict(window.program.outputs)["w"]][1]
     checks.append(Hypothesis("w to nearest or stochastic, variant A", is_nearest(mode) or shrinks(mode), str(mode)))
+    if "noise" in window.slots:  # rounded up, say, noise has no longer the mean zero
+        kept = window.slots["noise"][1]
+        checks.append(Hypothesis("noise to nearest or stochastic", is_nearest(kept) or shrinks(kept), f"noise: {kept}"))
     outside = window.noise != "minibatch" or not window.gradient_inside
     checks.append(Hypothesis("minibatches are drawn outside the program", outside, window.noise))
     try:
