@@ -134,3 +134,11 @@ def test_missed_hypotheses_are_named() -> None:
     assert "m.add is no product of g" in T16.evaluate(heavy).reason
     late = divided("adam", "bfloat16", "normal", 0, lr=2.0**-8)
     assert "T5: the ratio was recorded" in T16.evaluate(Window(**{**vars(late), "step_ratio": None})).reason
+
+
+def test_a_decay_below_zero_is_refused() -> None:
+    """v' may be smaller than i_- g^2 then."""
+    program = rmsprop.bind(lr=2.0**-12, beta2=-0.25, eps=2.0**-6)
+    start = {"w": weights(np.random.default_rng(0)), "v": np.zeros((1, 1))}
+    found = recorded(program, Precision.uniform("bfloat16").replace(WIDE), start, np.ones((8, D, S)))
+    assert "not a nonnegative multiple of v or g**2" in T16.evaluate(found).reason

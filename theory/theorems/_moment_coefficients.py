@@ -26,7 +26,7 @@ def parts(
         for part in sp.Add.make_args(sp.expand(term.exact)):
             quotients = [sp.cancel(part / monomial) for monomial in monomials]
             found = [k for k, q in enumerate(quotients) if all(str(s).startswith("scalar.") for s in q.free_symbols)]
-            if not found or quotients[found[0]].could_extract_minus_sign():
+            if not found or not exact_value(window, quotients[found[0]]) >= 0:  # a decay, say, below 0
                 raise NoEnclosure(str(part), "not a nonnegative multiple of " + " or ".join(map(str, monomials)))
             yield found[0], quotients[found[0]], term.exponents
 
