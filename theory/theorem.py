@@ -111,7 +111,8 @@ class Theorem:
 def _modelled(window: Window) -> Hypothesis:
     """What ``rounding_model`` says, every theorem uses: a negative result in an unsigned format, or a zero in a format
     without one, is off by any amount, and no event counts it. Constants count as they are stored."""
-    other = [s for s, (fmt, _) in window.slots.items() if not (s.startswith("scalar.") or fmt.signed and fmt.has_zero)]
+    arrays = {slot: fmt for slot, (fmt, _) in window.slots.items() if not slot.startswith("scalar.")}
+    other = [slot for slot, fmt in arrays.items() if not (fmt.signed and fmt.has_zero)]
     listed = ", ".join(f"{slot} in {window.slots[slot][0].name}" for slot in other)
     return Hypothesis("formats with a sign and a zero", not other, listed)
 
