@@ -28,6 +28,7 @@ Array = npt.NDArray[np.float64]
 ACCURACY = 2.0**-36
 _SWEEPS = 60
 _UNIT = 2.0**-52
+_LARGE = 2.0**500  # of the ratio whose square must not overflow; 1 is nothing beside it
 _TINY = 2.0**-480  # columns so short, against the largest entry 1, count as zero: their squares may underflow
 
 
@@ -94,8 +95,11 @@ def _polar(values, length, count, down, across, result):  # type: ignore[no-unty
                             continue
                         turned = True
                         ratio = (b - a) / (2.0 * c)
-                        tangent = 1.0 / (abs(ratio) + math.sqrt(1.0 + ratio * ratio))
-                        tangent = -tangent if ratio < 0.0 else tangent
+                        if abs(ratio) > _LARGE:
+                            tangent = 0.5 / ratio
+                        else:
+                            tangent = 1.0 / (abs(ratio) + math.sqrt(1.0 + ratio * ratio))
+                            tangent = -tangent if ratio < 0.0 else tangent
                         cosine = 1.0 / math.sqrt(1.0 + tangent * tangent)
                         sine = cosine * tangent
                         for i in range(length):

@@ -5,7 +5,7 @@ For a program that rounds every operation those errors are not free: they follow
 
 Roles are found in the program, not by names. With the gradient cut off as a given value,
 
-* a *moment* is a state s' = sum (decay s) + sum (injection f(g)), f(g) > 0 or odd in g, injections positive: first
+* a *moment* is a state s' = sum (decay s) + sum (injection f(g)), f(g) > 0 or odd in g, both not negative: first
   moment if f(g) = g, second if f(g) >= 0;
 * every other state is a *weight*: its last operation adds a *step* to it.
 
@@ -189,6 +189,8 @@ class _Model:
         injected = set()
         for term in composed.terms:
             coefficient, rest = _split(term.exact)
+            if coefficient.is_negative:  # a stored decay or injection below 0
+                return None
             if rest == kept:
                 decay.append((coefficient, term))
             elif rest.free_symbols == {fresh} and not coefficient.could_extract_minus_sign():

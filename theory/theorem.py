@@ -73,7 +73,8 @@ class Theorem:
     source : where it comes from, or ``"derived here"``
     statement : the final claim of the main derivation
     derivations : all of them are checked by the tests; the first one ends with ``statement``
-    evaluate : Window -> Bound; never raises on a run that misses a hypothesis, but says which
+    evaluate : Window -> Bound; never raises on a run that misses a hypothesis, but says which; not applicable where an
+        array's format has no sign or no zero
     measured : Window -> [S], the samples that the verdict compares with the bound
     optimizers : the optimizers that this theorem is about, for the reader
     floor : whether it bounds where a run settles (the gradient norm): a study's table shows the smallest such bound
@@ -98,10 +99,22 @@ class Theorem:
 
         @functools.wraps(evaluate)
         def precisely(window: Window) -> Bound:
+            modelled = _modelled(window)
+            if not modelled.ok:
+                return Bound(self.identifier, self.quantity, (modelled,))
             with working_precision():
                 return evaluate(window)
 
         object.__setattr__(self, "evaluate", precisely)
+
+
+def _modelled(window: Window) -> Hypothesis:
+    """What ``rounding_model`` says, every theorem uses: a negative result in an unsigned format, or a zero in a format
+    without one, is off by any amount, and no event counts it. Constants count as they are stored."""
+    arrays = {slot: fmt for slot, (fmt, _) in window.slots.items() if not slot.startswith("scalar.")}
+    other = [slot for slot, fmt in arrays.items() if not (fmt.signed and fmt.has_zero)]
+    listed = ", ".join(f"{slot} in {window.slots[slot][0].name}" for slot in other)
+    return Hypothesis("formats with a sign and a zero", not other, listed)
 
 
 def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hypothesis]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeAlias
@@ -199,7 +199,7 @@ class Walk:
             for a in x.terms
             for b in y.terms
         )
-        absolute = x.absolute * _size(names[1]) + (_size(names[0]) + x.absolute) * y.absolute
+        absolute = x.absolute * self._size(names[1]) + (self._size(names[0]) + x.absolute) * y.absolute
         return Composed(terms, absolute, tiny)
 
     def _quotient(self, o: Operation, parts: list[Composed], tiny: tuple[str, ...]) -> Composed:
@@ -210,7 +210,7 @@ class Walk:
             for t in x.terms
         )
         # x/y - (x-e_x)/(y-e_y) = e_x/y - (x-e_x)/(y-e_y) e_y/y for the computed x, y and their absolute parts
-        top, bottom = _size(o.operands[0]), _least(o.operands[1])
+        top, bottom = self._size(o.operands[0]), self._size(o.operands[1], least)
         absolute = x.absolute / bottom
         if y.absolute != 0:
             # infinite where the absolute part may be all there is of y
@@ -306,6 +306,10 @@ class Walk:
             self.conditions[name] = Condition(name, outcome, margin, error, strict)
         return outcome
 
+    def _size(self, name: str, of: Callable[[str], sp.Symbol] = size) -> sp.Expr:
+        """The largest, or least, |computed value| of a name; of a scalar its own modulus."""
+        return magnitude(self.value(name).exact) if name.startswith("scalar.") else of(name)
+
     def _grids(self, name: str) -> tuple[Format | None, ...]:
         """Formats one of whose grids holds the named value; None for the grid of 0 and 1."""
         if name.startswith("scalar.") or name in self.program.inputs:
@@ -352,14 +356,6 @@ class Walk:
 def unit_of_grid(fmt: Format) -> float:
     """A number of which every value of the format is a multiple: the quantum of its smallest binade."""
     return float(2.0 ** (fmt.emin - fmt.mantissa_bits))
-
-
-def _size(name: str) -> sp.Symbol:
-    return symbol(name) if name.startswith("scalar.") else size(name)
-
-
-def _least(name: str) -> sp.Symbol:
-    return symbol(name) if name.startswith("scalar.") else least(name)
 
 
 def _uniform(atom: sp.Symbol) -> bool:

@@ -67,6 +67,13 @@ def test_norm_and_inner_product_of_hard_matrices(kind: str, shape: tuple[int, in
     assert not result[0].any()
 
 
+def test_columns_that_are_nearly_too_short_to_count() -> None:
+    """The squared ratio of two columns' sizes may overflow; a rotation is needed all the same."""
+    short, shift = 2.0**-479.9, 2.0**-513.1
+    (found,) = factors(np.array([[[1.0, shift], [0.0, short]]]))
+    assert np.linalg.norm(found, 2) <= 1 + 1e-14
+
+
 def test_matrices_that_are_not_finite_give_nan() -> None:
     matrices = np.ones((3, 2, 2))
     matrices[1, 0, 1], matrices[2, 1, 1] = np.nan, -np.inf

@@ -268,3 +268,18 @@ def test_comparisons_split_into_cases_with_their_margin(mode: object) -> None:
     assert [case.conditions[0].outcome for case in answer.cases] == [1, 0]
     assert "small = 1 where" in str(answer)
     assert answer.cases[1].relative.exact.has(sp.Symbol("c", nonnegative=True))
+
+
+def test_negative_scalars_keep_the_size_of_an_underflow() -> None:
+    """c of a declared 1 - beta1 may be negative: what an underflow leaves is scaled by its modulus."""
+
+    @step
+    def program(a: Value, b: Value, *, c: float = -8.0, q: float = -0.125) -> dict[str, Value]:
+        p = slot("p", a * b)
+        return {"a": slot("scaled", c * p), "b": slot("ratio", p / q)}
+
+    draw = np.random.default_rng(4)
+    given = {"a": sample(draw, 200) * 2.0**-4, "b": sample(draw, 200) * 2.0**-4}
+    precision = Precision.uniform("e4m3").replace({"scaled": "binary32", "ratio": "binary32"})
+    used = held(program, precision, given, ["scaled", "ratio"])
+    assert min(max(used[name, 0, "relative"]) for name in ("scaled", "ratio")) > 0.3

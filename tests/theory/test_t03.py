@@ -149,3 +149,11 @@ def test_missed_hypotheses_are_named() -> None:
         assert not bound.applicable
         assert reason in bound.reason, bound.reason
         T3.measured(Window(**{**vars(found), **fields}))
+
+
+@pytest.mark.parametrize("beta1", [-0.5, 1.25])
+def test_negative_coefficients_are_refused(beta1: float) -> None:
+    """B or c below 0: e' = B e + .. is no bound then."""
+    bound = T3.evaluate(window("bfloat16", beta1, random_gradients("normal", 20, 2, 2)))
+    assert bound.reason.startswith("m is a sum of rounded multiples of m and g: ")
+    assert "not a nonnegative multiple of m or g" in bound.reason

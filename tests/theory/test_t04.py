@@ -271,3 +271,13 @@ def test_many_windows_of_studies() -> None:
                     assert result.status in ("holds", "not applicable"), result.reason
                     held += result.status == "holds"
     assert held > 150
+
+
+def test_a_schedule_that_turns_negative_is_refused(machine: SimpleNamespace) -> None:
+    """sqrt(v) + eps may cancel where eps < 0: no relative error follows."""
+    draw = np.random.default_rng(3)
+    program = rmsprop.bind(lr=0.01, beta2=0.75, eps="-0.5/t")
+    gradients = draw.normal(size=(12, D, S))
+    window = window_of(machine, program, Precision.uniform("bfloat16"), gradients)
+    assert "scalar.eps: it changes from step to step, and is -0.5 in one" in T4.evaluate(window).reason
+    assert np.all(np.isnan(T4.measured(window)))

@@ -16,6 +16,7 @@ from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import sgd
 from fpsim.precision import Precision
 from fpsim.rounding import Stochastic
+from fpsim.tracing import Value, maximum, slot, step
 from theory.theorems import theorem
 from theory.theorems.t15_fixed_point import fixed_point
 from theory.verdict import verdict
@@ -144,3 +145,16 @@ def test_missed_hypotheses_are_named() -> None:
         bound = T15.evaluate(Window(**{**vars(found), **fields}))
         assert not bound.applicable
         assert reason in bound.reason, bound.reason
+
+
+def test_what_is_added_may_depend_on_the_sign_of_g() -> None:
+    """One sign of g says nothing of the other: max(-g, 0) is 0 for positive g."""
+
+    @step
+    def one_sided(v: Value, g: Value, *, beta2: float = 0.9990234375) -> dict[str, Value]:
+        return {"v": slot("v.add", slot("v.decay", beta2 * v) + slot("v.inject", maximum((1 - beta2) * -g, 0 * g)))}
+
+    found = recorded(one_sided, Precision.uniform("bfloat16"), {"v": np.zeros((1, 1))}, np.full((64, 1, 1), -1.0))
+    assert found.end["v"].item() > 0
+    bound = T15.evaluate(found)
+    assert not bound.applicable

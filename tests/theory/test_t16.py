@@ -10,9 +10,10 @@ from fpsim.formats import format
 from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import momentum, sgd
-from fpsim.precision import Precision
+from fpsim.precision import Precision, scalar_values
 from fpsim.rounding import Stochastic
 from theory.theorems import theorem
+from theory.theorems.t16_frozen_weights import _least_correction
 from theory.verdict import verdict
 from theory.window import Window
 
@@ -134,3 +135,28 @@ def test_missed_hypotheses_are_named() -> None:
     assert "m.add is no product of g" in T16.evaluate(heavy).reason
     late = divided("adam", "bfloat16", "normal", 0, lr=2.0**-8)
     assert "T5: the ratio was recorded" in T16.evaluate(Window(**{**vars(late), "step_ratio": None})).reason
+
+
+def test_a_decay_below_zero_is_refused() -> None:
+    """v' may be smaller than i_- g^2 then."""
+    program = rmsprop.bind(lr=2.0**-12, beta2=-0.25, eps=2.0**-6)
+    start = {"w": weights(np.random.default_rng(0)), "v": np.zeros((1, 1))}
+    found = recorded(program, Precision.uniform("bfloat16").replace(WIDE), start, np.ones((8, D, S)))
+    assert "not a nonnegative multiple of v or g**2" in T16.evaluate(found).reason
+
+
+@pytest.mark.parametrize("mode", ["nearest_even", "toward_zero", "up"])
+def test_a_correction_that_underflows_is_smaller_still(mode: str) -> None:
+    """1 - 0.9971 is stored in e4m3 as one of its subnormal numbers, a third below."""
+    for beta1 in (0.9971, 0.9999, 0.99, 0.95, 0.9):
+        precision = Precision.uniform("binary32").replace({"scalar.correction1": ("e4m3", mode)})
+        program = adam.bind(beta1=beta1, beta2=0.9999, lr=1e-3)
+        start = {state: np.ones((1, 1)) if state == "w" else np.zeros((1, 1)) for state in program.state}
+        found = recorded(program, precision, start, np.ones((3, 1, 1)))
+        (correction,) = (s for s in program.scalars if s.name == "scalar.correction1")
+        stored = float(scalar_values(program, precision, range(1))["scalar.correction1"].flat[0])
+        if beta1 == 0.9999:
+            with pytest.raises(ValueError, match="may be stored as 0"):
+                _least_correction(found, correction.name, correction.expression)
+        else:
+            assert _least_correction(found, correction.name, correction.expression) <= stored

@@ -17,6 +17,7 @@ from experiments.cell import Cell
 from experiments.polar import polar
 from fpsim.optim import adam, momentum
 from fpsim.rounding import Stochastic
+from theory.chain import outcomes
 from theory.enclosure import ball
 from theory.theorems import _dual_norms as norms
 from theory.theorems import t18_matrix_sign as t18
@@ -244,3 +245,16 @@ def test_variant_b_is_not_covered() -> None:
     window = _window()
     slots = {**window.slots, "w.sub": (window.slots["w"][0], Stochastic(16, "B"))}
     assert "variant A" in T18.evaluate(dataclasses.replace(window, slots=slots)).reason
+
+
+def test_a_few_random_bits_shake_a_weight_by_more_than_a_step() -> None:
+    """R5 with its bias: from w = 3/2 in gaps of 1/8, lr of 1/64 is rounded with 3 bits to a whole gap, P = 1/4."""
+    window = run(
+        optimizer="signum", mantissa_bits=3, random_bits=3, overrides=(("scalar.*", "binary32", "nearest_even"),),
+        hyperparameters={"lr": 0.126 / 8, "beta1": 0.0}, dimension=1, options={"spectrum": "isotropic"}, steps=64,
+    )  # fmt: skip
+    gap, lr = float(norms.gaps_visited(window)[0].mid()), window.scalars["scalar.lr"]
+    law = outcomes(window.program, window.slots, {"w": 12 * gap, "update.scale": lr}, ["w ->"])
+    second = sum(float(p) * (w - 12 * gap) ** 2 for (w,), p in law.items())
+    assert second > (lr + gap / 8) ** 2 + gap * lr  # what a variance of at most gap |a| would give
+    assert float(norms.numbers(window).bend) >= window.smoothness / 2 * second

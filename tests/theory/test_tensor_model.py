@@ -244,3 +244,10 @@ def test_steady_constant_against_an_adversary_that_rounds_one_way(
             assert np.all(error <= moment.steady.value[1])
         shares.append(np.max(error) / moment.steady.value[1])
     assert max(shares) > 0.3
+
+
+def test_a_negative_decay_or_injection_makes_no_moment() -> None:
+    for beta1 in (-0.5, 1.25):
+        found = constants(momentum.bind(beta1=beta1), Precision.uniform("bfloat16"))
+        assert not found.moments
+        assert "may cancel" in found.update["w"].reason

@@ -242,8 +242,8 @@ def _movement(window: Window, method: Method, norms: _Norms, lr: Ball) -> _Movem
     star, plain = ball(smoothness(window, method) or 0.0), ball(window.smoothness)
     variances = [arb(0)] * window.dimension
     if not nearest:
-        entry = lr * second.sqrt() + tiny
-        variances = [gap * gap / 4 if norms.matrix else (gap * gap / 4).min(gap * entry) for gap in gaps]
+        entry = lr * second.sqrt() + tiny  # R5: the mean step may be longer than the step, by the bias of n bits
+        variances = [(gap**2 / 4).min(arb.pos_inf() if norms.matrix else gap * (entry + bias * gap)) for gap in gaps]
     of_step = spread * lr * lr  # variance of a unit entry of lr O
     shaken = tiny * tiny if random else arb(0)
 
@@ -253,7 +253,8 @@ def _movement(window: Window, method: Method, norms: _Norms, lr: Ball) -> _Movem
         stored = sum((w * v for w, v in zip(powers, variances, strict=True)), arb(0))
         if not nearest and norms.matrix:
             reach = lr * norms.direction * second.sqrt() + tiny * ball(window.dimension).sqrt()
-            stored = stored.min(_length([w * gap for w, gap in zip(powers, gaps, strict=True)]) * reach)
+            shifted = sum((w * gap**2 for w, gap in zip(powers, gaps, strict=True)), arb(0)) * bias
+            stored = stored.min(_length([w * gap for w, gap in zip(powers, gaps, strict=True)]) * reach + shifted)
         # the error of w's mean, or to nearest of w itself, depends on where the step lands: standard deviations add up
         landing = (bias if not nearest else arb(0.5)) * _length(gaps) if random else arb(0)
         return stored + largest * ((of_step * norms.direction**2 + shaken * window.dimension).sqrt() + landing) ** 2

@@ -25,7 +25,7 @@ def parts(
     """
     for term in composed.terms:
         for part, number, coefficient in _multiples(term.exact, monomials):
-            if coefficient is None:
+            if coefficient is None or not exact_value(window, coefficient) >= 0:  # a decay, say, below 0
                 raise NoEnclosure(str(part), "not a nonnegative multiple of " + " or ".join(map(str, monomials)))
             yield number, coefficient, term.exponents
 
@@ -37,8 +37,7 @@ def _multiples(exact: sp.Expr, monomials: tuple[sp.Expr, ...]) -> tuple[tuple[sp
     for part in sp.Add.make_args(sp.expand(exact)):
         quotients = [sp.cancel(part / monomial) for monomial in monomials]
         found = [k for k, q in enumerate(quotients) if all(str(s).startswith("scalar.") for s in q.free_symbols)]
-        fits = bool(found) and not quotients[found[0]].could_extract_minus_sign()
-        result.append((part, found[0], quotients[found[0]]) if fits else (part, -1, None))
+        result.append((part, found[0], quotients[found[0]]) if found else (part, -1, None))
     return tuple(result)
 
 

@@ -1,7 +1,8 @@
 """The error of a moving average along a recorded sequence, against exact arithmetic on the same gradients.
 
 The stored state is x' = O (I_x B x + I_q c q) + A: by composition, with the factors O that all terms share, those of
-each term alone I, and what underflow adds, A. The exact one is r' = B r + c q; q = g or g^2. With the recorded x, x',
+each term alone I, and what underflow adds, A. The exact one is r' = B r + c q; q = g or g^2; B, c >= 0. With the
+recorded x, x',
 
     |x' - r'| <= B |x - r| + i_x B |x| + i_q c |q| + o |x'| + A/O,    i = max |I - 1|, o = max |1 - 1/O|.
 

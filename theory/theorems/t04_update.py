@@ -167,6 +167,8 @@ def _update(window: Window) -> _Update:
     settled = {}
     for name in window.changing:
         values = _series(window, name)
+        if values is not None and not np.all(values >= 0):
+            raise NoEnclosure(name, f"it changes from step to step, and is {np.min(values):g} in one")
         if values is not None and values.size and np.all(values == values.flat[0]):
             settled[name] = float(values.flat[0])  # a bias correction that has become 1 divides exactly
     scalars = {**settled, **window.scalars}

@@ -166,7 +166,13 @@ def _injected(window: Window, average: MovingAverage) -> tuple[FloatArray | None
     known: dict[float, float] = {}
     try:
         for g in np.unique(window.max_abs["g"]):
-            law = outcomes(window.program, window.slots, {"g": float(g), **window.scalars}, [average.injected])
+            law = {
+                x: p
+                for side in (float(g), -float(g))
+                for x, p in outcomes(
+                    window.program, window.slots, {"g": side, **window.scalars}, [average.injected]
+                ).items()
+            }
             if len(law) > 1 or not min(x[0] for x in law) >= 0:
                 return None, f"{average.injected} may be {', '.join(f'{x[0]:g}' for x in law)}"
             ((known[float(g)],),) = law

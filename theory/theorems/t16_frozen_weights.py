@@ -40,7 +40,7 @@ from theory.composition import NoEnclosure, compose, model_values, relative_fact
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le, lt
 from theory.enclosure import Ball, ball, ends, evaluate, working_precision
-from theory.rounding_model import gap_toward, low_high
+from theory.rounding_model import gap_toward, low_high, underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
 from theory.theorems import t05_adam_step
 from theory.theorems._moment_coefficients import absolute_part, coefficients
@@ -297,8 +297,13 @@ def _least_correction(window: Window, name: str, expression: ScalarExpression) -
     if not 0 <= largest < 1:
         raise ValueError(f"{name} = 0 for {base} = {float(largest)}")
     value = evaluate_scalar(expression, {base: largest, STEP: window.first_step + 1})
-    low = low_high(*window.slots[name])[0]
-    return (ball(value) - ball(2.0**-50)) * ball(Fraction(int(low.p), int(low.q)))
+    low, tiny = low_high(*window.slots[name])[0], Fraction(0)
+    if value <= window.slots[name][0].smallest_normal:
+        tiny = underflow_unit(*window.slots[name])
+    least = (ball(value) - ball(2.0**-50)) * ball(Fraction(int(low.p), int(low.q))) - ball(tiny)
+    if not least > 0:
+        raise ValueError(f"{name} = {float(value):.3g} may be stored as 0")
+    return least
 
 
 def _own_second_moment(window: Window) -> tuple[Ball | None, list[Hypothesis]]:
