@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments.cell import Cell
 from experiments.hunt.draw import in_format
+from experiments.registry import own_steps
 from experiments.study import Study
-from fpsim.optim import available
 from theory.theorems import theorems
 
 # exponent, mantissa, and the format that lays itself over every slot
@@ -50,7 +50,7 @@ class Part:
     def unknown(self) -> tuple[str, ...]:
         """What it needs and this version has not: theorems, if none of them is there, or optimizers."""
         absent = tuple(x for x in self.theorems if x not in theorems())
-        steps = {study["optimizer"] for study in self.studies} - set(available())
+        steps = {study["optimizer"] for study in self.studies} - set(own_steps())
         return (*(absent if len(absent) == len(self.theorems) else ()), *sorted(steps))
 
     def cells(self, fmt: str) -> list[Cell]:

@@ -19,6 +19,7 @@ from theory.rounding_model import gap_toward
 from theory.theorems import _floor_root, _mean_rounding, t06_nearest_gd, t08_stochastic_gd, t12_rmsprop
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
+from theory.theorems._adam_gradient import gradient_bound
 
 CLOSE = 1e-12
 
@@ -110,7 +111,11 @@ def test_t12_treats_noise_as_its_lemmas_say(machine: Any) -> None:
     window = rmsprop_window(machine, "gaussian")
     signal = t12_rmsprop._signal(window)
     average, extreme = numbers.shares(window)
-    first, second, third = t12_rmsprop._alternatives(window, signal, average, extreme)
+    off = t12_rmsprop._underflow(window)
+    assert all(x == 0 for x in (off.moment.off, off.gradient, off.step, off.mean_step))  # nothing underflowed
+    errors = t12_rmsprop._gradient_error(window, off)
+    first, second, third = t12_rmsprop._alternatives(window, signal, errors, off, average, extreme)
+    steep = gradient_bound(window, off.longest)
     kept, injection, eps = (window.scalars[f"scalar.{name}"] for name in ("beta2", "one_minus_beta2", "eps"))
     stretch = float(numbers.before_rounding(numbers.gradient_roundings(window)))
     for k in range(window.dimension):
@@ -119,7 +124,8 @@ def test_t12_treats_noise_as_its_lemmas_say(machine: Any) -> None:
         size = float(window.max_abs["g"].max(axis=1)[k]) * stretch
         error = window.gradient_error[k] + 2.0**-53 * size
         bottom, top = math.sqrt(kept * v_min) + eps, math.sqrt(kept * v_max) + eps
-        grad = min(window.gradient_bound[k] + error, size) + error
+        assert steep[k] <= window.gradient_bound[k]
+        grad = min(steep[k] + error, size) + error
         share, h = 1 / (1 + math.sqrt(1 - most)), math.sqrt(1 - most)
         # variation: right side R/D0 w (1 - h^2), linear in the share, times |grad|
         right = lemmas.variation.statement.right
@@ -134,8 +140,8 @@ def test_t12_treats_noise_as_its_lemmas_say(machine: Any) -> None:
         spread = error / math.sqrt(bottom) + math.sqrt(float(value) * p / most)
         assert float(second.linear[k]) == pytest.approx(spread, rel=CLOSE)
         # slope: left side h^3/(h root + eps) = h^3/D0, h^2 = B v/(B v + c Y^2)
-        reach = 0.5 * (1 + 2.0**-47) + min(window.gradient_bound[k] + error, size)
-        h = math.sqrt(kept * v_min / (kept * v_min + injection * reach**2))
+        square = (0.5 * (1 + 2.0**-47)) ** 2 + min(steep[k] + error, size) ** 2 / 3
+        h = math.sqrt(kept * v_min / (kept * v_min + injection * square))
         value = lemmas.slope.statement.left.subs({lemmas.h: h, lemmas.root: (bottom - eps) / h, lemmas.eps: eps})
         assert float(third.slope[k]) == pytest.approx(float(value) * bottom, rel=CLOSE)
         assert float(third.constant[k]) == 0.0

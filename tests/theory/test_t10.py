@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 from flint import arb, arb_mat
 
 from experiments import simulate
 from experiments.registry import problem_of
 from experiments.study import Cell
+from theory.theorems import _momentum_moments as momentum
 from theory.theorems import t10_momentum_law as t10
 from theory.verdict import verdict
 from theory.window import Window
@@ -83,12 +85,63 @@ def test_law_is_met(mode: str, grid: str, sigma: float, lr: float) -> None:
 
 
 def test_evaluates_its_statement() -> None:
+    """One coordinate: the docstring's terms in floating point, in the statements of both derivations.
+
+    The ends of the window, D, are what the recursion over its steps adds to the stationary law. What binary64 rounds in
+    the other slots is below the tolerance.
+    """
     window = window_of(dimension=1, seeds=2, steps=1000)
     bound = t10.THEOREM.evaluate(window)
     assert bound.applicable, bound.reason
-    low, high = (float(x) for x in t10._coordinate(window, 0) or ())
-    assert bound.upper == pytest.approx(math.sqrt(high), rel=1e-9)
-    assert bound.lower == pytest.approx(math.sqrt(low), rel=1e-9)
+    h, sigma = float(window.hessian[0]), 0.1
+    lr, kept, c = (window.scalars[f"scalar.{name}"] for name in ("lr", "beta1", "one_minus_beta1"))
+    gap_w, gap_m, bits = 2.0**-7, 2.0**-8, 2.0**-24
+    noise = c * sigma
+    r, coupled = noise / gap_m, 2.0**-25 * noise  # the noise is Gaussian up to a coupling
+    size = noise * math.sqrt(2 / math.pi)
+    damped = math.exp(-2 * math.pi**2 * r**2)
+    around = (gap_m / math.pi) ** 2 * damped / (1 - damped**3)
+    around += bits * gap_m**2 + gap_m * (1 + 2 * bits) * coupled + 4 * coupled**2
+    cross, bias_m = (bits * gap_m + coupled) * size, bits * gap_m + coupled
+    eta, moved = lr * gap_m / gap_w, 2 * (2 * bits + coupled / gap_m)
+    lattice = 1 / (math.pi**2 * t10.FREQUENCIES)
+    for j in range(1, t10.FREQUENCIES + 1):
+        away = j * eta - np.arange(round(j * eta) - 8, round(j * eta) + 9)
+        lattice += (
+            min(1.0, np.sum(np.exp(-2 * (math.pi * r * away) ** 2) * np.sinc(away) ** 2) + moved) / (math.pi * j) ** 2
+        )
+    spread, bias_w = (lattice + bits) * gap_w**2, bits * gap_w
+    (w_w, w_m), _ = t10._gains(*(arb(x) for x in (lr, c, kept, h))) or ()
+    pushed = float(w_w) * bias_w + float(w_m) * bias_m
+
+    z, m = window.start["w"][0] - window.minimizer[0], window.start["m"][0]
+    start = np.array([[z @ z, z @ m], [z @ m, m @ m]]) / 2
+    a = np.array([[1 - lr * c * h, -lr * kept], [c * h, kept]])
+    symbols = {momentum.alpha: lr, momentum.c: c, momentum.lam: h, momentum.B: kept}
+    g_w, g_m = (float(found.subs(symbols)) for found in momentum.GRADIENT[:2])
+
+    def ends_of_window(q_w: float, q_m: float) -> float:
+        now, total = start.copy(), 0.0
+        for _ in range(window.steps):
+            total += h**2 * now[0, 0]
+            now = a @ now @ a.T + q_w * np.diag([1.0, 0.0]) + q_m * np.array([[lr**2, -lr], [-lr, 1.0]])
+        return total / window.steps - g_w * q_w - g_m * q_m
+
+    above = {"q_w": gap_w**2 / 6 + spread, "q_m": noise**2 + gap_m**2 / 6 + around + 2 * cross}
+    below = {
+        "q_w": gap_w**2 / 6 - spread - bias_w**2,
+        "q_m": noise**2 + gap_m**2 / 6 - around - 2 * cross - bias_m**2,
+    }
+
+    def numbers(q_w: float, q_m: float) -> dict[sp.Symbol, float]:
+        names = (t10.g_w, t10.g_m, t10.q_w, t10.q_m, t10.D, t10.gain)
+        return dict(zip(names, (g_w, g_m, q_w, q_m, ends_of_window(q_w, q_m), pushed), strict=True))
+
+    upper = t10.law.statement.right.subs(t10.V, t10.SOURCES).subs(numbers(**above))
+    assert bound.upper == pytest.approx(float(upper), rel=1e-8)
+    least = sp.solve(sp.Eq(t10.lower.statement.left, t10.lower.statement.right), t10.G)
+    lower = max(float(root.subs(numbers(**below))) for root in least)
+    assert bound.lower == pytest.approx(lower, rel=1e-8)
 
 
 def test_reasons() -> None:

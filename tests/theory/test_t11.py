@@ -217,7 +217,7 @@ def test_never_violated(machine: Any, name: str, rounding: Rounding) -> None:
 
 @pytest.mark.parametrize(("exponent", "mantissa"), [(8, 7), (5, 10), (8, 23), (5, 2)])
 def test_real_runs(exponent: int, mantissa: int) -> None:
-    """Bit-exact runs: at least as sharp as T12 where that applies, and an answer where something underflowed."""
+    """Bit-exact runs: at least as sharp as T12 where nothing underflowed, and an answer where something did."""
     ratios = []
     for rounding, problem in itertools.product(("nearest_even", "stochastic"), ("quadratic", "rational")):
         cells = [
@@ -231,7 +231,7 @@ def test_real_runs(exponent: int, mantissa: int) -> None:
             bound, other = THEOREM.evaluate(window), T12.evaluate(window)
             found = verdict(THEOREM.measured(window), bound)
             assert found.status != "violated"
-            if other.applicable:
+            if other.applicable and not any(window.underflow.values()):
                 assert bound.upper <= other.upper * (1 + 1e-8)
             if bound.applicable:
                 ratios.append(found.ratio)

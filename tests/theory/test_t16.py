@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from history_windows import recorded
+from ratio_grid import parts
 
+from experiments import simulate
 from fpsim.formats import format
 from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
@@ -104,6 +108,26 @@ def test_divided_steps(name: str, optimizer: str) -> None:
             if kind == "growing" or (kind, optimizer) == ("burst", "rmsprop"):
                 ratios.append(result.ratio)
     assert np.median(ratios) <= (1.2 if format(name).precision >= 8 else 2.0)
+
+
+@pytest.mark.parametrize("name", ["float8_e5m2", "bfloat16", "binary32"])
+def test_recorded_moments_say_more(name: str) -> None:
+    """C from the record is no larger than that of all gradients, holds where that has none, and needs every step."""
+    (part,) = (part for part in parts() if part.name == "t14_t16")
+    wanted = {"lr": 2.0**-7 if name != "binary32" else 2.0**-10, "beta2": 0.99}
+    cells = [c for c in part.cells(name) if wanted.items() <= c.hyperparameters.items() and c.options["start"] == 4.0]
+    differ = []
+    for found in (window for cell in cells for window in simulate.windows([cell])):
+        bound = T16.evaluate(found)
+        assert bound.applicable, bound.reason
+        assert verdict(T16.measured(found), bound).status == "holds"
+        shorter = {key: x[2:] for key, x in found.history.items()}
+        for history in ({}, shorter):
+            other = T16.evaluate(dataclasses.replace(found, history=history))
+            assert other.applicable == (name != "float8_e5m2")
+            assert not other.upper < bound.upper
+        differ.append(other.upper != bound.upper)
+    assert any(differ) == (name != "binary32")  # there everything moves
 
 
 def test_no_gradient_moves_a_large_weight() -> None:

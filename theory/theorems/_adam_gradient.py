@@ -12,6 +12,7 @@ from theory.composition import NoEnclosure, eta, model_values, relative_factor, 
 from theory.composition import least as least_of
 from theory.composition import size as size_of
 from theory.enclosure import Ball, ball, ends, evaluate
+from theory.rounding_model import underflow_unit
 from theory.theorems._adam_roundings import gradient_underflow
 from theory.theorems._floor_root import gaps_visited
 from theory.theorems._mean_rounding import moments
@@ -66,14 +67,20 @@ def computed_off(window: Window) -> Ball:
 
 
 def noise_square(window: Window) -> Ball | None:
-    """Bound of the noise's mean square; None where it is not declared."""
+    """Bound of the noise's mean square as the machine adds it; None where it is not declared.
+
+    Rounding is odd, so the stored noise is as symmetric as the drawn one, whatever underflowed in it.
+    """
     if window.noise == "none":
         return arb(0)
     sigma = window.hyperparameters.get("sigma")
     if sigma is None or window.noise != "gaussian":
         return None
     noise = (ball(float(sigma)) * (1 + 2.0**-47)) ** 2  # the declared law's variance, and its product with sigma
-    return noise * moments(*window.slots["noise"]).second if window.gradient_inside else noise
+    if not window.gradient_inside:
+        return noise
+    slot, root = window.slots["noise"], (noise * moments(*window.slots["noise"]).second).sqrt()
+    return (root + (ball(underflow_unit(*slot)) if window.underflow.get("noise", 1) else arb(0))) ** 2
 
 
 def mean_square(window: Window, drift: Ball, size: Ball) -> Ball:

@@ -192,7 +192,9 @@ def coordinates(window: Window, *, split: bool = False, diagonal: bool = False) 
             lemmas.gamma: s.G / (1 - s.B), lemmas.k: s.B / (1 - s.B), lemmas.L: smooth[n],
             lemmas.bend: bends[n][0], lemmas.rest: bends[n][1], lemmas.mid: mid,
             lemmas.tau: tau, lemmas.rho: signal.low, lemmas.top: signal.high, lemmas.Gamma: s.G,
-            lemmas.error: mid * error, lemmas.half: half, lemmas.sA: A.sqrt(), lemmas.sP: sP,
+            # an error of g meets the factors from mid - half to mid + half, like y itself
+            lemmas.error: mid * error + half * H0.sqrt() * roundings.gradient_underflow(window),
+            lemmas.half: half, lemmas.sA: A.sqrt(), lemmas.sP: sP,
             lemmas.sH0: H0.sqrt(), lemmas.sH: H.sqrt(), lemmas.s0: h0.sqrt(), lemmas.s1: h1.sqrt(),
             lemmas.r: c.fall1.sqrt(), lemmas.drift: falls, lemmas.drift2: spread,
             lemmas.steep: w * longest, lemmas.steep_u: w * fresh if apart > 0 else arb(0),

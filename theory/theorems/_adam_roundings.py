@@ -98,7 +98,9 @@ def rounding(window: Window, slot: str) -> Slot:
 
 
 def storing(window: Window, state: str, source: str) -> Slot:
-    """Storing a result in the slot of a state."""
+    """Storing a result in the slot of a state; nothing if there is no such state."""
+    if state not in window.slots:
+        return NOTHING
     x = stored(window, state, source)
     return NOTHING if x is EXACT else _slot(window, state, x)
 

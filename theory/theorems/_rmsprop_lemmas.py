@@ -107,6 +107,19 @@ slope = Derivation(
     domain=H01,
 )
 
+# (1-p)^(3/2) lies above its tangents as a function of 1/(1-p) = 1 + (c/(B v)) y^2; h0: at another y^2
+h0 = sp.Symbol("h0", positive=True)
+TANGENT = h0**3 - sp.Rational(3, 2) * h0**5 * (1 / h**2 - 1 / h0**2)
+convex = Derivation(
+    "the least slope is convex in the square of the gradient",
+    givens=(),
+    steps=(
+        Step(le(0, (h - h0) ** 2 * (2 * h**3 + 4 * h**2 * h0 + 6 * h * h0**2 + 3 * h0**3)), Sign()),
+        Step(le(TANGENT, h**3), Combine({0: 1 / (2 * h**2)}), "so its mean is at least its value at the mean of y^2"),
+    ),
+    statement=le(TANGENT, h**3),
+)
+
 # curvature of phi: y^2 |phi''| / phi = l k (3 - k - 2 k l), k = p, l = sqrt(x)/D; what rounding y can cost in the mean
 k, ell, z = sp.symbols("k l z", nonnegative=True)
 bend = Derivation(
@@ -183,7 +196,8 @@ mean_step = Axiom(
 slope_of_mean = Axiom(
     "mean of the exact step",
     le(tau * rho * yy**2 - e * yy - V, N0),
-    citation="y_i^2 = avg E grad^2/D0. Symmetric noise: odd part of phi, slope >= tau/D0, V = 0; any unbiased noise: "
+    citation="y_i^2 = avg E grad^2/D0. Symmetric noise: E phi(y) = grad E phi'(noise + s grad), s uniform in [-1, 1], "
+    "at least tau/D0 by 'slope of the step' and Jensen, V = 0; any unbiased noise: "
     "tau = 1 and the variation of the preconditioner in V or in e; no noise: tau = 1, V = 0, D0 replaced by D",
     test=f"{_TEST}::test_slope_of_the_mean_step",
 )
@@ -224,4 +238,4 @@ coordinate = Derivation(
     statement=le(SQUARE * yy**2 - LINEAR * yy - CONSTANT, gain - L * S / (2 * alpha)),
 )
 
-LEMMAS = (coordinate, variation_square, logarithm, share_of_gradient, lemma_a, slope, bend, variation)
+LEMMAS = (coordinate, variation_square, logarithm, share_of_gradient, lemma_a, slope, convex, bend, variation)

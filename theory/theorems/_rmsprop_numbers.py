@@ -64,8 +64,8 @@ def noisy_slot(window: Window) -> str:
     raise ValueError("the program adds no array 'noise' to its gradient")
 
 
-def step_factors(window: Window) -> StepFactors:
-    """All roundings of the step, y to a."""
+def step_factors(window: Window, tiny: RoundingMoments = EXACT) -> StepFactors:
+    """All roundings of the step, y to a. ``tiny``: what underflow does to v, as one more factor."""
     at = {slot: moments(*window.slots[slot]) for slot in window.program.slots if slot.startswith(("v.", "update."))}
     with working_precision(BITS):
         low = at["update.div"].low * at["update.scale"].low
@@ -84,6 +84,7 @@ def step_factors(window: Window) -> StepFactors:
         decayed, injected = at["v.decay"], (at["v.square"], at["v.inject"])
         most = at["v.add"].inverse_high * decayed.inverse_high.max(injected[0].inverse_high * injected[1].inverse_high)
         least = at["v.add"].inverse_low * decayed.inverse_low.min(injected[0].inverse_low * injected[1].inverse_low)
+        least, most = least * tiny.inverse_low, most * tiny.inverse_high
         return StepFactors(low * least.sqrt(), high * most.sqrt(), second * most)
 
 

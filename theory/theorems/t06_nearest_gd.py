@@ -22,6 +22,9 @@ When runs halt. If lr L high <= 1 (high: upper factor of a against lr grad) then
 decreases strictly while w moves, and the grid being finite the run halts. Second derivation; needs E = A = 0 (so that
 the gradient's sign is exact) and the sum computed in the format of w.
 
+A relative error of the gradient alone leaves no floor: third derivation, the one-step lemma of ``_one_step``. What
+stops a run is the grid.
+
 Tightness: attained (a tie that goes to w). For a separable quadratic started outside, bound/measured is at most
 1/(1 - 2 lr L) up to the rounding of the gradient.
 Source: derived here; stagnation as in arXiv:2202.12276 and arXiv:2010.06192.
@@ -42,6 +45,7 @@ from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import ball, ends, evaluate
 from theory.rounding_model import gap_toward
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorems._one_step import LEMMAS as ONE_STEP
 from theory.theorems._rest_set import half_gaps
 from theory.theorems._underflow import absolute_part
 from theory.window import BoolArray, FloatArray, Window
@@ -202,7 +206,7 @@ THEOREM = Theorem(
     tightness="exact",
     source="derived here",
     statement=STATEMENT,
-    derivations=(STOP, DESCENDS),
+    derivations=(STOP, DESCENDS, *ONE_STEP),
     evaluate=evaluate_bound,
     measured=measured,
     optimizers=("sgd",),

@@ -18,12 +18,18 @@ with
   chi are what rounding takes from log v: 2 ln(1+u) to nearest (the amplification 2u/(1-beta2)), O(u^2) stochastic.
 * E[a | y] in lr phi(y) [m-q, m+q], E[a^2 | y] <= M (lr phi(y))^2 for phi(y) = y/D. q = O(u) to nearest, O(u^2)
   stochastic.
-* noise. Symmetric (Gaussian): V = 0, tau = (1-P)^(3/2), P = c Y^2/(B v_min + c Y^2), Y = sigma + max|grad|: phi is
-  odd and grows at least at the rate (1-p)^(3/2)/D0. Any unbiased noise: tau = 1 and V = R Rbar A_v c w/D0_min, w =
+* noise. Symmetric (Gaussian): V = 0, tau = (1-P)^(3/2), P = c Y^2/(B v_min + c Y^2), Y^2 = sigma^2 + max grad^2/3: phi
+  is odd, so E phi(y) = grad E phi'(noise + s grad) for a uniform s in [-1, 1], and phi' is at least (1-p)^(3/2)/D0,
+  which is convex in y^2. Any unbiased noise: tau = 1 and V = R Rbar A_v c w/D0_min, w =
   1/(1 + sqrt(1-p_max)), or V = 0 and w sqrt(sqrt(B v_max) A_v p_max^2/(1-p_max)) added to e/sqrt(D0_min). None: tau =
   1, V = 0, D0 replaced by D.
 * weights. To nearest omega = min(Delta/2, lr sqrt(M A_v)), Q = (lr sqrt(M A_v) + omega)^2. Stochastic omega = 2^-n
   Delta, Q as in T8. The smallest root over the alternatives is taken.
+
+* underflow. In v it is one more factor of v' (B v >= B v_min bounds it from above), in g and in what g is computed from
+  it adds to e, in the step to the step's root mean square and, in the mean, to omega (``_adam_roundings``).
+
+max|grad| is the problem's bound, or |grad| at the end of the window plus L times how far w was from there.
 
 Stored beta2 = 1 is covered: then v only grows and Lemma A has -ln B = 0. ln(v_T/v_0) is bounded in the mean, from what
 the seeds show, with 99.9 % confidence (``_rmsprop_numbers``): it decides where v grows once in many steps, or falls
@@ -48,8 +54,10 @@ from theory.composition import NoEnclosure
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
+from theory.theorems import _adam_roundings as roundings
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
+from theory.theorems._adam_gradient import computed_off, gradient_bound, noise_square
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
 from theory.theorems._gradient_mean import gradient_mean, stored
 from theory.theorems._mean_rounding import LEMMAS as ROUNDING_LEMMAS
@@ -73,6 +81,7 @@ _DAG = {
     "update.scale": ("mul", ("scalar.lr", "update.div")),
     "w.sub": ("sub", ("w", "update.scale")),
 }
+_NORMAL = ("update.sqrt", "update.eps")  # slots whose underflow the bound does not cover
 floor = summation("T12", "tests/theory/test_t12.py")
 
 
@@ -95,27 +104,38 @@ class _Alternative:
     denominator: list[Ball]
 
 
+@dataclass(frozen=True)
+class _Underflow:
+    """What underflow does: one more factor of v, absolute errors of g and of the step; no step is longer than longest.
+
+    Nothing underflowed: the factor is 1, the errors are 0.
+    """
+
+    moment: roundings.Slot
+    gradient: Ball
+    step: Ball
+    mean_step: Ball
+    longest: Ball
+
+
 def evaluate_bound(window: Window) -> Bound:
     """The bound of a cell; see the module's docstring."""
     checks = list(_hypotheses(window))
     if not all(check.ok for check in checks):
         return Bound("T12", QUANTITY, tuple(checks))
     try:
-        signal = _signal(window)
-        average, extreme = numbers.shares(window)
+        signal, off = _signal(window), _underflow(window)
+        average, extreme = numbers.shares(window, (off.moment.mean.log_loss, off.moment.mean.sure_high))
+        error = _gradient_error(window, off)
     except (NoEnclosure, ValueError) as none:
         return Bound("T12", QUANTITY, (*checks, Hypothesis("relative errors are enclosed", False, str(none))))
-    watched = [s for s in (*_DAG, "v", "g", *signal.slots) if s != "w.sub" and s in window.slots]
-    if "noise" in window.slots:
-        watched.append("noise")
-    checks.append(no_events(window, dict.fromkeys(watched))[1])
     checks.append(Hypothesis("the gradient keeps its sign", bool(signal.low > 0), f"factor from {signal.low.str(5)}"))
     if not all(check.ok for check in checks):
         return Bound("T12", QUANTITY, tuple(checks))
     with working_precision(BITS):
-        alternatives = _alternatives(window, signal, average, extreme)
+        alternatives = _alternatives(window, signal, error, off, average, extreme)
         roots = [
-            ends(_root(window, signal, alternative, average, weight))
+            ends(_root(window, signal, off, alternative, average, weight))
             for alternative in alternatives
             for weight in _weights(window)
         ]
@@ -123,9 +143,11 @@ def evaluate_bound(window: Window) -> Bound:
     return Bound("T12", QUANTITY, tuple(checks), lower, upper, exponent=2)
 
 
-def _root(window: Window, signal: _Signal, x: _Alternative, average: list[Ball], weight: sp.Expr) -> Ball:
+def _root(
+    window: Window, signal: _Signal, off: _Underflow, x: _Alternative, average: list[Ball], weight: sp.Expr
+) -> Ball:
     """The root for one treatment of the noise and one lambda."""
-    factors = numbers.step_factors(window)
+    factors = numbers.step_factors(window, off.moment.mean)
     middle, half = (factors.high + factors.low) / 2, (factors.high - factors.low) / 2
     lr, injection = ball(window.scalars["scalar.lr"]), ball(window.scalars["scalar.one_minus_beta2"])
     symbols = [
@@ -149,8 +171,12 @@ def _root(window: Window, signal: _Signal, x: _Alternative, average: list[Ball],
     for k in range(window.dimension):
         mean_square = average[k] / injection
         step, gap = lr * (factors.second * mean_square).sqrt(), gaps[k]
+        if off.gradient > 0:  # an error of g changes g/D by at most as much over the least D0
+            step += lr * factors.second.sqrt() * off.gradient / _least_denominator(window, k)
+        step += off.step
         omega = (gap / 2).min(step) if nearest else rounding.bias * gap
         moved = (step + omega) ** 2 if nearest else size([step, gap, rounding.bias])
+        omega += off.mean_step
         values = [middle, x.slope[k], signal.low, x.linear[k], half, mean_square, x.denominator[k], omega, lr]
         values += [x.constant[k], ball(curvature[k]), moved]
         rows.append((square(values), linear(values), constant(values)))
@@ -164,22 +190,70 @@ def _weights(window: Window) -> tuple[sp.Expr, ...]:
     return everything[:1] if is_nearest(window.slots["w.sub"][1]) else everything
 
 
-def _alternatives(window: Window, signal: _Signal, average: list[Ball], extreme: list[Ball]) -> list[_Alternative]:
+def _sizes(window: Window) -> list[Ball]:
+    """[d]: |y| is never larger."""
+    stretch = numbers.before_rounding(numbers.gradient_roundings(window))
+    return [ball(x) * stretch for x in np.max(window.max_abs["g"], axis=1)]
+
+
+def _gradient_error(window: Window, off: _Underflow) -> list[Ball]:
+    """[d]: |E y - rho grad| beyond the factor rho, and what underflow adds to g after y.
+
+    Raises
+    ------
+    NoEnclosure
+        Something underflowed where the gradient is computed, and nothing bounds it.
+    """
+    # binary64 adds noise to a gradient computed outside with one more rounding
+    added = 0.0 if window.gradient_inside or window.noise != "gaussian" else 2.0**-53
+    with working_precision(BITS):
+        tiny = computed_off(window)
+        if off.gradient > 0:  # E a is within m +- q of phi(g): what underflow adds is not known to be in the mean
+            factors = numbers.step_factors(window, off.moment.mean)
+            tiny += 2 * factors.high / (factors.high + factors.low) * off.gradient
+        return [ball(x) + added * r + tiny for x, r in zip(window.gradient_error, _sizes(window), strict=True)]
+
+
+def _least_denominator(window: Window, k: int) -> Ball:
+    """D0 at the least v of a coordinate."""
+    least = ball(np.min(window.min_abs["v"][k]))
+    return (ball(window.scalars["scalar.beta2"]) * least).sqrt() + ball(window.scalars["scalar.eps"])
+
+
+def _underflow(window: Window) -> _Underflow:
+    """What underflowed. ``ValueError`` if v may vanish in it."""
+    with working_precision(BITS):
+        least = ball(np.min(window.min_abs["v"]))
+        moment = roundings.second_moment_underflow(window, ball(window.scalars["scalar.beta2"]) * least)
+        below = least.sqrt() + ball(window.scalars["scalar.eps"])
+        update = roundings.update(window, below)
+        longest = update.most * ball(window.scalars["scalar.lr"]) * ball(np.max(window.max_abs["g"])) / below
+        return _Underflow(
+            moment, roundings.gradient_underflow(window), update.off, update.off_mean, longest + update.off
+        )
+
+
+def _alternatives(
+    window: Window,
+    signal: _Signal,
+    error: list[Ball],
+    off: _Underflow,
+    average: list[Ball],
+    extreme: list[Ball],
+) -> list[_Alternative]:
     kept, injection, eps = (ball(window.scalars[f"scalar.{name}"]) for name in ("beta2", "one_minus_beta2", "eps"))
-    d, rounded = window.dimension, numbers.gradient_roundings(window)
+    d, size = window.dimension, _sizes(window)
     least = [ball(x) for x in np.min(window.min_abs["v"], axis=1)]
     most = [ball(x) for x in np.max(window.max_abs["v"], axis=1)]
     bottom, top = ([(kept * v).sqrt() + eps for v in values] for values in (least, most))
-    size = [ball(x) * numbers.before_rounding(rounded) for x in np.max(window.max_abs["g"], axis=1)]
-    # binary64 adds noise to a gradient computed outside with one more rounding
-    added = 0.0 if window.gradient_inside or window.noise != "gaussian" else 2.0**-53
-    error = [ball(x) + added * r for x, r in zip(window.gradient_error, size, strict=True)]
     linear = [x / y.sqrt() if x > 0 else arb(0) for x, y in zip(error, bottom, strict=True)]
     ones, none = [arb(1)] * d, [arb(0)] * d
     if window.noise == "none":
-        return [_Alternative(ones, linear, none, [(_exact_second_moment(window) * v).sqrt() + eps for v in most])]
+        grown = _exact_second_moment(window) / off.moment.mean.sure_low
+        return [_Alternative(ones, linear, none, [(grown * v).sqrt() + eps for v in most])]
     # the mean of what is never larger than R is not either
-    bound = [ball(x) if math.isfinite(x) else arb.pos_inf() for x in window.gradient_bound]
+    known = gradient_bound(window, off.longest)
+    bound = [ball(x) if math.isfinite(x) else arb.pos_inf() for x in known]
     drift = [(signal.high * x + e).min(r) if x.is_finite() else r for x, e, r in zip(bound, error, size, strict=True)]
     wide = [1 / (1 + (1 - p).sqrt()) for p in extreme]
     steep = [(g + e) / signal.low for g, e in zip(drift, error, strict=True)]
@@ -190,21 +264,23 @@ def _alternatives(window: Window, signal: _Signal, average: list[Ball], extreme:
     ]
     result = [_Alternative(ones, linear, varied, top), _Alternative(ones, spread, none, top)]
     if window.noise == "gaussian":
-        reach = _reach(window, drift, size)
-        slope = [kept * v / (kept * v + injection * y**2) for v, y in zip(least, reach, strict=True)]
+        slope = [
+            kept * v / (kept * v + injection * y)
+            for v, y in zip(least, spread_square(window, drift, size), strict=True)
+        ]
         result.append(_Alternative([s * s.sqrt() for s in slope], linear, none, top))
     return result
 
 
-def _reach(window: Window, drift: list[Ball], size: list[Ball]) -> list[Ball]:
-    """Y with E (|noise| + |grad|)^2 <= Y^2: from sigma if it is declared, else from the largest |y|."""
-    sigma = window.hyperparameters.get("sigma")
-    if sigma is None:
-        return [r + 2 * g for r, g in zip(size, drift, strict=True)]
-    noise = ball(float(sigma)) * (1 + 2.0**-47)  # the declared law's variance, and its product with sigma
-    if window.gradient_inside:
-        noise = noise * moments(*window.slots["noise"]).second.sqrt()
-    return [noise + g for g in drift]
+def spread_square(window: Window, drift: list[Ball], size: list[Ball]) -> list[Ball]:
+    """[d]: Y^2 of symmetric noise, E (noise + s grad)^2 for a uniform s in [-1, 1].
+
+    ``drift`` bounds |grad|, ``size`` bounds |y|; where sigma is not declared |noise| <= |y| + |grad|.
+    """
+    noise = noise_square(window)
+    if noise is None:
+        return [(r + g) ** 2 + g**2 / 3 for r, g in zip(size, drift, strict=True)]
+    return [noise + g**2 / 3 for g in drift]
 
 
 def _exact_second_moment(window: Window) -> Ball:
@@ -241,6 +317,9 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     )
     least = float(np.min(window.min_abs["v"]))
     widest = float(np.max(window.max_abs["w"]))
+    smallest = float(np.min(np.max(window.max_abs["g"], axis=1)))
+    drawn = ["g", *(s for s in slots if s.endswith("noisy"))]
+    usual = smallest >= max(slots[s][0].smallest_normal for s in drawn) or no_events(window, drawn)[1].ok
     recorded = (window.squared_gradient, window.max_abs["g"], window.max_abs["v"], window.gradient_error)
     finite = all(np.all(np.isfinite(x)) for x in recorded)
     return (
@@ -259,9 +338,11 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
             "minibatches are drawn outside the program", window.noise != "minibatch" or not window.gradient_inside
         ),
         no_events(window)[0],
+        no_events(window, [s for s in _NORMAL if s in slots])[1],
         not_flushed(window, ("w.sub", "w")),
         Hypothesis("finite", bool(finite), window.outcome),
         Hypothesis("v > 0 on the window", least > 0, f"smallest v = {least:g}"),
+        Hypothesis("no gradient underflowed, or each was once normal", usual, f"largest |g| = {smallest:g}"),
         Hypothesis("w stays in the box", window.box is None or widest <= window.box, f"{widest:.4g} > {window.box}"),
     )
 

@@ -14,7 +14,9 @@ The bound of |a|.
   is that of T5. RMSprop: v' >= i_- g^2 - A with i_- = (1-beta2) l... and A from underflow, by composition; so |g| is at
   most C (sqrt(v') + eps) with C = max(1, sqrt(A)/eps)/sqrt(i_-).
   Q is the upper factor of the roundings of the step, times sqrt(c2)/c1 for bias corrections c1 = 1 - beta1^t, c2 <= 1.
-  eps >= 0 only shortens the step. Where a quotient or product after the division underflows it is at most 2^emin.
+  eps >= 0 only shortens the step. Where the moments of every step and seed were recorded, C is the largest quotient of
+  their record if that is less or all that there is, coordinate by coordinate, with corrections and eps of its step.
+  Where a quotient or product after the division underflows it is at most 2^emin.
 
 Consequences. RMSprop and Adam with lr C Q below half the gap of every weight cannot train at all; with C near 1 (slowly
 varying gradients), bfloat16 and lr = 1e-3 that is |w| >= 0.51. No bound of the gradient holds there (T12's does not
@@ -36,13 +38,14 @@ from fpsim.rounding import Stochastic, is_nearest
 from fpsim.scalars import STEP, ScalarExpression
 from fpsim.scalars import evaluate as evaluate_scalar
 from theory.chain import outcomes
-from theory.composition import NoEnclosure, compose, model_values, relative_factor
+from theory.composition import Factor, NoEnclosure, compose, model_values, relative_factor
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le, lt
 from theory.enclosure import Ball, ball, ends, evaluate, working_precision
 from theory.rounding_model import gap_toward, low_high, underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
 from theory.theorems import t05_adam_step
+from theory.theorems._adam_roundings import values_of
 from theory.theorems._moment_coefficients import absolute_part, coefficients
 from theory.theorems._moving_average import plain_grid, same_grid
 from theory.window import BoolArray, FloatArray, Window
@@ -69,7 +72,11 @@ FROZEN = Derivation(
     givens=(le(_a, _Q * _lr * _n / (_r + _eps)), le(_n, _C * (_r + _eps)), lt(_lr * _C * _Q, _half)),
     steps=(
         Step(le(_a, _Q * _lr * _n / (_r + _eps)), Given(), "the computed step, by composition"),
-        Step(le(_n, _C * (_r + _eps)), Given(), "the numerator against the denominator: T5, or the lemma below"),
+        Step(
+            le(_n, _C * (_r + _eps)),
+            Given(),
+            "the numerator against the denominator: T5, the lemma below, or the record",
+        ),
         Step(lt(_lr * _C * _Q, _half), Given(), "the largest step is below half the gap"),
         Step(lt(_a, _half), Combine({0: 1, 1: _Q * _lr / (_r + _eps), 2: 1})),
         Step(STATEMENT, Instance(FROZEN_AXIOM)),
@@ -217,26 +224,67 @@ def _divided_steps(window: Window) -> tuple[FloatArray | None, list[Hypothesis]]
     except (NoEnclosure, ValueError) as none:
         return None, [Hypothesis(name, False, str(none))]
     checks = [Hypothesis(name, True, str(factor.exact))]
+    recorded = _recorded_steps(window, factor, exact)
     names: tuple[str, ...] = ("m", "v")
     if "m" in window.program.state:
         bound = t05_adam_step.THEOREM.evaluate(window)
-        checks += [Hypothesis(f"T5: {h.name}", h.ok, h.detail) for h in bound.hypotheses]
+        found = [Hypothesis(f"T5: {h.name}", h.ok, h.detail) for h in bound.hypotheses]
         constant = ball(bound.upper) if bound.applicable else None
     else:
         names = ("v",)
         constant, found = _own_second_moment(window)
-        checks += found
+    reasons = "; ".join(f"{h.name}: {h.detail}" for h in found if not h.ok)
+    if reasons and recorded is not None:
+        constant, found = (
+            None,
+            [Hypothesis("every step's moments were recorded", True, f"else no bound of C: {reasons}")],
+        )
+    checks += found
     after = _after_division(window, update[1])
     checks.append(no_events(window, [s for s in factor.underflow_slots if s not in after])[1])
     checks += [same_grid(window, (outputs[x], x)) for x in names]
-    if constant is None or not all(check.ok for check in checks):
+    if (constant is None and recorded is None) or not all(check.ok for check in checks):
         return None, checks
+    with working_precision():
+        tiny = max((ends(after[s])[1] for s in after if window.underflow.get(s, 1)), default=0.0)
+    if recorded is not None:
+        recorded = np.maximum(recorded, tiny)
+    if constant is None:
+        return recorded, checks
     with working_precision():
         high = evaluate(factor.high, model_values(window.slots, tuple(factor.exponents)))
         longest = ends(ball(window.scalars["scalar.lr"]) * constant * high * shortened)[1]
-        longest = max(longest, *(ends(after[s])[1] for s in after if window.underflow.get(s, 1)), 0.0)
+        longest = max(longest, tiny)
     checks.append(Hypothesis("lr C Q is finite", math.isfinite(longest), f"C = {float(constant.mid()):.6g}"))
-    return np.full_like(window.start["w"], longest), checks
+    everywhere = np.full_like(window.start["w"], longest)
+    return everywhere if recorded is None else np.minimum(everywhere, recorded), checks
+
+
+def _recorded_steps(window: Window, factor: Factor, stored: tuple[str, str]) -> FloatArray | None:
+    """[d, S] Q times the largest exact step for the recorded moments; None if the record misses a step or a seed."""
+    outputs = {slot: state for state, slot in window.program.outputs if state in window.program.state}
+    states = [window.history.get(outputs.get(slot, slot)) for slot in stored]
+    count, widths = window.steps, window.start["w"].shape
+    if window.history_first != window.first_step or any(x is None for x in states):
+        return None
+    values = {
+        named(s, nonnegative=s == stored[1]): x[-count:] for s, x in zip(stored, states, strict=True) if x is not None
+    }
+    if any(x.shape != (count, *widths) for x in values.values()):
+        return None
+    for unknown in factor.exact.free_symbols - set(values):
+        scalar = values_of(window, str(unknown))
+        if scalar is None or len(scalar) not in (1, count + 1):
+            return None
+        values[unknown] = scalar[-count:].reshape(-1, 1, 1)
+    with working_precision():
+        high = ends(evaluate(factor.high, model_values(window.slots, tuple(factor.exponents))))[1]
+    with np.errstate(all="ignore"):
+        steps = np.abs(sp.lambdify(list(values), factor.exact, "numpy")(*values.values()))
+    # at most eight operations in binary64; 0/0 says nothing
+    return np.asarray(
+        np.max(np.where(np.isnan(steps), np.inf, steps), axis=0) * high * (1 + 2.0**-48), dtype=np.float64
+    )
 
 
 def _after_division(window: Window, step: str) -> dict[str, Ball]:

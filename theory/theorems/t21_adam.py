@@ -357,7 +357,7 @@ THEOREM = Theorem(
     derivations=(
         lemmas.floor, *lemmas.LEMMAS,
         _rmsprop_lemmas.lemma_a, _rmsprop_lemmas.share_of_gradient, _rmsprop_lemmas.logarithm,
-        _rmsprop_lemmas.slope, _rmsprop_lemmas.bend, _rmsprop_lemmas.variation_square,
+        _rmsprop_lemmas.slope, _rmsprop_lemmas.convex, _rmsprop_lemmas.bend, _rmsprop_lemmas.variation_square,
         *ROUNDING_LEMMAS,
     ),
     evaluate=evaluate_bound,

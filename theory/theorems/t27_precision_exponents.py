@@ -217,8 +217,8 @@ def _noise(window: Window, signal: t12_rmsprop._Signal, known: list[Coordinate])
     varied = [x.largest * (x.drift + x.error) / signal.low * c_ * x.mean_square / x.least for x in known]
     found = [(ones, varied)]
     if window.noise == "gaussian":
-        reach = t12_rmsprop._reach(window, [x.drift for x in known], [x.largest for x in known])
-        share_ = [x.remembered / (x.remembered + c_ * y**2) for x, y in zip(known, reach, strict=True)]
+        squares = t12_rmsprop.spread_square(window, [x.drift for x in known], [x.largest for x in known])
+        share_ = [x.remembered / (x.remembered + c_ * y) for x, y in zip(known, squares, strict=True)]
         found.append(([y * y.sqrt() for y in share_], none))
     return found
 
@@ -264,7 +264,7 @@ THEOREM = Theorem(
     statement=floor.statement,
     derivations=(
         floor, *RATES, underflow, lemmas.coordinate,
-        lemmas.lemma_a, lemmas.variation, lemmas.slope, step_size, quadratic_root,
+        lemmas.lemma_a, lemmas.variation, lemmas.slope, lemmas.convex, step_size, quadratic_root,
     ),
     evaluate=evaluate_bound,
     measured=measured,
