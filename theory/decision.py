@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import TypeAlias
 
 import sympy as sp
@@ -24,9 +25,12 @@ from theory.enclosure import BITS, Ball, ball, compile_expression, working_preci
 
 # variable -> its interval; a variable that is not listed has the interval of its SymPy assumptions
 Domain: TypeAlias = Mapping[sp.Symbol, sp.Interval]
+_Intervals: TypeAlias = frozenset[tuple[sp.Symbol, sp.Interval]]  # a domain that can be remembered
 
 _BOXES = 20_000
 _POINTS = 12
+# a chain asks the same of an expression many times over, and its mutants (theory.mutation) once per change
+_REMEMBERED = 1 << 15
 
 
 def interval_of(symbol: sp.Symbol, domain: Domain) -> sp.Interval:
@@ -44,9 +48,15 @@ def interval_of(symbol: sp.Symbol, domain: Domain) -> sp.Interval:
 
 def is_identity(difference: sp.Expr, domain: Domain | None = None) -> bool:
     """Whether ``difference`` is identically zero."""
+    expression = sp.sympify(difference)
+    return _is_identity(expression, _part_for(domain, expression))
+
+
+@lru_cache(_REMEMBERED)
+def _is_identity(difference: sp.Expr, domain: _Intervals) -> bool:
     if difference == 0:
         return True
-    if _refuted(difference, domain or {}, lambda x: x > 0 or x < 0):
+    if _refuted(difference, dict(domain), lambda x: x > 0 or x < 0):
         return False
     simplifiers = (sp.expand, lambda e: sp.cancel(sp.together(e)), sp.radsimp, sp.simplify)
     return any(simplifier(difference) == 0 for simplifier in simplifiers)
@@ -64,20 +74,41 @@ def has_sign(
     ``facts`` are expressions known to be >= 0, with a flag whether they are > 0; the expression may be a product or
     quotient of one of them with something of provable sign. ``False`` means not proven, not disproven.
     """
-    where = domain or {}
     expression = sp.sympify(expression)
+    known = [(sp.sympify(fact), positive) for fact, positive in facts]
     if expression == 0:
         return not strict
-    known = [(sp.sympify(fact), positive) for fact, positive in facts]
-    if not known and _refuted(expression, where, lambda x: x < 0):
-        return False
-    if _algebraic(expression, where, strict):
+    if not known:
+        return _is_signed(expression, _part_for(domain, expression), strict)
+    if _by_factors(expression, _part_for(domain, expression), strict):
         return True
-    for fact, positive in known:
-        usable = fact != 0 and (positive or not strict)
-        if usable and _algebraic(sp.cancel(sp.together(expression / fact)), where, strict):
-            return True
-    return not known and _subdivided(expression, where)
+    usable = (fact for fact, positive in known if fact != 0 and (positive or not strict))
+    return any(_has_sign_of(fact, expression, _part_for(domain, expression, fact), strict) for fact in usable)
+
+
+@lru_cache(_REMEMBERED)
+def _is_signed(expression: sp.Expr, domain: _Intervals, strict: bool) -> bool:
+    if _refuted(expression, dict(domain), lambda x: x < 0):
+        return False
+    return _by_factors(expression, domain, strict) or _subdivided(expression, dict(domain))
+
+
+@lru_cache(_REMEMBERED)
+def _by_factors(expression: sp.Expr, domain: _Intervals, strict: bool) -> bool:
+    return _algebraic(expression, dict(domain), strict)
+
+
+@lru_cache(_REMEMBERED)
+def _has_sign_of(fact: sp.Expr, expression: sp.Expr, domain: _Intervals, strict: bool) -> bool:
+    """Whether the expression is the fact times something of provable sign."""
+    where, share = dict(domain), expression / fact
+    return not _refuted(share, where, lambda x: x < 0) and _algebraic(sp.cancel(sp.together(share)), where, strict)
+
+
+def _part_for(domain: Domain | None, *expressions: sp.Expr) -> _Intervals:
+    """The intervals of the variables that occur."""
+    symbols = set().union(*(e.free_symbols for e in expressions))
+    return frozenset((s, interval) for s, interval in (domain or {}).items() if s in symbols)
 
 
 def _algebraic(expression: sp.Expr, domain: Domain, strict: bool) -> bool:

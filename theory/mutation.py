@@ -19,14 +19,14 @@ _FACTORS = (sp.Rational(65, 64), sp.Rational(63, 64), sp.Integer(-1))
 def mutants(claim: Claim, domain: Domain | None = None) -> Iterator[Claim]:
     """The claim with its sides exchanged, a number or term multiplied by 65/64, 63/64 or -1, or an exponent off by 1.
 
-    Changes that leave both sides as they were (a factor on a zero) are left out.
+    Changes that leave both sides as they were (a factor on a zero) are left out; equal changes come once.
     """
     if claim.relation != "==":
         yield Claim(claim.right, claim.relation, claim.left)
-    for left in _changed(claim.left):
+    for left in dict.fromkeys(_changed(claim.left)):
         if not is_identity(left - claim.left, domain):
             yield Claim(left, claim.relation, claim.right)
-    for right in _changed(claim.right):
+    for right in dict.fromkeys(_changed(claim.right)):
         if not is_identity(right - claim.right, domain):
             yield Claim(claim.left, claim.relation, right)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 import fpsim
 from experiments import schedules, simulate, trace, trajectory
@@ -337,7 +338,11 @@ def test_weights_stored_in_a_finer_format_than_their_sum_are_not_covered(optimiz
 
 @pytest.mark.parametrize(
     ("problem", "noise"),
-    [("dense_quadratic", "none"), ("rosenbrock", "gaussian"), ("logistic", "minibatch"), ("logistic", "none")],
+    slow_but(
+        [("dense_quadratic", "none"), ("rosenbrock", "gaussian"), ("logistic", "minibatch"), ("logistic", "none")],
+        ("rosenbrock", "gaussian"),
+        ("logistic", "minibatch"),
+    ),
 )
 def test_rounded_gradients_are_those_of_the_exact_reader(problem, noise):
     dimension = 30 if problem == "logistic" else 4

@@ -124,6 +124,7 @@ def test_a_line_adds_up() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_processes_find_the_same() -> None:
     alone, several = hunt(48, 2, seeds=2), hunt(48, 2, seeds=2, workers=2)
     for report in (alone, several):

@@ -29,10 +29,17 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "min": np.minimum,
 }
 
+RULES: dict[str, Callable[..., Any]] = {
+    "nearest_even": np.rint,
+    "toward_zero": np.trunc,
+    "up": np.ceil,
+    "down": np.floor,
+}
+
 
 def rounded(x: np.ndarray, fmt: Format, mode: Rounding, draw: np.random.Generator) -> np.ndarray:
     """Round binary64 values; exact for results of one operation on operands of at most 25 bits, to nearest."""
-    _, exponent = np.frexp(np.abs(x))
+    _, exponent = np.frexp(x)
     quantum = np.ldexp(1.0, np.maximum(exponent - 1, fmt.emin) - fmt.mantissa_bits)
     scaled = x / quantum
     if isinstance(mode, Stochastic):
@@ -43,8 +50,7 @@ def rounded(x: np.ndarray, fmt: Format, mode: Rounding, draw: np.random.Generato
         chosen = {"A": np.floor(share), "B": np.floor(share + 0.5), "C": np.rint(share)}[mode.variant]
         away = chosen + words >= 1 << mode.bits
         return np.copysign((whole + away) * quantum, x)
-    rule = {"nearest_even": np.rint, "toward_zero": np.trunc, "up": np.ceil, "down": np.floor}[mode]
-    return rule(scaled) * quantum
+    return RULES[mode](scaled) * quantum
 
 
 def run(
@@ -69,12 +75,13 @@ def run(
 
     def store(name: str, x: np.ndarray) -> np.ndarray:
         fmt, mode = slots[name]
-        underflow[name] += int(np.sum((x != 0) & (np.abs(x) < fmt.smallest_normal)))
+        underflow[name] += int(np.count_nonzero((x != 0) & (np.abs(x) < fmt.smallest_normal)))
         return rounded(x, fmt, mode, draw)
 
     def watch(name: str, x: np.ndarray) -> None:
-        largest[name] = np.maximum(largest.get(name, 0.0), np.abs(x))
-        smallest[name] = np.minimum(smallest.get(name, np.inf), np.abs(x))
+        size = np.abs(x)
+        largest[name] = np.maximum(largest.get(name, 0.0), size)
+        smallest[name] = np.minimum(smallest.get(name, np.inf), size)
 
     values = {name: store(name, np.array(x)) for name, x in {**state, **constants}.items()}
     start = {name: values[name] for name in state}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sympy as sp
 from flint import ctx
+from tiers import slow_but
 
 from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
@@ -176,9 +177,9 @@ def test_where_no_relative_enclosure_follows_the_slot_is_named() -> None:
 
 
 @pytest.mark.parametrize("mode", ["nearest_even", "toward_zero", "up", Stochastic(16)], ids=str)
-@pytest.mark.parametrize("fmt", ["bfloat16", "e5m10", "e4m3", "e5m2", "e3m2"])
+@pytest.mark.parametrize("fmt", slow_but(["bfloat16", "e5m10", "e4m3", "e5m2", "e3m2"], "bfloat16", "e3m2"))
 @pytest.mark.parametrize("gradient", [quadratic, rational], ids=lambda g: g.name)
-@pytest.mark.parametrize("lr", [0.09, 0.125])
+@pytest.mark.parametrize("lr", slow_but([0.09, 0.125], 0.09))
 def test_computed_values_lie_in_their_enclosure(
     lr: float, gradient: Program, fmt: str, mode: object, machine: SimpleNamespace
 ) -> None:

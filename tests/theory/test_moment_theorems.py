@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from history_windows import recorded
 from sequences import random_gradients
+from tiers import slow_but
 
 from fpsim.formats import format
 from fpsim.optim.adam import adam
@@ -29,8 +30,8 @@ HOLES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("mode", ["nearest_even", Stochastic(8)], ids=str)
-@pytest.mark.parametrize("program", [sgd, momentum, rmsprop, adam], ids=lambda p: p.name)
+@pytest.mark.parametrize("mode", slow_but(["nearest_even", Stochastic(8)], "nearest_even"), ids=str)
+@pytest.mark.parametrize("program", slow_but([sgd, momentum, rmsprop, adam], sgd, momentum, adam), ids=lambda p: p.name)
 def test_holes_are_named(program: Program, mode: object) -> None:
     start = {name: np.ones((1, 1)) for name in program.state}
     g = random_gradients("constant", 6, 2, 2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from history_windows import recorded
 from sequences import adversarial_gradients, random_gradients
+from tiers import slow_but
 
 from fpsim.formats import format
 from fpsim.optim.adam import adam
@@ -51,8 +52,12 @@ def adversarial(name: str, beta1: float, sign: float, seed: int = 0) -> np.ndarr
     return adversarial_gradients(format(name), b, c, 1, sign, 120, 4, seed)
 
 
-@pytest.mark.parametrize("kind", ["normal", "lognormal", "constant", "falling", "rising"])
-@pytest.mark.parametrize("name", ["float8_e4m3fn", "binary16", "binary32", "e6m4"])
+@pytest.mark.parametrize(
+    "kind", slow_but(["normal", "lognormal", "constant", "falling", "rising"], "normal", "falling")
+)
+@pytest.mark.parametrize(
+    "name", slow_but(["float8_e4m3fn", "binary16", "binary32", "e6m4"], "float8_e4m3fn", "binary32")
+)
 def test_random_gradients(name: str, kind: str) -> None:
     for beta1 in (0.5, 0.9, 0.99):
         judged(window(name, beta1, random_gradients(kind, 60, 2, 2)))
@@ -80,7 +85,7 @@ def grid_ratios(name: str) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize("name", [x if x == "bfloat16" else pytest.param(x, marks=pytest.mark.slow) for x in FORMATS])
+@pytest.mark.parametrize("name", slow_but(FORMATS, "bfloat16"))
 def test_sharp_on_the_balanced_grid(name: str) -> None:
     ratios = grid_ratios(name)
     assert np.median(ratios["random"] + ratios["adversarial"]) <= 3

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flint import arb
+from tiers import slow_but
 
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
@@ -225,7 +226,7 @@ def test_root_of_the_quadratic() -> None:
 
 
 @pytest.mark.parametrize("mantissa", [1, 2, 4, 7, 10])
-@pytest.mark.parametrize("lr", [2.0**-2, 2.0**-4])
+@pytest.mark.parametrize("lr", slow_but([2.0**-2, 2.0**-4], 2.0**-2))
 def test_isotropic_quadratic(machine: Any, mantissa: int, lr: float) -> None:
     """Never violated; within a factor 2 from 4 mantissa bits on."""
     ratio = ratio_of(descend(machine, Format(8, mantissa), lr=lr, curvature=np.ones(32), steps=800))
@@ -233,7 +234,7 @@ def test_isotropic_quadratic(machine: Any, mantissa: int, lr: float) -> None:
 
 
 @pytest.mark.parametrize("problem", [quadratic, rational, None], ids=["quadratic", "rational", "external"])
-@pytest.mark.parametrize("bits", [2, 16])
+@pytest.mark.parametrize("bits", slow_but([2, 16], 2))
 def test_never_violated(machine: Any, problem: Program | None, bits: int) -> None:
     """Condition number 10, inside and outside the machine, few and many random bits."""
     curvature = np.geomspace(0.1, 1.0, 16)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from experiments import simulate
 from experiments.registry import problem_of
@@ -46,7 +47,7 @@ def test_recursion() -> None:
     assert pushed <= 0.05 / (1 - k)
 
 
-@pytest.mark.parametrize("r", [0.5, 0.8, 2.0])
+@pytest.mark.parametrize("r", slow_but([0.5, 0.8, 2.0], 0.8))
 @pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
 def test_law_is_met(rounding: str, r: float) -> None:
     """bfloat16 weights, lr h = 0.06: both sides, and within five per cent of each other from r = 0.8 on."""
@@ -59,7 +60,7 @@ def test_law_is_met(rounding: str, r: float) -> None:
     assert bound.upper < bound.lower * (1.5 if r == 0.5 else 1.05)
 
 
-@pytest.mark.parametrize("mantissa", [7, 10])
+@pytest.mark.parametrize("mantissa", slow_but([7, 10], 7))
 @pytest.mark.parametrize("gradient", ["exact", "rounded"])
 def test_rounded_steps_widen_the_law(mantissa: int, gradient: str) -> None:
     """Every operation rounded, lr a power of two and the grids commensurate: the law is met, and wide."""

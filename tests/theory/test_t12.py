@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from experiments import simulate
 from fpsim.formats import BINARY64
@@ -229,10 +230,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    "rounding", ["nearest_even", Stochastic(3), pytest.param(Stochastic(16), marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("case", slow_but(CASES, "quadratic", "rational", "minibatch", "silent", "long memory"))
+@pytest.mark.parametrize("rounding", slow_but(["nearest_even", Stochastic(3), Stochastic(16)], "nearest_even"), ids=str)
 def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
     for mantissa in (1, 4, 7):
         window = train(machine, Format(8, mantissa), rounding, steps=300, seed=mantissa, **CASES[case])
@@ -243,7 +242,7 @@ def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
             assert mantissa < 7, bound.reason
 
 
-@pytest.mark.parametrize("mantissa", [7, 10, 23])
+@pytest.mark.parametrize("mantissa", slow_but([7, 10, 23], 7))
 def test_sharp_with_stochastic_rounding(machine: Any, mantissa: int) -> None:
     window = train(machine, Format(8, mantissa), Stochastic(16), steps=1600)
     assert 1.0 < verdict(THEOREM.measured(window), THEOREM.evaluate(window)).ratio < 2.0

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from history_windows import recorded
+from tiers import slow_but
 
 import fpsim
 from fpsim import exact
@@ -35,7 +36,7 @@ def decays(precision: int) -> list[float]:
 
 
 @pytest.mark.parametrize("mode", ["nearest_even", "nearest_away"])
-@pytest.mark.parametrize("mantissa", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("mantissa", slow_but([1, 2, 3, 4, 7], 1, 2, 3))
 def test_frozen_set_is_that_of_the_specification(mantissa: int, mode: str) -> None:
     """Every value of a format with four binades, subnormal numbers included, and many stored decays."""
     few = 1 + 30 * (mantissa > 4)
@@ -48,7 +49,7 @@ def test_frozen_set_is_that_of_the_specification(mantissa: int, mode: str) -> No
             assert frozen(values, decay, fmt, mode).tolist() == expected, (fmt.name, decay)
 
 
-@pytest.mark.parametrize("precision", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("precision", slow_but([2, 3, 4, 5, 8], 2, 3, 4, 5))
 def test_regimes_are_those_of_the_significands(precision: int) -> None:
     fmt, u = Format(5, precision - 1), Fraction(1, 2**precision)
     values = 1.0 + np.arange(2 ** (precision - 1)) * 2.0 ** (1 - precision)

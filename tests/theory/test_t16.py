@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from history_windows import recorded
 from ratio_grid import parts
+from tiers import slow_but
 
 from experiments import simulate
 from fpsim.formats import format
@@ -92,7 +93,9 @@ def divided(
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
-@pytest.mark.parametrize("name", ["bfloat16", "binary16", "tf32", "binary32", "e8m3", "e8m2"])
+@pytest.mark.parametrize(
+    "name", slow_but(["bfloat16", "binary16", "tf32", "binary32", "e8m3", "e8m2"], "bfloat16", "binary16")
+)
 def test_divided_steps(name: str, optimizer: str) -> None:
     """Steps around half the gap of a weight of size 1, gradients that attain the constant, and others."""
     ratios = []

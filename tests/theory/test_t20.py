@@ -12,6 +12,7 @@ import pytest
 import sympy as sp
 from adam_runs import gradient, loss, train
 from flint import arb
+from tiers import slow_but
 
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
@@ -158,8 +159,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(3), Stochastic(16)], ids=str)
+@pytest.mark.parametrize("case", slow_but(CASES, "quadratic", "bent", "coupled", "much momentum"))
+@pytest.mark.parametrize(
+    "rounding", slow_but(["nearest_even", Stochastic(3), Stochastic(16)], "nearest_even", Stochastic(3)), ids=str
+)
 def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
     for mantissa in (3, 12):
         options = {"noise": "none", "steps": 120, "d": 2, "seed": mantissa, **CASES[case]}

@@ -13,6 +13,7 @@ import pytest
 import sympy as sp
 from adam_runs import gradient, loss, train
 from flint import arb
+from tiers import slow_but
 
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
@@ -63,7 +64,7 @@ def averages(run: SimpleNamespace) -> dict[str, np.ndarray]:
 _RUNS: dict[str, SimpleNamespace] = {}
 
 
-@pytest.fixture(params=["stochastic", "nearest", "minibatch", "bent"])
+@pytest.fixture(params=slow_but(["stochastic", "nearest", "minibatch", "bent"], "stochastic"))
 def measured_run(request: Any, machine: Any) -> Any:
     """One run of each kind, made once."""
     if request.param not in _RUNS:
@@ -201,8 +202,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(3), Stochastic(16)], ids=str)
+@pytest.mark.parametrize("case", slow_but(CASES, "bent", "minibatch", "coupled", "long memory"))
+@pytest.mark.parametrize(
+    "rounding", slow_but(["nearest_even", Stochastic(3), Stochastic(16)], "nearest_even", Stochastic(3)), ids=str
+)
 def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
     for mantissa in (2, 10):
         options = {"steps": 100, "d": 2, "seed": mantissa, **CASES[case]}
@@ -214,7 +217,7 @@ def test_never_violated(machine: Any, case: str, rounding: Rounding) -> None:
             assert mantissa < 10, bound.reason
 
 
-@pytest.mark.parametrize(("mantissa", "most"), [(7, 3.5), (10, 3.0), (23, 3.0)])
+@pytest.mark.parametrize(("mantissa", "most"), slow_but([(7, 3.5), (10, 3.0), (23, 3.0)], (7, 3.5)))
 def test_sharp_with_stochastic_rounding(machine: Any, mantissa: int, most: float) -> None:
     window = train(machine, Format(8, mantissa), Stochastic(16), steps=1000).window
     assert 1.0 < verdict(THEOREM.measured(window), THEOREM.evaluate(window)).ratio < most

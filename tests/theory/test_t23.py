@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flint import arb
+from tiers import slow_but
 
 from experiments import simulate
 from experiments.registry import problem_of
@@ -88,7 +89,7 @@ def test_gains(system: tuple[float, ...]) -> None:
     assert lemmas.bounded_gains(*(arb(x) for x in system), arb(slowest**2 / 2)) is None or slowest == 0
 
 
-@pytest.mark.parametrize("mantissa", [2, 7, 10])
+@pytest.mark.parametrize("mantissa", slow_but([2, 7, 10], 7))
 @pytest.mark.parametrize("problem", ["quadratic", "dense_quadratic"])
 def test_never_violated(mantissa: int, problem: str) -> None:
     for beta1, sigma in ((0.0, 0.0), (0.5, 0.05), (0.9, 0.0), (0.8, 0.3)):
@@ -100,7 +101,7 @@ def test_never_violated(mantissa: int, problem: str) -> None:
 
 
 @pytest.mark.parametrize(("options", "most"), [({"spectrum": "isotropic"}, 2.0), ({}, 2.0)])
-@pytest.mark.parametrize("gradient", ["exact", "rounded"])
+@pytest.mark.parametrize("gradient", slow_but(["exact", "rounded"], "rounded"))
 def test_sharp(options: dict[str, Any], most: float, gradient: str) -> None:
     """bfloat16, every operation stochastic: within a factor two, also with condition number 10."""
     for beta1 in (0.5, 0.9):

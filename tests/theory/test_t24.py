@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from experiments import simulate
 from experiments.cell import Cell
@@ -43,7 +44,7 @@ def polyak(w: Any, m: Any, g: Any, *, lr: Any = 0.01, beta1: Any = 0.9) -> Any:
     return {"w": slot("w.sub", w - slot("moved", lr * m)), "m": m}
 
 
-@pytest.mark.parametrize("beta1", [0.5, 0.9])
+@pytest.mark.parametrize("beta1", slow_but([0.5, 0.9], 0.9))
 @pytest.mark.parametrize(
     ("exponent", "mantissa", "problem", "gradient", "most"),
     [

@@ -11,6 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 from flint import arb
+from tiers import slow_but
 
 from experiments import recipes, simulate
 from experiments.study import Cell
@@ -186,8 +187,8 @@ def test_noise_is_a_gaussian_up_to_the_coupling() -> None:
                 assert abs(quantile - float(variate)) < _dither.COUPLING / 4
 
 
-@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
-@pytest.mark.parametrize("gradient", ["exact", "rounded"])
+@pytest.mark.parametrize("rounding", slow_but(["nearest_even", "stochastic"], "nearest_even"))
+@pytest.mark.parametrize("gradient", slow_but(["exact", "rounded"], "rounded"))
 def test_never_violated(rounding: str, gradient: str) -> None:
     """Bit-exact runs, noise from a fifth of a gap to four gaps, one format a batch."""
     for mantissa, r in ((4, 0.5), (7, 0.2), (7, 0.8), (10, 4.0)):
@@ -202,7 +203,7 @@ def test_never_violated(rounding: str, gradient: str) -> None:
             assert verdict(t25.THEOREM.measured(window), bound).status != "violated"
 
 
-@pytest.mark.parametrize("problem", ["quadratic", "rational"])
+@pytest.mark.parametrize("problem", slow_but(["quadratic", "rational"], "quadratic"))
 def test_dither_beats_the_half_ulp(problem: str) -> None:
     """r = 0.8: within a factor 1.5 with a wide step, 2 with every operation in bfloat16; half an ulp would be 9."""
     for overrides, most in ((WIDE, 1.5), ((), 2.0)):
