@@ -59,8 +59,9 @@ def test_every_question_is_answered():
 
 def test_the_constants_that_it_shows_are_what_is_printed(capsys):
     text = README.read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "enclosures(" in block)
-    (shown,) = (block for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if "tensor-level" in block)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    (code,) = (block for language, block in blocks if language == "python" and "enclosures(" in block)
+    (shown,) = (block for language, block in blocks if not language and "tensor-level" in block)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out == shown
 
