@@ -20,7 +20,7 @@ def random_cells(runs: int, seed: int, names: Sequence[str] | None, processes: i
     from experiments.cli.progress import Progress, clock
     from experiments.hunt import Report, hunt
     from experiments.hunt.draw import BLOCKS
-    from experiments.hunt.printing import lines
+    from experiments.hunt.printing import comparisons, lines
     from experiments.hunt.run import SEEDS, Part, batches
 
     started = time.monotonic()
@@ -51,6 +51,7 @@ def random_cells(runs: int, seed: int, names: Sequence[str] | None, processes: i
         print("\n" + "\n".join(lines(report)))
     if file is not None:
         asked: dict[str, Any] = {"asked": runs, "seed": seed, "selection": names, "processes": processes}
+        asked["comparisons"] = sorted(comparisons())  # theorems whose verdicts do not count
         done = {"finished": not stopped, "elapsed": round(seconds, 1)}
         write_file(file, facts | asked | done | report.record())
         print(f"record: {file}")

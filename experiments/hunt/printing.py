@@ -22,12 +22,12 @@ NOTES = (
 def lines(report: Report) -> Iterator[str]:
     """The table, its legend, the formats that were drawn, what was exceeded, and the summary in one line."""
     names = sorted({name for name, _ in report.lines}, key=lambda name: (name[0], int(name[1:])))
-    comparisons = [name for name in names if name in _comparisons()]
+    others = [name for name in names if name in comparisons()]
     yield from _table(report, names)
     yield ""
     yield from NOTES
-    if comparisons:
-        yield f"{', '.join(comparisons)}: bounds of the literature, for comparison; not counted below."
+    if others:
+        yield f"{', '.join(others)}: bounds of the literature, for comparison; not counted below."
     yield ""
     yield from _troubles(report)
     yield summary(report)
@@ -35,14 +35,15 @@ def lines(report: Report) -> Iterator[str]:
 
 def summary(report: Report) -> str:
     """Such as ``1536 runs of 12 cells, 29 theorems: 60 verdicts, none violated``."""
-    ours = {name for name, _ in report.lines} - _comparisons()
+    ours = {name for name, _ in report.lines} - comparisons()
     spoken = sum(report.total(name).applicable for name in ours)
     wrong = Counter(trouble.kind for trouble in report.violations)
     told = ", ".join(f"{count} {kind.upper()}" for kind, count in wrong.items()) or "none violated"
     return f"{report.runs} runs of {report.cells} cells, {len(ours)} theorems: {spoken} verdicts, {told}"
 
 
-def _comparisons() -> set[str]:
+def comparisons() -> set[str]:
+    """Bounds of the literature: their verdicts do not count."""
     return {x.identifier for x in theorems().values() if x.comparison}
 
 
