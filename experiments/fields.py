@@ -36,6 +36,24 @@ def integer(low: int, high: int) -> Reader:
     return read
 
 
+def count(most: int) -> Reader:
+    """A whole number in ``1..most``, a power of ten, that may be long: ``1e7`` is one too."""
+
+    def read(key: str, value: Any) -> int:
+        admissible = f"1..1e{len(str(most)) - 1}"
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number) or (math.isfinite(number) and number != int(number)):
+            raise StudyError(key, f"{value!r} is not a whole number; admissible: {admissible}, such as 1e5")
+        if not 1 <= number <= most:
+            raise StudyError(key, f"{value} is outside {admissible}")
+        return int(number)
+
+    return read
+
+
 def real(interval: str) -> Reader:
     """A finite number in an interval written as in mathematics: ``"(0, inf)"``, ``"[0, 1)"``."""
     low, high = (float(end) for end in interval[1:-1].split(","))

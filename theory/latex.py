@@ -142,7 +142,8 @@ def _collected(theorem: Theorem) -> tuple[list[Derivation], list[Axiom]]:
 
 
 def _proof(proof: Derivation, kind: str) -> Iterator[str]:
-    yield rf"\subsection*{{{kind}: {escape(proof.name)}}}"
+    title = proof.name if proof.name.startswith(kind) else f"{kind}: {proof.name}"
+    yield rf"\subsection*{{{escape(title)}}}"
     yield _ranges(proof)
     for number, step in enumerate(proof.steps):
         prose_of = f" -- {escape(step.text)}" if step.text else ""

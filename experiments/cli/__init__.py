@@ -15,7 +15,8 @@ from typing import NoReturn
 VERBS = {
     "scan": "measure where optimizers stop improving, width by width, beside proven bounds",
     "status": "show how far a study is, from another terminal",
-    "verify": "hold every theorem against the results of a study, or check a certificate again",
+    "verify": "hold every theorem against a study or random runs, check a certificate, list theorems",
+    "questions": "answer open questions of the literature, each by the study that shows it",
     "formats": "list the named number formats, or print the properties of one",
     "bench": "measure how fast the emulator is, beside a memory copy and other libraries",
     "selftest": "check that results are right on this machine, to the last bit",

@@ -4,7 +4,6 @@ for bit: random and hard operands, named and random formats, all rounding modes.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from experiments.engine import available_workers
-    from experiments.fields import StudyError, integer
+    from experiments.fields import StudyError, count, integer
 
     try:
-        cases = _cases(args.cases)
+        cases = count(MOST_CASES)("cases", args.cases)
         seed = integer(0, (1 << 63) - 1)("seed", args.seed)
         given = available_workers() if args.processes is None else args.processes
         processes = integer(1, 4096)("processes", given)
@@ -148,18 +147,3 @@ def _choice(args: argparse.Namespace, seed: int) -> Choice:
 
 def _words(text: str | None) -> list[str]:
     return [] if text is None else [word.strip() for word in text.split(",")]
-
-
-def _cases(text: str) -> int:
-    """A whole number, also as 1e7."""
-    from experiments.fields import StudyError
-
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isnan(number) or (math.isfinite(number) and number != int(number)):
-        raise StudyError("cases", f"{text!r} is not a whole number; admissible: 1..1e9, such as 1e7")
-    if not 1 <= number <= MOST_CASES:
-        raise StudyError("cases", f"{text} is outside 1..1e9")
-    return int(number)

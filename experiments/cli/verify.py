@@ -1,6 +1,7 @@
 """Hold every theorem against every cell of a study and write a certificate, or check a certificate again without the
-runs, or write theorems with their derivations as LaTeX. Without arguments: the results in fpsim-results/scan, which
-fpsim scan makes first if there are none. Exit code 1 if a bound is violated, a law missed or a certificate wrong."""
+runs, or hunt for a violation in random cells, or list theorems, or write them with their derivations as LaTeX. Without
+arguments: the results in fpsim-results/scan, which fpsim scan makes first if there are none. Exit code 1 if a bound is
+violated, a law missed or a certificate wrong."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cli import UsageError
 from experiments.cli.record_file import check_file
+from experiments.cli.verify_random import MOST_RUNS, random_cells
 
 if TYPE_CHECKING:
     from experiments.verify.run import Report
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
 
 DEFAULT = Path("fpsim-results/scan")
 MOST_FAULTS = 50  # that are printed
+# What may stand beside the flag that says what to do; without one, results are verified.
+BESIDE = {
+    "--list": {"--theorem"},
+    "--latex": {"--theorem", "--out"},
+    "--check": set(),
+    "--random": {"--theorem", "--seed", "--json"},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results", metavar="RESULTS", nargs="?", type=Path, help=f"what --out of fpsim scan was (default: {DEFAULT})"
     )
     parser.add_argument("--theorem", metavar="NAMES", help="such as T12 or T6,T8 (default: all)")
+    parser.add_argument("--list", action="store_true", help="print title, class, quantity and source of the theorems")
     parser.add_argument("--check", metavar="FILE", type=Path, help="a certificate to check again, without the results")
+    parser.add_argument(
+        "--random", metavar="N", help="hold the theorems against N runs, at least, of random cells, such as 1e5"
+    )
+    parser.add_argument("--seed", metavar="N", help="of --random: names its cells (default: 0)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="of --random: also write counts, versions and date")
     parser.add_argument("--latex", action="store_true", help="write statement, hypotheses and derivation as LaTeX")
     parser.add_argument(
         "--out",
@@ -41,26 +56,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from experiments.engine import available_workers
-    from experiments.fields import StudyError, integer
+    from experiments.fields import StudyError, count, integer
 
-    for flag, given in (("--latex", args.latex), ("--check", args.check is not None)):
-        others = {"RESULTS": args.results is not None, "--check": args.check is not None and flag != "--check"}
-        others |= {"--out": args.out is not None and flag == "--check"}
-        others |= {"--theorem": args.theorem is not None and flag == "--check"}
-        for other in (name for name, there in others.items() if given and there):
-            raise UsageError(f"fpsim verify: error: {other} has no meaning with {flag}; leave it out")
+    _fit_together(args)
     try:
         given = available_workers() if args.processes is None else args.processes
         processes = integer(1, 4096)("processes", given)
+        seed = integer(0, (1 << 63) - 1)("seed", args.seed or 0)
+        runs = None if args.random is None else count(MOST_RUNS)("random", args.random)
     except StudyError as error:
         raise UsageError(f"fpsim verify: error: --{error}") from error
     check_file("verify", args.out, "--out")
+    check_file("verify", args.json)
     if args.check is not None:
         return _check(args.check, processes)
     chosen = _chosen(args.theorem)
     if args.latex:
         return _latex(chosen, args.out)
+    if args.list:
+        return _list(chosen)
+    if runs is not None:
+        names = None if args.theorem is None else [x.identifier for x in chosen]
+        return random_cells(runs, seed, names, processes, args.json)
     return _verify(args, chosen, processes)
+
+
+def _fit_together(args: argparse.Namespace) -> None:
+    flags = ("theorem", "list", "check", "random", "seed", "json", "latex", "out")
+    given = {f"--{name}" for name in flags if getattr(args, name) not in (None, False)}
+    given |= {"RESULTS"} if args.results is not None else set()
+    what = next((flag for flag in BESIDE if flag in given), None)
+    if what is not None:
+        for other in sorted(given - BESIDE[what] - {what}):
+            raise UsageError(f"fpsim verify: error: {other} has no meaning with {what}; leave it out")
+    for other in sorted(given & {"--seed", "--json"} if what is None else ()):
+        raise UsageError(f"fpsim verify: error: {other} has no meaning without --random")
 
 
 def _chosen(names: str | None) -> Sequence[Theorem]:
@@ -69,9 +99,10 @@ def _chosen(names: str | None) -> Sequence[Theorem]:
     try:
         if names is None:
             return list(theorems().values())
-        return [theorem(name.strip()) for name in names.split(",")]
+        given = dict.fromkeys(name.strip().upper() for name in names.split(","))
+        return [theorem(name) for name in given]
     except ValueError as error:
-        raise UsageError(f"fpsim verify: error: --theorem: {error}") from error
+        raise UsageError(f"fpsim verify: error: --theorem: {error} (fpsim verify --list says what they are)") from error
 
 
 def _verify(args: argparse.Namespace, chosen: Sequence[Theorem], processes: int) -> int:
@@ -173,6 +204,16 @@ def _scan() -> int:
     parser = Parser(prog="fpsim scan")
     scan.add_arguments(parser)
     return scan.run(parser.parse_args([]))
+
+
+def _list(chosen: Sequence[Theorem]) -> int:
+    import shutil
+
+    from experiments.verify.listing import listed
+
+    width = min(max(shutil.get_terminal_size((100, 24)).columns, 40), 120)
+    print("\n".join(listed(chosen, width)))
+    return 0
 
 
 def _latex(chosen: Sequence[Theorem], out: Path | None) -> int:

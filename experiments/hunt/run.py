@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +47,10 @@ def hunt(
     workers: int = 1,
     *,
     seeds: int = SEEDS,
+    names: Sequence[str] | None = None,
     finished: Callable[[Part], None] = lambda part: None,
 ) -> Report:
-    """Draw cells until so many runs are done and hold every theorem against each of them.
+    """Draw cells until so many runs are done and hold theorems against each of them.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ def hunt(
     report : added to, batch by batch, so that an interrupted hunt is not lost
     workers : processes
     seeds : runs of one cell
+    names : identifiers of theorems; all without
     finished : called after each batch
 
     Examples
@@ -78,32 +80,42 @@ def hunt(
             report.add(finding)
         finished(part)
 
-    count = -(-runs // (seeds * BLOCKS))
-    with processes(min(workers, count)) as run:
-        run(((seed, number, seeds) for number in range(count)), check, add)
+    done, first = 0, 0
+    with processes(min(workers, batches(runs, seeds))) as run:
+        while done < runs:  # again only after a batch of which no draw could run
+            before, count = report.runs, batches(runs - done, seeds)
+            run(((seed, number, seeds, names) for number in range(first, first + count)), check, add)
+            if report.runs == before:
+                raise RuntimeError(f"no draw of batches {first}..{first + count - 1} could run")
+            done, first = done + report.runs - before, first + count
     return report
 
 
-def check(seed: int, number: int, seeds: int) -> Part:
-    """One batch: its cells run together, every theorem evaluated on every window."""
+def batches(runs: int, seeds: int = SEEDS) -> int:
+    """How many make so many runs."""
+    return -(-runs // (seeds * BLOCKS))
+
+
+def check(seed: int, number: int, seeds: int, names: Sequence[str] | None = None) -> Part:
+    """One batch: its cells run together, every theorem, or those named, evaluated on every window."""
+    chosen = {x: theorem for x, theorem in theorems().items() if names is None or x in names}
     part = Part(number)
     cells = _that_run(seed, number, seeds, part)
-    for cell, window in zip(cells, simulate.windows(cells), strict=True):
+    for cell, window in zip(cells, simulate.windows(cells) if cells else (), strict=True):
         part.runs += cell.seeds
         part.cells += 1
         name = format_name(window)
-        for identifier, theorem in theorems().items():
+        for identifier, theorem in chosen.items():
             began = time.perf_counter()
+            status, ratio, missed = "raised", math.nan, ""
             try:
                 found = _decided(theorem, cell, window, part)
+                status, ratio, missed = found.status, found.ratio, _missed(found)
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 part.troubles.append(_trouble("raised", identifier, reason, part, cell))
-                continue
             seconds = time.perf_counter() - began
-            part.findings.append(
-                Finding(identifier, name, found.status, found.ratio, cell.seeds, seconds, _missed(found))
-            )
+            part.findings.append(Finding(identifier, name, status, ratio, cell.seeds, seconds, missed))
     return part
 
 

@@ -13,7 +13,8 @@ from fpsim.formats import NAMED
 from fpsim.number_format import Format
 from theory.window import Window
 
-STATUSES = ("holds", "violated", "undecided", "met", "missed", "not applicable")
+STATUSES = ("holds", "violated", "undecided", "met", "missed", "raised", "not applicable")
+SILENT = ("raised", "not applicable")  # there the theorem says nothing of the runs
 _NAMES = {fmt: name for name, fmt in reversed(NAMED.items())}
 
 
@@ -60,16 +61,27 @@ class Line:
         self.cells[finding.status] += 1
         if finding.status == "not applicable":
             self.missed[finding.missed] += 1
+        if finding.status in SILENT:
             return
         self.runs += finding.runs
         if not math.isnan(finding.ratio):
             self.ratios.append(finding.ratio)
 
+    def __add__(self, other: Line) -> Line:
+        cells, missed = self.cells + other.cells, self.missed + other.missed
+        return Line(cells, self.runs + other.runs, self.ratios + other.ratios, missed)
+
+    @property
+    def applicable(self) -> int:
+        """Cells that the theorem speaks of."""
+        return self.cells.total() - sum(self.cells[status] for status in SILENT)
+
     def record(self) -> dict[str, Any]:
-        """As JSON has it: counts of cells, runs on which the theorem speaks, and bound/measured over cells."""
+        """As JSON has it: runs and cells that the theorem speaks of, cells by status, and bound/measured over cells."""
         finite = [x for x in self.ratios if math.isfinite(x)]
         return {
             "runs": self.runs,
+            "applicable": self.applicable,
             "cells": {status: self.cells[status] for status in STATUSES if self.cells[status]},
             "ratio_median": float(np.median(finite)) if finite else None,
             "ratio_smallest": min(finite, default=None),
@@ -107,7 +119,11 @@ class Report:
     @property
     def violations(self) -> list[Trouble]:
         """What stops a release."""
-        return [trouble for trouble in self.troubles if trouble.kind in ("violated", "raised")]
+        return [trouble for trouble in self.troubles if trouble.kind != "chance"]
+
+    def total(self, theorem: str) -> Line:
+        """The findings of a theorem in all formats."""
+        return sum((line for (name, _), line in sorted(self.lines.items()) if name == theorem), Line())
 
     def record(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -119,6 +135,7 @@ class Report:
             "cells": self.cells,
             "batches": self.batches,
             "violations": len(self.violations),
+            "seconds": {theorem: round(seconds, 1) for theorem, seconds in sorted(self.seconds.items())},
             "theorems": theorems,
             "troubles": [vars(trouble) for trouble in self.troubles],
             "refused": dict(self.refused),

@@ -1,7 +1,7 @@
 """Questions that the literature leaves open, each answered by a study that ships: one file a question.
 
-A file has a constant ``QUESTION``. ``python -m experiments.questions [NAME ..]`` runs the studies, prints the table and
-the finding, and with ``--json FILE`` writes both; the record of all of them is ``experiments/records/questions.json``.
+A file has a constant ``QUESTION``. ``fpsim questions [NAME ..]`` runs the studies, prints the table and the finding,
+and with ``--json FILE`` writes both; the record of all of them is ``experiments/records/questions.json``.
 
 >>> "components" in questions()
 True
@@ -19,5 +19,5 @@ from experiments.questions.question import Question
 @functools.cache
 def questions() -> dict[str, Question]:
     """All questions by name."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("question", "__main__"))
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "question")
     return {name: importlib.import_module(f"{__name__}.{name}").QUESTION for name in names}

@@ -24,6 +24,7 @@ QUANTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95, "worst": 1.0}
 MOST_REASONS = 4  # that are printed for a theorem
 
 NOTES = (
+    "counts: cells; n/a: a hypothesis of the theorem fails there, see below; what it bounds: fpsim verify --list.",
     "ratio: proven bound / measured value of what it bounds, where it applies: quantiles over cells, and the largest.",
     "violated: the 99.9 % confidence interval lies above the bound, or, for bounds of every run, a run does.",
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from experiments.cli import main
 from experiments.hunt import hunt, run
 from experiments.hunt.draw import BLOCKS, batch
 from experiments.hunt.printing import lines
@@ -83,6 +85,8 @@ def test_a_wrong_theorem_is_caught(limit: float, per_seed: bool, monkeypatch: py
     assert report.runs == 600
     assert len(report.violations) >= 25
     assert {trouble.kind for trouble in report.troubles} == {"violated"}
+    *_, last = lines(report)
+    assert last == f"600 runs of 30 cells, 1 theorems: 30 verdicts, {len(report.violations)} VIOLATED"
     text = "\n".join(lines(report))
     assert "VIOLATED T0" in text
     assert json.loads(json.dumps(report.record()))["violations"] == len(report.violations)
@@ -111,6 +115,9 @@ def test_an_evaluation_that_raises_or_warns_is_a_find(monkeypatch: pytest.Monkey
     monkeypatch.setattr(run, "theorems", lambda: {"T0": replace(theorem("T6"), evaluate=raises)})
     report = hunt(12, 5, seeds=2)
     assert [trouble.kind for trouble in report.violations] == ["raised"] * 6
+    assert report.total("T0").cells == {"raised": 6}
+    assert (report.total("T0").runs, report.total("T0").applicable) == (0, 0)
+    assert lines(report)
     assert "RuntimeWarning" in report.troubles[0].reason
 
 
@@ -119,8 +126,8 @@ def test_a_line_adds_up() -> None:
     for status, ratio in (("holds", 2.0), ("holds", 4.0), ("holds", np.inf), ("not applicable", np.nan)):
         line.add(Finding("T0", "bfloat16", status, ratio, 10, 0.0, "why" if status == "not applicable" else ""))
     assert line.record() == {
-        "runs": 30, "cells": {"holds": 3, "not applicable": 1}, "ratio_median": 3.0, "ratio_smallest": 2.0,
-        "ratio_worst": 4.0, "measured_zero": 1, "missed": {"why": 1},
+        "runs": 30, "applicable": 3, "cells": {"holds": 3, "not applicable": 1}, "ratio_median": 3.0,
+        "ratio_smallest": 2.0, "ratio_worst": 4.0, "measured_zero": 1, "missed": {"why": 1},
     }  # fmt: skip
 
 
@@ -132,6 +139,81 @@ def test_processes_find_the_same() -> None:
         for line in report.lines.values():
             line.ratios.sort()
     assert msgspec.json.encode(alone.record(), order="sorted") == msgspec.json.encode(several.record(), order="sorted")
+
+
+def test_batches_of_which_nothing_can_run_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def few(seed: int, number: int, seeds: int, names: None) -> run.Part:
+        drawn.append(number)
+        return run.Part(number, runs=0 if number == 1 else seeds * BLOCKS)
+
+    monkeypatch.setattr(run, "check", few)
+    assert hunt(36, 3, seeds=2).runs == 36
+    assert drawn == [0, 1, 2, 3]
+    monkeypatch.setattr(run, "check", lambda seed, number, seeds, names: run.Part(number))
+    with pytest.raises(RuntimeError, match=r"no draw of batches 0\.\.2 could run"):
+        hunt(36, 3, seeds=2)
+
+
+def test_a_batch_of_which_nothing_can_run_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(cell: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(run, "check_cell", refuses)
+    part = run.check(0, 0, 1)
+    assert (part.runs, part.cells, part.refused) == (0, 0, ["ValueError: no"] * run.ATTEMPTS)
+
+
+def test_theorems_can_be_chosen() -> None:
+    report = hunt(12, 3, seeds=2, names=["T3", "T5"])
+    assert {name for name, _ in report.lines} == {"T3", "T5"}
+    assert report.total("T3").cells.total() == report.cells == 6
+
+
+def command(*words: str) -> int:
+    return main(["verify", "--random", *words, "--processes", "1"])
+
+
+def test_the_command_prints_a_table_and_writes_a_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "SEEDS", 2)
+    monkeypatch.setitem(run.hunt.__kwdefaults__, "seeds", 2)
+    file = tmp_path / "hunt.json"
+    assert command("12", "--seed", "3", "--theorem", "T3,T5", "--json", str(file)) == 0
+    printed = capsys.readouterr().out
+    assert "12 runs of 6 cells, 2 theorems: " in printed and ", none violated\n" in printed
+    assert max(len(line) for line in printed.splitlines() if "seed 3" not in line) <= 120
+    record = json.loads(file.read_text())
+    assert (record["runs"], record["asked"], record["seed"], record["selection"]) == (12, 12, 3, ["T3", "T5"])
+    assert record["finished"] and record["violations"] == 0 and record["date"] and record["versions"]["numpy"]
+    assert sum(found["applicable"] for found in record["theorems"]["T3"].values()) > 0
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (OSError("disk\nfull"), 1)])
+def test_what_was_found_is_told_when_the_command_stops(
+    stop: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stops(runs: int, seed: int, report: Report, *given: Any, **rest: Any) -> None:
+        hunt(12, seed, report, seeds=2, names=["T5"])
+        raise stop
+
+    monkeypatch.setattr("experiments.hunt.hunt", stops)
+    file = tmp_path / "hunt.json"
+    assert command("1e3", "--json", str(file)) == code
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "; 12 runs were done, 0 violations" in printed.err
+    assert "12 runs of 6 cells, 1 theorems: " in printed.out
+    assert json.loads(file.read_text())["finished"] is False
+
+
+def test_a_violation_fails_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run, "theorems", lambda: {"T0": planted(-2.0, per_seed=False)})
+    monkeypatch.setattr(run, "MORE", 1)
+    assert command("1") == 1
+    assert "VIOLATED T0, batch 0: " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -390,6 +390,14 @@ def test_a_program_that_is_not_here_is_named_and_left_out(tmp_path, capsys):
         (["--check", "text.json", "--theorem", "T6"], "--theorem has no meaning with --check; leave it out"),
         (["--latex", "--out", "absent/a.tex"], "--out: 'absent' is no folder that can be written to"),
         (["--processes", "0"], "--processes: 0 is outside 1..4096"),
+        (["--seed", "1"], "--seed has no meaning without --random"),
+        (["--json", "a.json"], "--json has no meaning without --random"),
+        (["--list", "--latex"], "--latex has no meaning with --list; leave it out"),
+        (["--random", "9", "--out", "a.json"], "--out has no meaning with --random; leave it out"),
+        (["--random", "x"], "--random: 'x' is not a whole number; admissible: 1..1e9, such as 1e5"),
+        (["--random", "0"], "--random: 0 is outside 1..1e9"),
+        (["--random", "9", "--seed", "-1"], "--seed: -1 is outside 0.."),
+        (["--random", "9", "--json", "absent/a.json"], "--json: 'absent' is no folder that can be written to"),
     ],
 )
 def test_bad_input_is_one_line(words, says, tmp_path, capsys, monkeypatch):
@@ -448,6 +456,21 @@ def test_interrupted_ends_in_one_line_and_writes_nothing(folder, tmp_path):
     _, complaint = process.communicate(timeout=30)
     assert (process.returncode, complaint) == (130, "fpsim: interrupted\n")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_theorems_are_listed(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["verify", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= columns
+    joined = " ".join(printed.split())
+    for x in theorems().values():
+        assert f"{x.identifier} {x.tightness} {' '.join(x.title.split())} bounds: {x.quantity}; of: " in joined
+        assert " ".join(x.source.split()) in joined
+    assert main(["verify", "--list", "--theorem", "t6, x1,T6"]) == 0
+    told = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line and line[0] in "TX"]
+    assert told == ["T6", "X1"]
 
 
 def test_latex_goes_to_a_file_or_to_stdout(tmp_path, capsys):
