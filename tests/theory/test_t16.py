@@ -169,6 +169,7 @@ def test_a_decay_below_zero_is_refused() -> None:
     program = rmsprop.bind(lr=2.0**-12, beta2=-0.25, eps=2.0**-6)
     start = {"w": weights(np.random.default_rng(0)), "v": np.zeros((1, 1))}
     found = recorded(program, Precision.uniform("bfloat16").replace(WIDE), start, np.ones((8, D, S)))
+    found = dataclasses.replace(found, history={})  # recorded moments would speak for themselves
     assert "not a nonnegative multiple of v or g**2" in T16.evaluate(found).reason
 
 
