@@ -25,6 +25,7 @@ def short_samples(monkeypatch):
     monkeypatch.setattr(measure, "SHORTEST_SAMPLE", 1e-6)
 
 
+@pytest.mark.slow
 def test_round_prints_a_table_and_writes_a_record(tmp_path, capsys):
     file = tmp_path / "record.json"
     assert main(["bench", "round", *TINY, "--format", "bfloat16,binary64", "--json", str(file)]) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fake_simulate
 import pytest
+from tiers import slow_but
 
 from experiments import store
 from experiments.cli import VERBS, main
@@ -188,7 +189,10 @@ def test_dry_run_does_nothing(tmp_path, capsys, fakes):
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("threads", signal.SIGINT), ("threads", signal.SIGTERM), ("serial", signal.SIGINT)]
+    ("name", "number"),
+    slow_but(
+        [("threads", signal.SIGINT), ("threads", signal.SIGTERM), ("serial", signal.SIGINT)], ("threads", signal.SIGINT)
+    ),
 )
 def test_an_interrupted_scan_leaves_a_readable_partial_result(tmp_path, fakes, no_figure, name, number):
     out = tmp_path / "out"

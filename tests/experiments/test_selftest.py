@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 import fpsim
 from experiments.cli import main, selftest
@@ -184,7 +185,9 @@ def test_a_program_that_is_run_wrongly_is_noticed(monkeypatch):
     assert told.call.startswith("experiments.selftest.batches.compared(Choice(seed=0, ")
 
 
-@pytest.mark.parametrize("operation", batches.OPERATIONS)
+@pytest.mark.parametrize(
+    "operation", slow_but(batches.OPERATIONS, "add", "min", "exp", "codes", "contractions", "programs")
+)
 def test_a_batch_is_right_and_a_function_of_seed_and_number(operation):
     choice = Choice(seed=5, modes=("nearest_even", "down", "stochastic16"), formats=("bfloat16", "binary16"))
     outcome = batches.check(choice, 11, operation)
@@ -271,7 +274,7 @@ def test_interrupted_says_what_was_checked(tmp_path, capsys, monkeypatch):
     assert json.loads(file.read_text())["finished"] is False
 
 
-@pytest.mark.parametrize("wait", [0.1, 0.6, 2.0])
+@pytest.mark.parametrize("wait", slow_but([0.1, 0.6, 2.0], 0.6))
 def test_ctrl_c_ends_all_processes(wait):
     command = [sys.executable, "-m", "experiments.cli", "selftest", "--cases", "1e7", "--processes", "2"]
     child = subprocess.Popen(

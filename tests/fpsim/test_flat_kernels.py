@@ -53,12 +53,12 @@ def singles(fmt: Format) -> Any:
     ("fmt", "way"),
     [
         (BF16, LINEAR),
-        (named("e8m22"), LINEAR),
+        pytest.param(named("e8m22"), LINEAR, marks=pytest.mark.slow),
         (Format(8, 3, overflow="saturate_all"), LINEAR),
-        (named("binary16"), MAGIC),
+        pytest.param(named("binary16"), MAGIC, marks=pytest.mark.slow),
         (named("float8_e4m3fnuz"), MAGIC),
-        (Format(7, 21), MAGIC),
-        (Format(8, 7, bias=128), NEITHER),
+        pytest.param(Format(7, 21), MAGIC, marks=pytest.mark.slow),
+        pytest.param(Format(8, 7, bias=128), NEITHER, marks=pytest.mark.slow),
     ],
     ids=lambda given: getattr(given, "name", str(given)),
 )
