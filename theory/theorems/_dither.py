@@ -39,7 +39,7 @@ from fpsim.number_format import Format
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure, compose, factor_bounds, model_values
 from theory.composition import symbol as named
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate, working_precision
 from theory.rounding_model import underflow_unit
 from theory.theorems._mean_rounding import moments
@@ -156,9 +156,7 @@ crossing = Derivation(
     "dither: rounded steps",
     givens=(),
     steps=(
-        Step(_between.conclusion, Instance(_between)),
-        Step(_lattice.conclusion, Instance(_lattice)),
-        Step(_lattice_first.conclusion, Instance(_lattice_first)),
+        *cited(_between, _lattice, _lattice_first),
         Step(
             le(J, CROSSING),
             Combine({0: 1 / (1 - 2 * eta), 1: 2 / (1 - 2 * eta) * (eps0 + eta * size_m), 2: 2 * eta / (1 - 2 * eta)}),

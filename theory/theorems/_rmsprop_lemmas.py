@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, cited, eq, le
 
 _TEST = "tests/theory/test_t12.py"
 
@@ -72,9 +72,7 @@ lemma_a = Derivation(
     "Lemma A",
     givens=(),
     steps=(
-        Step(averaged.conclusion, Instance(averaged)),
-        Step(rounding_loss.conclusion, Instance(rounding_loss)),
-        Step(telescoped.conclusion, Instance(telescoped)),
+        *cited(averaged, rounding_loss, telescoped),
         Step(
             le(P, SHARE),
             Combine({0: 1 / (1 - chi), 1: 1 / (1 - chi), 2: 1 / (1 - chi)}),

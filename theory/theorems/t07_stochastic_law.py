@@ -32,7 +32,7 @@ from flint import arb
 from fpsim.rounding import Stochastic
 from theory.composition import NoEnclosure, relative_factor
 from theory.composition import symbol as named
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Sign, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, ends, working_precision
 from theory.rounding_model import gap_toward, shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, one_format_of_weights, stored_scalar
@@ -67,8 +67,7 @@ law = Derivation(
     "T7",
     givens=(eq(E, (1 - P) * (theta * Delta) ** 2 + P * ((1 - theta) * Delta) ** 2),),
     steps=(
-        Step(_telescoped.conclusion, Instance(_telescoped)),
-        Step(_power.conclusion, Instance(_power)),
+        *cited(_telescoped, _power),
         Step(eq(P, AVERAGE), Combine({0: 1 / (q + p), 1: -1 / (T * (q + p))})),
         Step(eq(E, (1 - P) * (theta * Delta) ** 2 + P * ((1 - theta) * Delta) ** 2), Given(), "w is a or b"),
         Step(eq(E, _LAW), Combine({3: 1, 2: Delta**2 * (1 - 2 * theta)})),

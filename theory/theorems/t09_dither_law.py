@@ -30,7 +30,7 @@ from flint import arb
 
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
@@ -74,8 +74,7 @@ martingale = Derivation(
     "T9, martingale part",
     givens=(),
     steps=(
-        Step(_telescoped.conclusion, Instance(_telescoped)),
-        Step(_last.conclusion, Instance(_last)),
+        *cited(_telescoped, _last),
         Step(eq(U, variance(q)), Combine({0: 1 / (1 - k**2), 1: -1 / (T * (1 - k**2))})),
     ),
     statement=eq(U, variance(q)),
@@ -106,8 +105,7 @@ law = Derivation(
     "T9",
     givens=(eq(U1, variance(q1)),),
     steps=(
-        Step(_above.conclusion, Instance(_above)),
-        Step(_largest.conclusion, Instance(_largest)),
+        *cited(_above, _largest),
         Step(eq(U1, variance(q1)), Given(), "'martingale part' at the largest mean square of an increment"),
         Step(le(M**2, U1), Combine({1: 1, 2: -1})),
         Step(le(M, sp.sqrt(U1)), Instance(root_is_monotone, {_root_x: M, _root_y: U1})),
@@ -120,8 +118,7 @@ lower = Derivation(
     "T9, from below",
     givens=(),
     steps=(
-        Step(_below.conclusion, Instance(_below)),
-        Step(_smallest.conclusion, Instance(_smallest)),
+        *cited(_below, _smallest),
         Step(le(variance(q0), (Z + b / (1 - k)) ** 2), Combine({1: 1, 0: M + Z + b / (1 - k)})),
     ),
     statement=le(variance(q0), (Z + b / (1 - k)) ** 2),

@@ -36,7 +36,7 @@ import sympy as sp
 from flint import arb, arb_mat
 
 from fpsim.rounding import is_nearest
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, ends, working_precision
 from theory.rounding_model import low_high, shrinks
 from theory.theorem import Bound, Hypothesis, Theorem
@@ -75,8 +75,7 @@ law = Derivation(
     "T10",
     givens=(eq(V, SOURCES),),
     steps=(
-        Step(_above.conclusion, Instance(_above)),
-        Step(_moments.conclusion, Instance(_moments)),
+        *cited(_above, _moments),
         Step(eq(V, SOURCES), Given(), "at the largest mean squares"),
         Step(le(U**2, V), Combine({1: 1, 2: -1})),
         Step(le(U, sp.sqrt(V)), Instance(root_is_monotone, {_root_x: U, _root_y: V})),
@@ -88,8 +87,7 @@ lower = Derivation(
     "T10, from below",
     givens=(),
     steps=(
-        Step(_below.conclusion, Instance(_below)),
-        Step(_moments.conclusion, Instance(_moments)),
+        *cited(_below, _moments),
         Step(le(SOURCES, (G + gain) ** 2), Combine({1: -1, 0: U + G + gain})),
     ),
     statement=le(SOURCES, (G + gain) ** 2),

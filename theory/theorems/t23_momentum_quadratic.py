@@ -39,7 +39,7 @@ from flint import arb
 
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le, lt
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, le, lt
 from theory.enclosure import BITS, Ball, ball, ends, working_precision
 from theory.rounding_model import gap_toward, shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
@@ -85,8 +85,7 @@ floor = Derivation(
     "T23",
     givens=(lt(h_m * rho, 1),),
     steps=(
-        Step(_split.conclusion, Instance(_split)),
-        Step(_trace.conclusion, Instance(_trace)),
+        *cited(_split, _trace),
         Step(le(*_step), Instance(root_is_monotone, {_root_x: U, _root_y: g_w * Q_w + g_m * Q_m + F})),
         Step(lt(h_m * rho, 1), Given()),
         Step(le(G, BOUND), Combine({0: 1 / (1 - h_m * rho), 2: 1 / (1 - h_m * rho)})),

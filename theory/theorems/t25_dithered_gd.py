@@ -38,7 +38,7 @@ from flint import arb
 
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Instance, Step, le
+from theory.derivation import Axiom, Combine, Derivation, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
@@ -89,11 +89,7 @@ coordinate = Derivation(
     "one dithered coordinate",
     givens=(),
     steps=(
-        Step(drive.conclusion, Instance(drive)),
-        Step(size.conclusion, Instance(size)),
-        Step(square.conclusion, Instance(square)),
-        Step(variance.conclusion, Instance(variance)),
-        Step(correlation.conclusion, Instance(correlation)),
+        *cited(drive, size, square, variance, correlation),
         Step(
             le(SQUARE * g**2 - LINEAR * g - CONSTANT, (P - (L * S + rest * M1**2) / 2) / alpha),
             Combine(
