@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from experiments.cell import Cell
-from experiments.fields import StudyError, did_you_mean
+from experiments.fields import StudyError
 from experiments.schedules import declared
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -325,10 +325,3 @@ def _bytecode(code: CodeType | None) -> list[bytes]:
     plain = [repr(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
     own = [code.co_code, repr((plain, code.co_names)).encode()]
     return own + [part for inner in nested for part in _bytecode(inner)]
-
-
-def unknown_option(problem: str, option: str, known: Mapping[str, Any]) -> StudyError:
-    close = did_you_mean(option, known)
-    return StudyError(
-        "options", f"{option!r} is no option of {problem}{close}; admissible: {', '.join(known) or 'none'}"
-    )

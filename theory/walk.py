@@ -159,7 +159,7 @@ class Walk:
             return self._reduced(o, parts, tiny)
         if o.kind == "pow":
             exponent = self.scalars.get(o.operands[1])
-            raised = power(o, parts[0], parts[1], exponent, absolute=self.question.absolute)
+            raised = power(o, parts[0], parts[1], exponent)
             return self._rounding(o.slot, raised, tiny=True)
         if o.kind in ELEMENTARY:
             return self._rounding(o.slot, function(o, parts[0], absolute=self.question.absolute), tiny=True)

@@ -22,9 +22,9 @@ def test_a_certificate_is_checked_without_the_results(written, tmp_path, capsys)
     assert "certificate: everything in it is as it says" in printed
 
 
-def sgd(found, number=0):
+def sgd(found):
     """The entry of T6 of a cell that was rounded to nearest."""
-    line = found["cells"][number]
+    line = found["cells"][0]
     assert line["cell"]["rounding"] == "nearest_even"
     return line, next(entry for entry in line["results"] if entry["theorem"] == "T6")
 

@@ -28,7 +28,6 @@ SMALL = {
     "steps": 40,
     "seeds": 2,
 }
-NESTED = ("overrides", "options", "hyperparameters")
 
 
 def rows_of(**study):

@@ -26,12 +26,12 @@ from theory.theorems import theorem
 from theory.window import Window
 
 
-def planted(limit: float, *, per_seed: bool, factor: float = 1.0) -> Theorem:
+def planted(limit: float, *, per_seed: bool) -> Theorem:
     """'Every seed's number is at most limit', or their mean; the numbers are standard normal with the cell's bits."""
 
     def numbers(window: Window) -> np.ndarray:
         words = np.ascontiguousarray(window.start["w"][0]).view(np.uint64)
-        return factor * np.random.default_rng(words).normal(size=window.seeds)
+        return np.random.default_rng(words).normal(size=window.seeds)
 
     def evaluate(window: Window) -> Bound:
         each = np.full(window.seeds, limit) if per_seed else None

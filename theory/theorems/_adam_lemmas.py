@@ -17,9 +17,7 @@ from __future__ import annotations
 import sympy as sp
 
 from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, cited, eq, le
-from theory.theorems._floor_root import ROOT, quadratic_root
-from theory.theorems._floor_root import B as LINEAR_B
-from theory.theorems._floor_root import C as CONSTANT_C
+from theory.theorems._floor_root import quadratic_root
 from theory.theorems._mean_rounding import b as BIAS
 from theory.theorems._mean_rounding import s as SHORT
 from theory.theorems._mean_rounding import shortfall
@@ -282,7 +280,6 @@ _cauchy = _sum("Cauchy-Schwarz for x", le(X1, B * Z), "B^2 = sum LINEAR^2/SQUARE
 _cross = _sum("Cauchy-Schwarz for x u", le(XU, kappa * Z * S), "XU = sum (DISPLACED + CROSS) x u")
 _square = _sum("largest ratio", le(U2, quadratic * S**2), "U2 = sum MOMENTUM2 u^2, g its largest ratio to the weight")
 _first = _sum("Cauchy-Schwarz for u", le(U1, linear * S), "U1 = sum MOMENTUM1 u")
-FLOOR = ROOT.subs({LINEAR_B: B + kappa * S, CONSTANT_C: C})
 floor = Derivation(
     "T21",
     givens=(eq(X2, Z**2), eq(C, F / T + quadratic * S**2 + linear * S + c0), le(G**2, K * Z**2), le(0, C)),
