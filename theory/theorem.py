@@ -127,6 +127,17 @@ def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hy
     )
 
 
+def one_subtraction(window: Window, *, momentum: bool = False) -> Hypothesis:
+    """w.sub takes a step from w, and w is what it gives; w is the only state, but for m with ``momentum``."""
+    program = window.program
+    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
+    subtracts = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
+    states = {"w", "m"} if momentum else {"w"}
+    ok = subtracts and set(program.state) == states and dict(program.outputs)["w"] == "w.sub"
+    name = "updates w, and m is the only other state" if momentum else "updates the only state w"
+    return Hypothesis(f"one subtraction {name}", ok, "" if ok else window.optimizer)
+
+
 def stored_scalar(window: Window, name: str) -> str:
     """What is known of a stored scalar, for the detail of a hypothesis about its constant value."""
     known = window.scalars.get(f"scalar.{name}")

@@ -41,7 +41,16 @@ from theory.composition import NoEnclosure
 from theory.derivation import Axiom, Combine, Derivation, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
+from theory.theorem import (
+    Bound,
+    Hypothesis,
+    Theorem,
+    no_events,
+    not_flushed,
+    one_format_of_weights,
+    one_subtraction,
+    stored_scalar,
+)
 from theory.theorems._dither import LEMMAS, Dither, StepError, adversarial, dithered, step_error, uniform_gap
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
 from theory.theorems.t08_stochastic_gd import QUANTITY, curvatures, measured
@@ -181,18 +190,16 @@ def _note(window: Window) -> str:
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    program, slots = window.program, window.slots
-    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
-    if not plain or program.state != ("w",) or dict(program.outputs)["w"] != "w.sub":
-        return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
+    slots, structure = window.slots, one_subtraction(window)
+    if not structure.ok:
+        return (structure,)
     modes = {s: slots[s][1] for s in ("w.sub", "w")}
     other = [f"{s}: {mode}" for s, mode in modes.items() if not (is_nearest(mode) or shrinks(mode))]
     lr, deviation = window.scalars.get("scalar.lr", math.nan), window.hyperparameters.get("sigma", math.nan)
     widest = float(np.max(window.max_abs["w"])) if "w" in window.max_abs else math.nan
     known = isinstance(deviation, (int, float)) and 0 < deviation < math.inf
     return (
-        Hypothesis("one subtraction updates the only state w", True),
+        structure,
         Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
         one_format_of_weights(window),
         Hypothesis("Gaussian noise", window.noise == "gaussian" and known, f"{window.noise}, sigma = {deviation}"),
