@@ -21,13 +21,13 @@ import numpy.typing as npt
 import sympy as sp
 from flint import arb
 
-from fpsim.program import Program
 from fpsim.rounding import is_nearest
 from theory.composition import compose, factor_bounds, model_values
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le
 from theory.enclosure import Ball, ball, evaluate, working_precision
 from theory.factors import Exponents
+from theory.roles import upstream
 from theory.theorem import Hypothesis
 from theory.theorems._moment_coefficients import absolute_part, coefficients, exact_value, parts
 from theory.theorems._moving_average import MovingAverage, moving_average, same_grid
@@ -117,22 +117,10 @@ def recorded(window: Window, state: str) -> tuple[Hypothesis, ...]:
         checks.append(
             Hypothesis("recorded values are finite", finite, f"{np.sum(~np.isfinite(x))} of {x.size} are not")
         )
-    slots = _slots_of(window.program, state)
+    slots = {state, *(o.slot for o in upstream(window.program, [f"{state} ->"]))}
     wrong = {s: n for counts in (window.overflow, window.invalid) for s, n in counts.items() if n and s in slots}
     listed = ", ".join(f"{n} in {s}" for s, n in wrong.items())
     return (*checks, Hypothesis(f"no overflow or invalid operation in {state}", not wrong, listed))
-
-
-def _slots_of(program: Program, state: str) -> set[str]:
-    """The slots of what is stored in a state, back to ``g`` and the arrays before the step."""
-    operations, found = {o.slot: o.operands for o in program.operations}, {state}
-    waiting = [dict(program.outputs)[state]]
-    while waiting:
-        slot = waiting.pop()
-        if slot in operations and slot != "g" and slot not in found:
-            found.add(slot)
-            waiting += operations[slot]
-    return found
 
 
 def counted(window: Window) -> bool:
