@@ -36,11 +36,9 @@ import numpy as np
 import sympy as sp
 from flint import arb
 
-from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
 from theory.derivation import Axiom, Combine, Derivation, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
-from theory.rounding_model import shrinks
 from theory.theorem import (
     Bound,
     Hypothesis,
@@ -53,6 +51,7 @@ from theory.theorem import (
 )
 from theory.theorems._dither import LEMMAS, Dither, StepError, adversarial, dithered, step_error, uniform_gap
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
+from theory.theorems._noise_scope import nearest_or_shrinking
 from theory.theorems.t08_stochastic_gd import QUANTITY, curvatures, measured
 from theory.window import Window
 
@@ -190,17 +189,15 @@ def _note(window: Window) -> str:
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    slots, structure = window.slots, one_subtraction(window)
+    structure = one_subtraction(window)
     if not structure.ok:
         return (structure,)
-    modes = {s: slots[s][1] for s in ("w.sub", "w")}
-    other = [f"{s}: {mode}" for s, mode in modes.items() if not (is_nearest(mode) or shrinks(mode))]
     lr, deviation = window.scalars.get("scalar.lr", math.nan), window.hyperparameters.get("sigma", math.nan)
     widest = float(np.max(window.max_abs["w"])) if "w" in window.max_abs else math.nan
     known = isinstance(deviation, (int, float)) and 0 < deviation < math.inf
     return (
         structure,
-        Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
+        nearest_or_shrinking(window, ("w.sub", "w")),
         one_format_of_weights(window),
         Hypothesis("Gaussian noise", window.noise == "gaussian" and known, f"{window.noise}, sigma = {deviation}"),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, stored_scalar(window, "lr")),
