@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from experiments.cell import Cell
-from experiments.fields import StudyError
+from experiments.fields import StudyError, one_line
 from experiments.schedules import declared
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -54,7 +54,7 @@ class Own:
                 try:
                     pickle.dumps(value)
                 except Exception as error:  # whatever the object's own code raises
-                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    reason = one_line(error)
                     raise StudyError(key, f"{name!r} cannot be sent to a process ({reason}); {advice}") from error
 
 
