@@ -107,9 +107,7 @@ class Walk:
         if name.startswith("scalar.") and self.scalars.get(name, 1.0) < 0:
             atom = sp.Symbol(name, negative=True)
         term = Term(atom, {}, bool(atom.is_nonnegative))
-        if name in self.question.exact or name.startswith("scalar."):
-            return Composed((term,), sp.Integer(0), ())
-        if name in self.program.indices:
+        if name in self.question.exact or name.startswith("scalar.") or name in self.program.indices:
             return Composed((term,), sp.Integer(0), ())
         if name in self.program.inputs:
             return Composed((term.rounded(name),), eta(name), (name,))

@@ -188,7 +188,7 @@ growth = Derivation(
     statement=le(R, h0 * R + w_ * bb * gg**2 / R),
     domain={h0: sp.Interval.Lopen(0, 1)},
 )
-S1, Q, before, first, roots = sp.symbols("S1 Q before start_v roots", nonnegative=True)
+S1, Q, before, first = sp.symbols("S1 Q before start_v", nonnegative=True)
 ra, wb, inv = (sp.Symbol(name, positive=True) for name in ("r_a", "wb", "t"))
 _grown = Axiom(
     "T22: growth, averaged",

@@ -31,8 +31,8 @@ from theory.window import FloatArray, Window
 
 QUANTITY = "largest error of m against exact arithmetic, relative to the moving average of |g|"
 
-_E, _R, _S, _B, _c, _g, _h, _i = (sp.Symbol(s, nonnegative=True) for s in ("E", "R", "S", "B", "c", "g", "h", "i"))
-_e, _e_next, _m = (sp.Symbol(s, nonnegative=True) for s in ("e", "e_+", "m"))
+_R, _S, _B, _c, _g, _h, _i = (sp.Symbol(s, nonnegative=True) for s in ("R", "S", "B", "c", "g", "h", "i"))
+_e, _e_next = (sp.Symbol(s, nonnegative=True) for s in ("e", "e_+"))
 
 # h: upper factor of the decayed part, i that of the injected part; the running error of one step with |m| at most S
 _step = le(_e_next, _h * _B * _e + (_h - 1) * _B * _R + (_i - 1) * _c * _g)

@@ -57,7 +57,7 @@ QUANTITY = "root mean square of the gradient norm over window and seeds"
 _TEST = "tests/theory/test_t11.py"
 
 # one coordinate, one step, signs along the true gradient
-g, y, a = (sp.Symbol(name, nonnegative=True) for name in ("g", "y", "a"))
+g, y = (sp.Symbol(name, nonnegative=True) for name in ("g", "y"))
 signed_y, signed_a, t = (sp.Symbol(name, real=True) for name in ("y_g", "a_g", "t"))
 low, high, f, rho, reach, D, d0, alpha, L = sp.symbols("low high f rho r D d_0 alpha L", positive=True)
 e, tiny = sp.symbols("e tiny", nonnegative=True)

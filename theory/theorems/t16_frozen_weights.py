@@ -52,7 +52,7 @@ from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "coordinates of w that moved on the window"
 
-_a, _n, _v, _v_next, _half, _eps = (sp.Symbol(s, nonnegative=True) for s in ("a", "n", "v", "v_+", "half", "eps"))
+_a, _n, _v, _half, _eps = (sp.Symbol(s, nonnegative=True) for s in ("a", "n", "v", "half", "eps"))
 _lr, _C, _Q, _r, _c, _g = (sp.Symbol(s, positive=True) for s in ("lr", "C", "Q", "r", "c", "g"))
 _A, _K = sp.Symbol("A", nonnegative=True), sp.Symbol("K", positive=True)
 _moved = sp.Symbol("s", nonnegative=True)  # how far w moves
