@@ -34,7 +34,7 @@ from fractions import Fraction
 import numpy as np
 import sympy as sp
 
-from fpsim.rounding import Stochastic, is_nearest
+from fpsim.rounding import is_nearest
 from fpsim.scalars import STEP, ScalarExpression
 from fpsim.scalars import evaluate as evaluate_scalar
 from theory.chain import outcomes
@@ -200,7 +200,7 @@ def _monotone(window: Window, step: str) -> None:
         others = [] if found is None else [x for x in found.operands if not x.startswith("scalar.")]
         if found is None or found.kind not in ("mul", "div") or len(others) != 1:
             raise ValueError(f"{step} is no product of g with scalars")
-        if isinstance(window.slots[step][1], Stochastic) or not is_nearest(window.slots[step][1]):
+        if not is_nearest(window.slots[step][1]):
             raise ValueError(f"{step} is rounded {window.slots[step][1]}")
         if found.kind == "div" and found.operands[0] not in others:
             raise ValueError(f"{step} divides by {others[0]}")
@@ -235,10 +235,8 @@ def _divided_steps(window: Window) -> tuple[FloatArray | None, list[Hypothesis]]
         constant, found = _own_second_moment(window)
     reasons = "; ".join(f"{h.name}: {h.detail}" for h in found if not h.ok)
     if reasons and recorded is not None:
-        constant, found = (
-            None,
-            [Hypothesis("every step's moments were recorded", True, f"else no bound of C: {reasons}")],
-        )
+        constant = None
+        found = [Hypothesis("every step's moments were recorded", True, f"else no bound of C: {reasons}")]
     checks += found
     after = _after_division(window, update[1])
     checks.append(no_events(window, [s for s in factor.underflow_slots if s not in after])[1])
