@@ -45,7 +45,7 @@ from theory.theorems._floor_root import root_is_monotone
 from theory.theorems._floor_root import x as _root_x
 from theory.theorems._floor_root import y as _root_y
 from theory.theorems._mean_rounding import moments
-from theory.theorems._momentum_moments import LEMMAS, bounded_gains, responses
+from theory.theorems._momentum_moments import LEMMAS, bounded_gains, decay_rate, responses
 from theory.theorems.t08_stochastic_gd import QUANTITY, measured
 from theory.theorems.t09_dither_law import MEASURED
 from theory.theorems.t23_momentum_quadratic import hypotheses, scalars
@@ -214,8 +214,7 @@ def _start(window: Window, i: int) -> arb_mat:
 
 
 def _gains(lr: Ball, injection: Ball, kept: Ball, h: Ball) -> list[list[Ball]] | None:
-    x, b = float(lr * injection * h), float(kept)
-    slowest = float(np.max(np.abs(np.roots([1.0, -(1 - x + b), b]))))
+    slowest = decay_rate(lr, injection, kept, h)
     return bounded_gains(lr, injection, kept, h, arb(1 - (1 - slowest**2) / 2))
 
 

@@ -43,10 +43,8 @@ Source: derived here; a bound of the drift by kappa alone would miss the growth 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +52,7 @@ import sympy as sp
 from flint import arb
 
 from theory.composition import NoEnclosure
-from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
+from theory.enclosure import BITS, Ball, ball, compile_expression, ends, largest, norm, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems import _adam_lemmas as lemmas
 from theory.theorems import _adam_numbers as numbers
@@ -254,16 +252,6 @@ def _iterate(sums: _Sums) -> tuple[Ball, Ball]:
 def _smaller(x: Ball, y: Ball) -> Ball:
     """The upper ends' minimum, as a point."""
     return ball(min(ends(x)[1], ends(y)[1]))
-
-
-def norm(values: Iterable[Ball]) -> Ball:
-    """Euclidean norm."""
-    return sum((x * x for x in values), arb(0)).sqrt()
-
-
-def largest(values: Iterable[Ball]) -> Ball:
-    """The maximum, as a ball."""
-    return functools.reduce(lambda x, y: x.max(y), values)
 
 
 def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
