@@ -43,7 +43,7 @@ from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import ball, ends, working_precision
 from theory.rounding_model import underflow_unit
-from theory.theorem import Bound, Hypothesis, Theorem
+from theory.theorem import Bound, Hypothesis, Theorem, root_mean_square
 from theory.theorems._moment_coefficients import absolute_part, coefficients
 from theory.theorems._moving_average import padded
 from theory.theorems._running_error import RUNNING, Balls, along, balls, counted, largest_ratio, recorded, small_steps
@@ -170,7 +170,7 @@ def evaluate_bound(window: Window) -> Bound:
     )
     limits = np.array([ends(x)[1] for x in largest_ratio(error, found.reference)])
     checks.append(Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}"))
-    top = float(np.sqrt(np.mean(limits**2))) if checks[-1].ok else math.nan
+    top = root_mean_square(limits) if checks[-1].ok else math.nan
     return Bound("T1", QUANTITY, tuple(checks), top, top, per_seed=padded(limits, window.seeds))
 
 

@@ -29,7 +29,7 @@ import sympy as sp
 from theory.composition import NoEnclosure
 from theory.derivation import Combine, Derivation, Given, Step, eq, le
 from theory.enclosure import ends, working_precision
-from theory.theorem import Bound, Hypothesis, Theorem
+from theory.theorem import Bound, Hypothesis, Theorem, root_mean_square
 from theory.theorems._moving_average import padded
 from theory.theorems._running_error import RUNNING, along, largest_ratio, recorded
 from theory.window import FloatArray, Window
@@ -88,7 +88,7 @@ def evaluate_bound(window: Window) -> Bound:
     checks.append(Hypothesis("m is a sum of rounded multiples of m and g", True, detail))
     limits = np.array([ends(x)[1] for x in largest_ratio(found.error, found.modulus)])
     checks.append(Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}"))
-    top = float(np.sqrt(np.mean(limits**2))) if checks[-1].ok else math.nan
+    top = root_mean_square(limits) if checks[-1].ok else math.nan
     return Bound("T3", QUANTITY, tuple(checks), top, top, per_seed=padded(limits, window.seeds))
 
 
