@@ -90,7 +90,8 @@ def evaluated(part: Part) -> dict[tuple[str, str], list[tuple[str, str, float]]]
             for identifier in part.theorems:
                 if identifier in theorems():
                     verdict = held(theorems()[identifier], window)
-                    ratio = verdict.ratio if verdict.high > 0 else math.nan  # nothing over nothing is no ratio
+                    # 0/0 is 1 where a law says 0; among the members of a family it would pass for the sharpest
+                    ratio = math.nan if part.family and verdict.high == 0 else verdict.ratio
                     found[identifier, fmt].append((part.family_of(cell), verdict.status, ratio))
     return found
 
