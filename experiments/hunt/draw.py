@@ -41,6 +41,8 @@ NEAREST_OR_RANDOM = {
     "to_odd": 0.05,
 }  # fmt: skip
 RANDOM_BITS = {2: 0.05, 4: 0.1, 8: 0.2, 16: 0.4, 32: 0.25}
+# Of exp and its kin: with p + n > 52 each value is computed in ball arithmetic, 1000 times as long.
+FEW_BITS = 16
 # Of some slots, another rounding or format than all others have.
 MIXED: dict[tuple[tuple[str, str, str], ...], float] = {
     (): 0.72,
@@ -71,6 +73,8 @@ def batch(seed: int, number: int, seeds: int, attempt: int = 0) -> list[Cell]:
     rounding = _pick(draw, NEAREST_OR_RANDOM if wild else TAME_MODES)
     mixed = _pick(draw, MIXED) if wild else ()
     bits = _pick(draw, RANDOM_BITS)
+    if problem == "logistic" and shared["gradient"] == "rounded":
+        bits = min(bits, FEW_BITS)
     roundings = tuple(("w.sub" if slot == "w*" and draw.random() < 0.5 else slot, f, r) for slot, f, r in mixed)
     shared |= {
         "optimizer": optimizer, "problem": problem, "rounding": rounding, "seeds": seeds,

@@ -111,6 +111,14 @@ def test_start_points_are_a_function_of_the_run(problem):
     assert problem.gradient(starts).shape == starts.shape
 
 
+@pytest.mark.parametrize("name", ["quadratic", "rational"])
+def test_start_points_scale_with_their_option(name):
+    near, far = (PROBLEMS[name](dimension=3, start=scale).start(KEY, range(5)) for scale in (0.125, 2.0))
+    assert np.array_equal(far, 16 * near)
+    with pytest.raises(ValueError, match=rf"{name} start=0\.0 is outside"):
+        PROBLEMS[name](dimension=3, start=0.0)
+
+
 @every
 def test_a_diverged_run_gives_no_warning_and_no_number(problem):
     w = np.full((problem.dimension, 3), np.inf)

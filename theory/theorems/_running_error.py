@@ -29,7 +29,7 @@ from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step,
 from theory.enclosure import Ball, ball, ends, evaluate, working_precision
 from theory.factors import Exponents
 from theory.roles import upstream
-from theory.theorem import Bound, Hypothesis
+from theory.theorem import Bound, Hypothesis, root_mean_square
 from theory.theorems._moment_coefficients import absolute_part, coefficients, exact_value, parts
 from theory.theorems._moving_average import MovingAverage, moving_average, padded, same_grid
 from theory.window import FloatArray, Window
@@ -211,7 +211,7 @@ def bound_of(
     """The bound of the largest error/scale of each recorded seed, ``checks`` being satisfied."""
     limits = np.array([ends(x)[1] for x in largest_ratio(error, scale)])
     finite = Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}")
-    top = float(np.sqrt(np.mean(limits**2))) if finite.ok else math.nan
+    top = root_mean_square(limits) if finite.ok else math.nan
     return Bound(theorem, quantity, (*checks, finite), top, top, per_seed=padded(limits, window.seeds))
 
 

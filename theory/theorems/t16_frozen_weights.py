@@ -43,7 +43,7 @@ from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le, lt
 from theory.enclosure import Ball, ball, ends, evaluate, working_precision
 from theory.rounding_model import gap_toward, low_high, underflow_unit
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, root_mean_square, stored_scalar
 from theory.theorems import t05_adam_step
 from theory.theorems._adam_roundings import values_of
 from theory.theorems._moment_coefficients import absolute_part, coefficients
@@ -116,7 +116,7 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T16", QUANTITY, tuple(checks))
     moving = ~_stays(window, largest)
     counts = np.sum(moving, axis=0).astype(np.float64)
-    limit = float(np.sqrt(np.mean(counts**2)))
+    limit = root_mean_square(counts)
     note = f"{moving.size - int(np.sum(moving))} of {moving.size} weights cannot move; |step| <= {np.max(largest):.6g}"
     return Bound("T16", QUANTITY, tuple(checks), limit, limit, per_seed=counts, note=note)
 
