@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from experiments.cli import main
 from experiments.hunt import hunt, run
@@ -79,7 +80,7 @@ def test_every_batch_can_run() -> None:
     assert len(refused) < 15, refused[:3]
 
 
-@pytest.mark.parametrize(("limit", "per_seed"), [(1.0, True), (-2.0, False)])
+@pytest.mark.parametrize(("limit", "per_seed"), slow_but([(1.0, True), (-2.0, False)], (1.0, True)))
 def test_a_wrong_theorem_is_caught(limit: float, per_seed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     report = with_theorem(monkeypatch, per_seed=per_seed, limit=limit)
     assert report.runs == 600
