@@ -16,7 +16,7 @@ import torch
 import fpsim
 from fpsim.cpu.machine import Machine
 from fpsim.optim import STEPS, clip_by_norm, error_feedback, kahan
-from fpsim.precision import Precision
+from fpsim.precision import Precision, scalar_report
 from fpsim.program import Program
 from fpsim.rounding import CODES, Stochastic
 from fpsim.tracing import fma, slot
@@ -318,12 +318,13 @@ TRAPS = {
     "eps1": (1e-30, "becomes 0"), "eps2": (1e-12, "becomes 0"), "lr": (1e-12, "becomes 0"),
     "weight_decay": (1e-12, "becomes 0"), "threshold": (1e-12, "becomes 0"),
 }  # fmt: skip
-SCHEDULED = {"decay", "momentum_decay"}  # exponents: what they make is no hyperparameter of its own
+SCHEDULED = {"decay", "momentum_decay"}  # exponents: what they make is tested below
 
 
 @pytest.mark.parametrize(("name", "wrapper"), EVERY)
 def test_hyperparameters_that_a_format_turns_into_others_are_named(name: str, wrapper: str) -> None:
     program = WRAPPERS[wrapper](STEPS[name]) if wrapper else STEPS[name]
+    program = program.bind(**({"momentum_decay": 100.0} if name == "nadam" else {}))  # mu = beta1 from the start
     lengths = {"n": 2, "k": 2, "d": 3}
     start, given = start_of(program, lengths, 1), gradients(program, lengths, 1, 1)
     known = TRAPS | {"max_norm": (1e-12, "becomes 0"), "clip_eps": (1e-12, "becomes 0")}
@@ -332,12 +333,32 @@ def test_hyperparameters_that_a_format_turns_into_others_are_named(name: str, wr
             continue
         value, becomes = known[hyperparameter]
         result = fpsim.run(
-            program.bind(**{hyperparameter: value}), start, {"g": given}, Precision.uniform("float8_e4m3fn"),
-            first_step=10**6,
-        )  # fmt: skip
+            program.bind(**{hyperparameter: value}), start, {"g": given[0]}, Precision.uniform("float8_e4m3fn"), steps=2
+        )
         about = [s.name for s in program.scalars if hyperparameter in s.expression.symbols()]
         said = [w for w in result.header.warnings if any(w.startswith(f"{x} = ") for x in about)]
         assert any(becomes in warning for warning in said), (hyperparameter, result.header.warnings)
+
+
+def test_scalars_that_become_others_on_the_way_are_named() -> None:
+    """Of those that change the last step counts too; that a bias correction tends to 1 is no news."""
+    bfloat16 = Precision.uniform("bfloat16")
+
+    def said(program: Program, last: int) -> list[str]:
+        return [entry.warning for entry in scalar_report(program, bfloat16, 0, last) if entry.warning]
+
+    assert said(STEPS["adafactor"], 999) == []
+    assert said(STEPS["adafactor"], 9999) == ["scalar.beta2_t = 0.999369 becomes 1 in step 10000"]
+    patient = STEPS["nadam"].bind(beta1=0.9999, beta2=0.9)
+    assert said(patient, 9) == []
+    assert said(patient, 10**5) == [
+        "scalar.mu = 0.9999 becomes 1 in step 100001", "scalar.mu_next = 0.9999 becomes 1 in step 100001",
+    ]  # fmt: skip
+    assert said(STEPS["adam"].bind(beta2=0.9), 10**4) == []
+    assert said(STEPS["sgd"].bind(lr="2**(-t)"), 200) == ["scalar.lr = 3.11151e-61 becomes 0 in step 201"]
+    start = {"w": np.ones(1)}
+    result = fpsim.run(STEPS["sgd"].bind(lr="2**(-t)"), start, {"g": [1.0]}, bfloat16, steps=201)
+    assert result.header.warnings == ("scalar.lr = 3.11151e-61 becomes 0 in step 201",)
 
 
 # Wrappers
