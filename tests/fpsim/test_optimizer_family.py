@@ -403,6 +403,34 @@ def test_error_feedback_applies_the_whole_of_all_updates(name: str) -> None:
     assert np.abs(kept["w"] - reference).max() < np.abs(lost.state["w"] - reference).max()
 
 
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_compensated_subtraction_loses_nothing(name: str) -> None:
+    """To nearest w' - c' = w - (c + u) exactly, for the c + u that is stored, where it is not larger than w."""
+    program, lengths, steps = kahan(STEPS[name].bind(lr=2.0**-9)), {"n": 2, "k": 2, "d": 4}, 24
+    start, given = start_of(program, lengths, 2), gradients(program, lengths, steps, 2)
+    start["w"] += np.copysign(4.0, start["w"])
+    record = ["c.add", "w", "c"]
+    seen = fpsim.run(program, start, {"g": given}, Precision.uniform("bfloat16"), steps=steps, record=record).records
+    before = np.concatenate([fpsim.round(start["w"], fpsim.format("bfloat16"))[np.newaxis], seen["w"][:-1]])
+    assert np.all(np.abs(seen["c.add"]) <= np.abs(before))
+    np.testing.assert_array_equal(before - seen["c.add"], seen["w"] - seen["c"])
+    assert np.any(seen["c"] != 0)
+
+
+def test_only_what_the_subtraction_rounds_away_is_compensated() -> None:
+    """Where only the storage of w rounds, w.sub needs its format."""
+    start, storage = {"w": [1.0], "c": [0.0]}, Precision.storage(w="bfloat16")
+    program = kahan(STEPS["sgd"].bind(lr=2.0**-10))
+    for precision, end in ((storage, 1.0), (storage.replace({"w.sub": "bfloat16"}), 0.5)):
+        assert fpsim.run(program, start, {"g": [1.0]}, precision, steps=512).state["w"].item() == end
+
+
+def test_a_centered_moment_that_rounds_below_zero_is_nan() -> None:
+    start, program = dict.fromkeys("wmv", np.zeros(1)), STEPS["rmsprop_centered"]
+    result = fpsim.run(program, start, {"g": [0.0371]}, Precision.uniform("binary32"), steps=1200, record=["w"])
+    assert np.flatnonzero(np.isnan(result.records["w"]))[0] + 1 == 1176
+
+
 def test_stochastic_weights_are_a_choice_of_precision() -> None:
     """The mean of 512 runs moves as the wide run does, where to nearest nothing moves."""
     program, bfloat16 = STEPS["adam"].bind(lr=2.0**-11), fpsim.format("bfloat16")
