@@ -172,7 +172,8 @@ def _rounded(exact: _Value, off: FloatArray, slot: str, fmt: Format, mode: Round
     """The two neighbours of every case, and the slot's errors."""
     y = exact.cases
     gap = _spacing(np.abs(y) + off, fmt)
-    low, high = np.floor((y - off) / gap) * gap, np.ceil((y + off) / gap) * gap
+    low, high = np.floor(y / gap) * gap, np.ceil(y / gap) * gap
+    low, high = np.where(y - low < off, low - gap, low), np.where(high - y < off, high + gap, high)
     inside = high - low <= gap
     vague = exact.vague | ~np.all(inside, axis=0) | (fmt.precision > EXACT_BITS)
     gap = np.where((high > low) | vague, gap, 0.0)
@@ -180,7 +181,7 @@ def _rounded(exact: _Value, off: FloatArray, slot: str, fmt: Format, mode: Round
     share = 0.5 if is_nearest(mode) else 1.0
     if isinstance(mode, Stochastic):
         share = 2.0**-mode.bits if shrinks(mode) else 2.0 ** -(mode.bits + 1)
-    places = ((y - off - low) / gap - share, (y + off - low) / gap + share)
+    places = (((y - low) - off) / gap - share, ((y - low) + off) / gap + share)  # y - low is exact
     least, most = (np.where(gap > 0, np.clip(x, 0.0, 1.0), edge) for x, edge in zip(places, (1.0, 0.0), strict=True))
     least, most = (np.where(vague, edge, x) for edge, x in ((0.0, np.min(least, axis=0)), (1.0, np.max(most, axis=0))))
     own = SlotErrors(slot, isinstance(mode, Stochastic), widest, np.minimum(least, most), most, share * widest)
