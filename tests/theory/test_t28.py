@@ -22,13 +22,11 @@ from fpsim.precision import Precision
 from fpsim.rounding import Stochastic
 from fpsim.tracing import Value, fma, slot, step
 from theory.chain import outcomes, stored_scalars
-from theory.enclosure import ends, working_precision
 from theory.theorems import _probable_error as probable
 from theory.theorems import _recorded_roundings as recorded_roundings
 from theory.theorems import theorem
-from theory.theorems._probable_error import cumulant, limits_of, probable_error
+from theory.theorems._probable_error import cumulant, probable_error
 from theory.theorems._recorded_roundings import slot_errors
-from theory.theorems._running_error import along, largest_ratio
 from theory.verdict import Verdict, verdict
 from theory.window import Window
 
@@ -72,16 +70,8 @@ def judged(found: Window) -> Verdict:
     assert bound.applicable, bound.reason
     result = verdict(T28.measured(found), bound)
     assert result.status == "holds", result.reason
-    assert bound.upper <= limits_without_chance(found)
+    assert bound.upper <= T1.evaluate(found).upper * (1 + 1e-12)
     return result
-
-
-def limits_without_chance(found: Window) -> float:
-    """What the running error alone gives."""
-    with working_precision():
-        sure = along(found, "v", 2)
-        limits = np.array([ends(x)[1] for x in largest_ratio(sure.error, sure.reference)])
-    return float(np.sqrt(np.mean(limits**2))) * (1 + 1e-12)
 
 
 def largest_exponent(low: float, high: float, a: float) -> float:
@@ -364,4 +354,3 @@ def test_missed_hypotheses_are_named() -> None:
         assert not bound.applicable
         assert reason in bound.reason, bound.reason
         T28.measured(Window(**{**vars(found), **fields}))
-    assert limits_of(found, "v", 2, "T28", "q").applicable

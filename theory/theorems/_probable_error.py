@@ -15,7 +15,7 @@ B^2 V + the sum of (w Delta)^2/4.
 
 Psi and V are random, and a good s is known only afterwards. Hence s is one of finitely many powers of two, fixed by
 the format, and N counts everything that may fail: both signs, all s, coordinates and seeds of the record. What is
-exceeded with probability 0 is used where it is smaller: the running error of T3. Random words are taken as
+exceeded with probability 0 is used where it is smaller: the error of T1 or T3. Random words are taken as
 independent. A rounding that overflows leaves the model, in which exponents are unbounded above; the theorems ask for
 records without any.
 
@@ -26,7 +26,7 @@ collectif, 1939; many s at once as in Howard et al., Ann. Statist. 49 (2021) 105
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ from theory.theorem import Bound, Hypothesis
 from theory.theorems._mean_rounding import log_below_reciprocal
 from theory.theorems._moving_average import padded
 from theory.theorems._recorded_roundings import SlotErrors, slot_errors
-from theory.theorems._running_error import along, balls, counted, largest_ratio, recorded
+from theory.theorems._running_error import Along, Balls, along, balls, counted, largest_ratio, recorded
 from theory.window import FloatArray, Window
 
 FAILURE = 2.0**-40  # of all that a record's bound says, together
@@ -183,8 +183,16 @@ PROBABLE = Derivation(
 DERIVATIONS = (PROBABLE, FAILING, FACTOR, TWO_VALUES, WORST, SPREAD)
 
 
-def limits_of(window: Window, state: str, power: int, identifier: str, quantity: str) -> Bound:
-    """The largest |x - r| of each recorded seed, relative to r for a second moment, to that of |g| for a first one."""
+def limits_of(
+    window: Window, state: str, power: int, identifier: str, quantity: str, sure: Callable[[Window, Along], Balls]
+) -> Bound:
+    """The largest |x - r| of each recorded seed, relative to r for a second moment, to that of |g| for a first one.
+
+    Parameters
+    ----------
+    power : of g, 1 or 2
+    sure : the error that no run exceeds, from the record
+    """
     checks = list(recorded(window, state))
     if power == 2 and checks[-1].ok and len(checks) > 2 and checks[1].ok and checks[2].ok:
         least = float(np.min(window.history[state]))
@@ -194,6 +202,7 @@ def limits_of(window: Window, state: str, power: int, identifier: str, quantity:
     name = f"{state} is a sum of rounded multiples of {state} and g{'^2' * (power == 2)}"
     try:
         found, errors = along(window, state, power), slot_errors(window, state)
+        certain = sure(window, found)
     except (NoEnclosure, ValueError) as none:
         return Bound(identifier, quantity, (*checks, Hypothesis(name, False, str(none))))
     checks.append(Hypothesis(name, True, f"B = {float(found.decay):.6g}, c = {float(found.inject):.6g}"))
@@ -204,7 +213,7 @@ def limits_of(window: Window, state: str, power: int, identifier: str, quantity:
     exponents = scales(window, state, decay)
     events = 2 * len(exponents) * int(np.prod(window.history["g"].shape[1:]))
     probable = balls(probable_error(errors, decay, exponents, math.log(events / FAILURE)))
-    error = np.frompyfunc(lambda sure, likely: sure.min(likely), 2, 1)(found.error, probable)
+    error = np.frompyfunc(lambda always, mostly: always.min(mostly), 2, 1)(certain, probable)
     limits = np.array([ends(x)[1] for x in largest_ratio(error, found.reference if power == 2 else found.modulus)])
     at_most = f"at most 2^{math.log2(FAILURE):.0f} in all for {events} events"
     checks.append(Hypothesis("probability of a larger error", True, at_most))

@@ -46,7 +46,17 @@ from theory.rounding_model import underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems._moment_coefficients import absolute_part, coefficients
 from theory.theorems._moving_average import padded
-from theory.theorems._running_error import RUNNING, Balls, along, balls, counted, largest_ratio, recorded, small_steps
+from theory.theorems._running_error import (
+    RUNNING,
+    Along,
+    Balls,
+    along,
+    balls,
+    counted,
+    largest_ratio,
+    recorded,
+    small_steps,
+)
 from theory.window import FloatArray, Window
 
 QUANTITY = "largest relative error of v against exact arithmetic"
@@ -161,13 +171,10 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T1", QUANTITY, tuple(checks))
     try:
         found = along(window, "v", 2)
-        low, high = sandwich(window)
+        error = sure_error(window, found)
     except (NoEnclosure, ValueError) as none:
         return Bound("T1", QUANTITY, (*checks, Hypothesis(name, False, str(none))))
     checks.append(Hypothesis(name, True, f"B = {float(found.decay):.6g}, c = {float(found.inject):.6g}"))
-    error = np.frompyfunc(lambda above, below, running: above.max(below).min(running), 3, 1)(
-        high - found.reference, found.reference - low, found.error
-    )
     limits = np.array([ends(x)[1] for x in largest_ratio(error, found.reference)])
     checks.append(Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}"))
     top = float(np.sqrt(np.mean(limits**2))) if checks[-1].ok else math.nan
@@ -185,6 +192,14 @@ def measured(window: Window) -> FloatArray:
             return padded(np.array([float(x.mid()) for x in largest_ratio(errors, found.reference)]), window.seeds)
     except (NoEnclosure, ValueError):
         return np.full(window.seeds, math.nan)
+
+
+def sure_error(window: Window, found: Along) -> Balls:
+    """The smaller of the sandwich's and of the running error of ``along(window, "v", 2)``; ``NoEnclosure`` as there."""
+    low, high = sandwich(window)
+    return np.frompyfunc(lambda above, below, running: above.max(below).min(running), 3, 1)(  # type: ignore[no-any-return]
+        high - found.reference, found.reference - low, found.error
+    )
 
 
 def sandwich(window: Window) -> tuple[Balls, Balls]:

@@ -13,7 +13,7 @@ Delta is the gap that holds the exact operand of a rounding, q the probability o
 the other sign of v - r), w what later operations multiply its error with; d half or whole gaps of deterministic
 roundings and biases of n-bit ones; s runs through fixed powers of two times B^-t; N counts these, both signs,
 coordinates and seeds. The theorem bounds the largest |v - r|/r of every seed, at every step by the smaller of this and
-of the running error of T3.
+of the error of T1.
 
 Consequence. Of n errors within gaps Delta T1 and T3 count n; this counts sqrt(n/2 ln(N/delta)), 4.4 sqrt(n) where
 N/delta = 10^17. Where few roundings matter it is close to T3, as K grows like a, not like a^2. Where B is close to 1,
@@ -35,7 +35,7 @@ QUANTITY = "largest relative error of v against exact arithmetic, but for a prob
 
 def evaluate_bound(window: Window) -> Bound:
     """The largest bound of the relative error of each recorded seed."""
-    return limits_of(window, "v", 2, "T28", QUANTITY)
+    return limits_of(window, "v", 2, "T28", QUANTITY, t1.sure_error)
 
 
 THEOREM = Theorem(

@@ -28,7 +28,7 @@ QUANTITY = "largest error of m against exact arithmetic, relative to that of |g|
 
 def evaluate_bound(window: Window) -> Bound:
     """The largest bound of the error of each recorded seed, relative to R."""
-    return limits_of(window, "m", 1, "T29", QUANTITY)
+    return limits_of(window, "m", 1, "T29", QUANTITY, lambda _, found: found.error)
 
 
 THEOREM = Theorem(
