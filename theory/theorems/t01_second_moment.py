@@ -45,6 +45,7 @@ from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems._moment_coefficients import absolute_part, coefficients
 from theory.theorems._running_error import (
     RUNNING,
+    Along,
     Balls,
     along,
     balls,
@@ -169,19 +170,24 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T1", QUANTITY, tuple(checks))
     try:
         found = along(window, "v", 2)
-        low, high = sandwich(window)
+        error = sure_error(window, found)
     except (NoEnclosure, ValueError) as none:
         return Bound("T1", QUANTITY, (*checks, Hypothesis(name, False, str(none))))
     checks.append(Hypothesis(name, True, f"B = {float(found.decay):.6g}, c = {float(found.inject):.6g}"))
-    error = np.frompyfunc(lambda above, below, running: above.max(below).min(running), 3, 1)(
-        high - found.reference, found.reference - low, found.error
-    )
     return bound_of("T1", QUANTITY, window, checks, error, found.reference)
 
 
 def measured(window: Window) -> FloatArray:
     """[S] the largest |v - r|/r on the record, whose v >= 0."""
     return measured_error(window, "v", 2)
+
+
+def sure_error(window: Window, found: Along) -> Balls:
+    """The smaller of the sandwich's and of the running error of ``along(window, "v", 2)``; ``NoEnclosure`` as there."""
+    low, high = sandwich(window)
+    return np.frompyfunc(lambda above, below, running: above.max(below).min(running), 3, 1)(  # type: ignore[no-any-return]
+        high - found.reference, found.reference - low, found.error
+    )
 
 
 def sandwich(window: Window) -> tuple[Balls, Balls]:
