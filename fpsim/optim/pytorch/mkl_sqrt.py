@@ -70,7 +70,7 @@ def _rsqrt() -> Any:
 
         return numba.float32(numba.float32), generate
 
-    @numba.njit("float32[::1](float32[::1])")  # type: ignore[untyped-decorator]
+    @numba.njit("float32[::1](float32[::1])", cache=True)  # type: ignore[untyped-decorator]
     def rsqrt(x: Any) -> Any:
         result = np.empty_like(x)
         for i in range(x.size):
