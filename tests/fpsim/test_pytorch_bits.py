@@ -21,7 +21,7 @@ from experiments.pytorch_bits.torch_side import TorchSide
 pytest.importorskip("torch")
 
 
-@pytest.fixture(scope="module", params=["AVX2", pytest.param("DEFAULT", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["AVX2", "DEFAULT"])
 def side(request):
     with TorchSide(request.param) as process:
         if process.facts["capability"] != request.param:
