@@ -73,6 +73,9 @@ def simulate(
     programs = [plan] if isinstance(plan, Program) else list(plan)
     now: Mapping[str, npt.ArrayLike] = state
     given = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
+    for name, x in given.items():
+        if _per_step(programs[-1], name, x) and len(x) != steps:
+            raise ValueError(f"array {name!r} has {len(x)} steps; admissible: {steps}")
     rows: dict[str, list[Array]] = {name: [] for name in record}
     done = 0
     while True:
@@ -89,7 +92,7 @@ def simulate(
 
 
 def _per_step(program: Program, name: str, x: Array) -> bool:
-    return x.ndim == len(program.shape(name)) + 2
+    return name in program.inputs and x.ndim == len(program.shape(name)) + 2
 
 
 def _advance(
@@ -113,10 +116,9 @@ def _advance(
     if steps == 0:
         return started
     values: dict[str, Any] = dict(started.state)
-    own = {name: len(program.shape(name)) for name in given}
-    columns = {name: x if x.ndim > own[name] else x[..., np.newaxis] for name, x in given.items()}
+    columns = {name: x if x.ndim > len(program.shape(name)) else x[..., np.newaxis] for name, x in given.items()}
     runs = max(x.shape[-1] for x in (*values.values(), *columns.values()))
-    one = {name: x[0] if x.ndim == own[name] + 2 else x for name, x in columns.items()} | values
+    one = {name: x[0] if _per_step(program, name, x) else x for name, x in columns.items()} | values
     sizes = program.lengths({name: x[..., 0] for name, x in one.items()})
     machines = [Machine(part, [precision], runs, sizes, key, np.arange(runs, dtype=np.uint64)) for part, _ in pieces]
     for machine in machines:
@@ -124,7 +126,7 @@ def _advance(
     records = {name: np.empty((steps, *x.shape[1:])) for name, x in started.records.items()}
     for step in range(steps):
         for name, x in columns.items():
-            row = x[step] if x.ndim == own[name] + 2 else x
+            row = x[step] if _per_step(program, name, x) else x
             values[name] = np.broadcast_to(row, (*row.shape[:-1], runs))
         for machine, (part, cut) in zip(machines, pieces, strict=True):
             made = [o.slot for o in part.operations if o.slot in wanted]
