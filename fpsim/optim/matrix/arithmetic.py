@@ -2,14 +2,16 @@
 
 A slot is a name with a format and a rounding mode. The random bits of a stochastic slot are a pure function of
 (key, step, slot, n), where n counts how often the step has used the slot: ``key.fold(step).fold(place of the slot among
-the method's slots).fold(n)`` is the key of the array function that rounds.
+the method's slots).fold(n)`` is the key of the array function that rounds. What a method draws (``draws``) has its
+place after the slots, and n = 0.
 """
 
 from __future__ import annotations
 
 import collections
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +43,7 @@ class Arithmetic:
     scalars : name -> effective value
     key : Key, or None where no mode is stochastic and nothing is drawn
     step : the number of the step, from 0
+    draws : names of what the method draws
 
     Examples
     --------
@@ -56,9 +59,10 @@ class Arithmetic:
         scalars: Mapping[str, float],
         key: Key | None,
         step: int,
+        draws: Iterable[str] = (),
     ) -> None:
         self._slots, self._products, self._scalars, self._step = slots, products, scalars, step
-        self._numbers = {name: number for number, name in enumerate(slots)}
+        self._numbers = {name: number for number, name in enumerate((*slots, *map("draw.{}".format, draws)))}
         self._key = None if key is None else key.fold(step)
         self._used: collections.Counter[str] = collections.Counter()
 
@@ -102,17 +106,22 @@ class Arithmetic:
         result = self._contract(slot, contractions.matmul, left, right)
         return result.reshape((a.shape[:-1]) + (b.shape[1:]))
 
-    def square_sum(self, slot: str, a: Array) -> Array:
-        """The sum of the squares of all elements, in C order: one sum of products."""
-        flat = np.ascontiguousarray(a).reshape(-1)
-        return np.asarray(self._contract(slot, contractions.dot, flat, flat))
+    def square_sum(self, slot: str, a: Array, axis: int | None = None) -> Array:
+        """The sum of squares of all elements in C order, or along an axis of a matrix: sums of products."""
+        rows = a.reshape(1, -1) if axis is None else np.moveaxis(a, axis, -1)
+        result = self._contract(slot, contractions.matmul, rows[:, np.newaxis, :], rows[:, :, np.newaxis])
+        return result.reshape(() if axis is None else len(rows))
 
-    def normal(self, slot: str, shape: tuple[int, ...]) -> Array:
-        """Standard normal numbers (Box and Muller, in binary64, from 64 random bits each), rounded to the slot."""
-        key, size = self._draw_key(slot), int(np.prod(shape))
-        words = array_draw(key, np.arange(2 * size), 32).astype(np.float64)
-        radius = np.sqrt(-2.0 * np.log((words[:size] + 1.0) * 2.0**-32))
-        return self.round(slot, (radius * np.cos(2.0 * np.pi * words[size:] * 2.0**-32)).reshape(shape))
+    def uniform(self, draw: str, size: int = 1) -> Array:
+        """Numbers in (0, 1], multiples of 2^-32, in binary64."""
+        words = array_draw(self._draw_key(f"draw.{draw}"), np.arange(size), 32)
+        return np.asarray((words.astype(np.float64) + 1.0) * 2.0**-32)
+
+    def normal(self, draw: str, shape: tuple[int, ...]) -> Array:
+        """Standard normal numbers in binary64, of two uniform ones each (Box and Muller)."""
+        size = math.prod(shape)
+        first, second = np.split(self.uniform(draw, 2 * size), 2)
+        return np.asarray((np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)).reshape(shape))
 
     def _apply(self, slot: str, function: Callable[..., Any], *operands: Operand) -> Array:
         fmt, mode = self._slots[slot]

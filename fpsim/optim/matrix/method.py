@@ -35,7 +35,7 @@ RIGHT: Axes = ("columns", "columns")
 
 # hyperparameter -> the interval of its numbers, and whether the upper end belongs to it
 INTERVALS: dict[str, tuple[float, float, bool]] = {
-    **dict.fromkeys(("lr", "decay", "eps", "radius", "preconditioner_lr", "clip"), (0.0, math.inf, False)),
+    **dict.fromkeys(("lr", "decay", "eps", "tiny", "radius", "factor_lr", "clip", "clip_eps"), (0.0, math.inf, False)),
     **dict.fromkeys(("beta1", "beta2"), (0.0, 1.0, False)),
     "alpha": (0.0, 1.0, True),
 }
@@ -59,7 +59,7 @@ class MatrixMethod:
     hyperparameters : declared values by name: numbers, or schedules in ``t``
     body : the step: (arithmetic, state, gradient, draws) -> values to be stored, by array
     identities : arrays that start as the identity; the others but ``w`` start at zero
-    draws : array that a step draws at random -> its axes; its slot has the same name
+    draws : what a step draws at random -> its axes
     """
 
     name: str
@@ -197,7 +197,7 @@ class MatrixMethod:
         Warns
         -----
         NarrowFormat
-            A scalar that does not depend on the step becomes 0, 1 or no number in its format.
+            A scalar becomes 0, 1 or no number in its format; of one that varies from step to step, 1 counts at step 0.
 
         Examples
         --------
@@ -222,7 +222,7 @@ class MatrixMethod:
         values = scalar_values(ledger, precision, range(step, step + 1))
         scalars = {name: float(column.flat[0]) for name, column in values.items()}
         how = {} if accumulators is None else _accumulators(accumulators, self.products, self.name)
-        ops = Arithmetic(slots, how, scalars, key, int(step))
+        ops = Arithmetic(slots, how, scalars, key, int(step), self.draws or ())
         with np.errstate(all="ignore"):  # infinities and NaN of the formats are results
             after = self.body(ops, start, ops.round("g", g), given)
             return {name: ops.round(name, after.get(name, start[name])) for name in self.state}
@@ -279,8 +279,15 @@ class MatrixMethod:
     def _warn(self, ledger: Program, precision: Precision, step: int, stacklevel: int) -> None:
         varying = {scalar.name for scalar in ledger.scalars if ledger.varies(scalar)}
         for report in scalar_report(ledger, precision, step):
-            if report.warning and (step == 0 or report.name not in varying):
+            saturated = report.name in varying and report.effective == 1.0  # a bias correction of a late step
+            if report.warning and not (saturated and step > 0):
                 warnings.warn(f"{self.name}: {report.warning}", NarrowFormat, stacklevel=stacklevel)
+
+
+def check_count(name: str, count: int) -> None:
+    """Raise ``ValueError`` for an option that is no integer of at least 1."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"{name}={count!r}; admissible: an integer of at least 1")
 
 
 _accumulators = accumulators  # a parameter of ``step`` has the same name
