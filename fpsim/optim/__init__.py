@@ -1,7 +1,13 @@
 """Optimizers: one step a file. A new one is one file and one row here.
 
 An installed package adds its own through the entry point group ``fpsim.optimizers``, name -> ``Program``.
+
+For PyTorch every step is a class too, such as ``fpsim.optim.Adam(params, lr=..., precision=...)``, a
+``torch.optim.Optimizer``. The classes are made on first access, because torch is loaded with them.
 """
+
+import importlib
+from typing import Any
 
 from fpsim import plugins
 from fpsim.optim.adam import adam
@@ -44,3 +50,23 @@ def find(name: str) -> tuple[Program, str]:
             f"{name!r} of package {package} is a {type(program).__name__}; a Program (what fpsim.step makes) is needed"
         )
     return program, package
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a step for PyTorch, made when it is first asked for."""
+    if not name[:1].isupper() or name not in importlib.import_module("fpsim.optim.torch_table").names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise ImportError(
+            f"fpsim.optim.{name} is a torch.optim.Optimizer and needs PyTorch: pip install 'fpsim[torch]'. "
+            f"Without it, fpsim.run takes fpsim.optim.find(...)'s programs"
+        ) from error
+    made = importlib.import_module("fpsim.optim.torch_face").make(name)
+    globals()[name] = made  # found without this function from now on
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *importlib.import_module("fpsim.optim.torch_table").names()})
