@@ -10,7 +10,15 @@ import torch
 
 from fpsim.optim import torch_table
 from fpsim.optim.torch_machine import DTYPES, Runner, Scalars, dtype_for, holds
-from fpsim.optim.torch_options import check_common, check_names, checked, documentation, seed_of, signature
+from fpsim.optim.torch_options import (
+    check_common,
+    check_names,
+    checked,
+    common_name,
+    documentation,
+    seed_of,
+    signature,
+)
 from fpsim.optim.torch_state import accepted, plain
 from fpsim.optim.torch_table import Face
 from fpsim.precision import Precision
@@ -102,8 +110,8 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             fmt = slots["w"][0]
             if not holds(dtype, fmt):
                 raise ValueError(
-                    f"param group {index}: 'w' in {fmt.name} does not fit a parameter of {dtype}; "
-                    f"admissible: a format within {DTYPES[dtype]}, or a parameter of a wider dtype"
+                    f"param group {index}: slot 'w' in {common_name(fmt)} does not fit a {DTYPES[dtype]} parameter; "
+                    "admissible: a format whose values the parameter's dtype has, or a parameter of a wider dtype"
                 )
             self._dtypes[at] = {name: dtype_for(slots[name][0], dtype) for name in self.program.state if name != "w"}
         return self._dtypes[at]

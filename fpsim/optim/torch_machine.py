@@ -15,6 +15,7 @@ import torch
 
 from fpsim import arrays
 from fpsim.cpu.machine import Machine
+from fpsim.cpu.threads import in_pieces
 from fpsim.cpu.whole_machine import WholeMachine
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -24,7 +25,7 @@ from fpsim.random_bits import Key
 from fpsim.rounding import Stochastic
 from fpsim.scalars import STEP, ScalarExpression
 
-PIECE = 1 << 14  # elements: four arrays of a piece stay in a second-level cache
+PIECE = 1 << 15  # elements: four arrays of a piece stay in a second-level cache
 _AHEAD = 32  # steps whose scalars are computed at a time while no hyperparameter changes
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -34,24 +35,30 @@ class Scalars:
 
     def __init__(self, program: Program, precision: Precision, step: int) -> None:
         self.program, self.precision = program, precision
-        reports = scalar_report(program, precision, step)
-        self.warnings = {
-            report.name: report.warning
-            for scalar, report in zip(program.scalars, reports, strict=True)
-            # 1 - beta^t comes near 1 in the course of every run
-            if report.warning and not (scalar.per_step and report.effective == 1.0)
-        }
-        self._when = range(step, step + 1)
-        self._table = np.array([[report.effective] for report in reports]).reshape(len(reports), 1)
+        self._compute(range(step, step + 1))
+        self.warnings: dict[str, str] = {}
+        if not np.all((self._table != 0) & (self._table != 1) & np.isfinite(self._table)):
+            self.warnings = self._warnings(step)
 
     def at(self, step: int) -> npt.NDArray[np.float64]:
         """float64 [scalars]"""
         if step not in self._when:
-            self._when = range(step, step + _AHEAD)
-            values = scalar_values(self.program, self.precision, self._when)
-            rows = [np.broadcast_to(values[scalar.name], _AHEAD) for scalar in self.program.scalars]
-            self._table = np.array(rows).reshape(len(rows), _AHEAD)
+            self._compute(range(step, step + _AHEAD))
         return self._table[:, step - self._when.start]
+
+    def _compute(self, when: range) -> None:
+        values = scalar_values(self.program, self.precision, when)
+        rows = [np.broadcast_to(values[scalar.name], len(when)) for scalar in self.program.scalars]
+        self._when, self._table = when, np.array(rows).reshape(len(rows), len(when))
+
+    def _warnings(self, step: int) -> dict[str, str]:
+        reports = scalar_report(self.program, self.precision, step)
+        return {
+            report.name: report.warning
+            for scalar, report in zip(self.program.scalars, reports, strict=True)
+            # 1 - beta^t comes near 1 in the course of every run
+            if report.warning and not (scalar.per_step and report.effective == 1.0)
+        }
 
 
 class Runner:
@@ -74,7 +81,7 @@ class Runner:
         self.draws = any(
             isinstance(mode, Stochastic) for name, (_, mode) in self.slots.items() if not name.startswith("scalar.")
         )
-        self._machines: dict[tuple[int, ...], Any] = {}
+        self._idle: dict[tuple[int, ...], list[Any]] = {}  # machines by shape
 
     def step(
         self,
@@ -105,20 +112,37 @@ class Runner:
         if self.draws and size > 1 << 32:
             raise ValueError(f"a parameter of {size} elements; admissible where random bits are drawn: at most 2^32")
         if self.elementwise:
-            for start in range(0, size, PIECE):
-                part = slice(start, min(start + PIECE, size))
-                machine = self._machine((part.stop - part.start,))
-                machine.begin(scalars, key, number, start)
-                self._once(machine, {name: tensor[part] for name, tensor in flat.items()}, given[part])
+
+            def work(start: int, stop: int) -> None:
+                for first in range(start, stop, PIECE):
+                    part = slice(first, min(first + PIECE, stop))
+                    here = {name: tensor[part] for name, tensor in flat.items()}
+                    self._once((part.stop - first,), here, given[part], scalars, key, number, first)
+
+            in_pieces(work, size, PIECE)
         else:
-            machine = self._machine(shape)
-            machine.begin(scalars, key, number, 0)
-            self._once(machine, flat, given)
+            self._once(shape, flat, given, scalars, key, number, 0)
         for name, tensor in tensors.items():
             if held[name] is not tensor:
                 tensor.copy_(held[name])
 
-    def _once(self, machine: Any, tensors: Mapping[str, torch.Tensor], gradient: torch.Tensor) -> None:
+    def _once(
+        self,
+        shape: tuple[int, ...],
+        tensors: Mapping[str, torch.Tensor],
+        gradient: torch.Tensor,
+        scalars: npt.NDArray[np.float64],
+        key: Key | None,
+        number: int,
+        first: int,
+    ) -> None:
+        """One step of the elements from ``first`` on. Several threads may be here, each with a machine of its own."""
+        idle = self._idle.setdefault(shape, [])
+        try:
+            machine = idle.pop()
+        except IndexError:
+            machine = self._made(shape)
+        machine.begin(scalars, key, number, first)
         for name, tensor in tensors.items():
             register = machine.register(name)
             register.copy_(tensor)
@@ -128,19 +152,17 @@ class Runner:
                 at_load = "nearest_even" if isinstance(mode, Stochastic) else mode
                 arrays.round(values, fmt, at_load, out=values)
         machine.given.copy_(gradient)
-        machine.run(1, {"g": machine.given.numpy().reshape(1, *gradient.shape, 1)})
+        machine.run(1, {"g": machine.given.numpy().reshape(1, *shape, 1)})
         for name, tensor in tensors.items():
             _store(machine.register(name), tensor)
+        idle.append(machine)
 
-    def _machine(self, shape: tuple[int, ...]) -> Any:
-        if shape not in self._machines:
-            kind: Any = _Elementwise if self.program.uniform else _Whole
-            lengths = {"d": shape[0]} if self.flat else self.program.lengths(dict.fromkeys(["w"], np.empty(shape)))
-            runs = np.array([self.run], dtype=np.uint64)
-            machine = kind(self.program, [self.precision], 1, lengths, Key(0), runs)
-            machine.given = torch.empty(shape, dtype=torch.float64)
-            self._machines[shape] = machine
-        return self._machines[shape]
+    def _made(self, shape: tuple[int, ...]) -> Any:
+        kind: Any = _Elementwise if self.program.uniform else _Whole
+        lengths = {"d": shape[0]} if self.flat else self.program.lengths({"w": np.empty(shape)})
+        machine = kind(self.program, [self.precision], 1, lengths, Key(0), np.array([self.run], dtype=np.uint64))
+        machine.given = torch.empty(shape, dtype=torch.float64)
+        return machine
 
 
 def holds(tensor_dtype: Any, fmt: Format) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from fpsim.formats import NAMED
+from fpsim.number_format import Format
 from fpsim.optim.torch_machine import DTYPES
 from fpsim.optim.torch_table import Face
 from fpsim.precision import Precision
@@ -92,6 +94,11 @@ def check_names(face: Face, given: Iterable[str], strict: bool) -> None:
         if strict or close:
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise TypeError(f"{face.name}: option {name!r} is unknown; {hint}")
+
+
+def common_name(fmt: Format) -> str:
+    """``binary32`` rather than ``e8m23``."""
+    return next((name for name, named in NAMED.items() if named == fmt), fmt.name)
 
 
 def check_common(where: str, precision: Any, run: Any) -> None:
