@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fpsim.optim import torch_table
-from fpsim.optim.torch_machine import DTYPES, Runner, Scalars, dtype_for, holds
+from fpsim.optim.torch_machine import DTYPES, Runner, dtype_for, holds
 from fpsim.optim.torch_options import (
     check_common,
     check_names,
@@ -19,8 +19,9 @@ from fpsim.optim.torch_options import (
     seed_of,
     signature,
 )
-from fpsim.optim.torch_state import accepted, plain
-from fpsim.optim.torch_table import Face
+from fpsim.optim.torch_scalars import Scalars
+from fpsim.optim.torch_state import accepted, check_state, plain
+from fpsim.optim.torch_table import Face, Spot
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.random_bits import Key
@@ -30,12 +31,12 @@ class ScalarWarning(UserWarning):
     """A scalar operand that its format turns into 0, 1 or no number: another algorithm than the one declared."""
 
 
-class _Group:
-    """What follows from the options of a param group, for one dtype and one stage of the program."""
+class _Plan:
+    """What follows from the options of a param group, for one kind of parameter and one stage of the program."""
 
-    def __init__(self, options: tuple[Any, ...], program: Program, precision: Precision, run: int, step: int) -> None:
-        self.options = options
-        self.scalars = Scalars(program, precision, step)
+    def __init__(self, basis: tuple[Any, ...], program: Program, precision: Precision, run: int, spot: Spot) -> None:
+        self.basis, self.program, self.precision, self.run = basis, program, precision, run
+        self.scalars = Scalars(program, precision, spot.step)
         self.identity = (program.inputs, program.outputs, program.scalars, program.operations, precision, run)
 
 
@@ -90,31 +91,21 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 raise ValueError(f"{where}a parameter of {p.dtype}; admissible: {', '.join(DTYPES.values())}")
             if p.device.type not in ("cpu", "cuda"):
                 raise ValueError(f"{where}a parameter on device {p.device}; admissible: cpu, cuda")
-            self._storage(index, group, p.dtype)
+            self._plan(p, index, group, self._options(index, group), 0, False)
 
     def _options(self, index: int, group: Mapping[str, Any]) -> tuple[Any, ...]:
         """The options as numbers, in the face's order."""
         return tuple(checked(f"param group {index}: ", name, group[name], x) for name, x in self.face.defaults.items())
 
-    def _storage(self, index: int, group: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
-        """The dtype of every state, where the precision fits the parameter."""
-        precision = self._precision(group, dtype)
-        at = (precision, dtype, group["key"] is None)
-        if at not in self._dtypes:
-            slots = precision.resolve(self.program)
-            runner = Runner(self.program, precision, 0)
-            if runner.draws and group["key"] is None:
-                raise ValueError(
-                    f"param group {index}: key=None, and a slot rounds stochastically; give key=fpsim.Key(0)"
-                )
-            fmt = slots["w"][0]
-            if not holds(dtype, fmt):
-                raise ValueError(
-                    f"param group {index}: slot 'w' in {common_name(fmt)} does not fit a {DTYPES[dtype]} parameter; "
-                    "admissible: a format whose values the parameter's dtype has, or a parameter of a wider dtype"
-                )
-            self._dtypes[at] = {name: dtype_for(slots[name][0], dtype) for name in self.program.state if name != "w"}
-        return self._dtypes[at]
+    def _check_fit(self, runner: Runner, dtype: Any, index: int, key: int | None) -> None:
+        if runner.draws and key is None:
+            raise ValueError(f"param group {index}: key=None, and a slot rounds stochastically; give key=fpsim.Key(0)")
+        fmt = runner.slots["w"][0]
+        if not holds(dtype, fmt):
+            raise ValueError(
+                f"param group {index}: slot 'w' in {common_name(fmt)} does not fit a {DTYPES[dtype]} parameter; "
+                "admissible: a format whose values the parameter's dtype has, or a parameter of a wider dtype"
+            )
 
     # A step
 
@@ -154,52 +145,84 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if gradient.dtype not in DTYPES:
             raise ValueError(f"parameter {number} has a gradient of {gradient.dtype}; admissible: real floating dtypes")
         state = self.state[p]
-        if not state:
-            self._start(p, state, index, group)
-        step = int(state["step"])
+        step = int(state.get("step", 0))
+        _, runner = self._plan(p, index, group, options, step, False)
+        names = self._start(p, state, group, runner)
         if p.numel():
-            scalars, runner = self._plan(p.dtype, index, group, options, step)
-            key = self._key(group["key"], number) if runner.draws else None
-            here = {name: state[self._name(name)] for name in self.program.state if name != "w"} | {"w": p}
-            on_cpu = {name: tensor.detach().to("cpu") for name, tensor in here.items()}
-            runner.step(on_cpu, gradient.detach().to("cpu"), scalars, key, step)
-            for name, tensor in here.items():
-                if tensor.device.type != "cpu":
-                    tensor.copy_(on_cpu[name])
+            self._advance(p, {name: state[named] for name, named in names.items()}, number, index, group, options, step)
         state["step"] += 1
 
-    def _plan(
-        self, dtype: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int
-    ) -> tuple[Any, Runner]:
-        """Scalars of this step and the machine; both are kept while the options are what they were."""
-        stage = min(step, self.face.stages - 1)
-        precision = self._precision(group, dtype)
-        wanted = (options, precision, group["run"])
-        at = (index, dtype, stage)
-        if at not in self._plans or self._plans[at].options != wanted:
-            self._storage(index, group, dtype)
-            program = self.face.program(dict(zip(self.face.defaults, options, strict=True)), step)
-            self._plans[at] = _Group(wanted, program, precision, group["run"], step)
-            self._warn(self._plans[at].scalars.warnings)
-        plan = self._plans[at]
-        if plan.identity not in self._runners:
-            self._runners[plan.identity] = Runner(plan.scalars.program, precision, group["run"])
-        return plan.scalars.at(step), self._runners[plan.identity]
+    def _advance(
+        self,
+        p: Any,
+        states: dict[str, Any],
+        number: int,
+        index: int,
+        group: dict[str, Any],
+        options: tuple[Any, ...],
+        step: int,
+    ) -> None:
+        """The step itself, on the CPU and in memory of C order; what was copied for that is copied back."""
+        given = p.grad.detach().to("cpu").contiguous()
+        here = {"w": p.detach(), **states}
+        held = {name: tensor.to("cpu").contiguous() for name, tensor in here.items()}
+        for start, stop, tail in self._ranges(p):
+            plan, runner = self._plan(p, index, group, options, step, tail)
+            self._warn(plan.scalars.warnings)
+            key = self._key(group["key"], number) if runner.draws else None
+            whole = stop - start == p.numel()
+            part = held if whole else {name: tensor.view(-1)[start:stop] for name, tensor in held.items()}
+            runner.step(part, given if whole else given.view(-1)[start:stop], plan.scalars.at(step), key, step, start)
+        for name, tensor in here.items():
+            if held[name] is not tensor:
+                tensor.copy_(held[name])
 
-    def _start(self, p: Any, state: dict[str, Any], index: int, group: Mapping[str, Any]) -> None:
-        state["step"] = torch.zeros((), dtype=torch.float64)
-        for name, dtype in self._storage(index, group, p.dtype).items():
-            option = self.face.start.get(name)
-            value = float(group[option]) if option else 0.0
-            state[self._name(name)] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
+    def _ranges(self, p: Any) -> list[tuple[int, int, bool]]:
+        """(start, stop, whether it has the program of a tail), in order and without gaps."""
+        if self.face.tails is None:
+            return [(0, p.numel(), False)]
+        ranges, end = [], 0
+        for start, stop in self.face.tails(p.numel(), DTYPES[p.dtype], p.is_contiguous()):
+            ranges += [(end, start, False)] * (start > end) + [(start, stop, True)]
+            end = stop
+        return ranges + [(end, p.numel(), False)] * (p.numel() > end)
+
+    def _plan(
+        self, p: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int, tail: bool
+    ) -> tuple[_Plan, Runner]:
+        """Scalars and machine; both are kept while the options are what they were."""
+        at = (index, p.dtype, p.ndim, min(step, self.face.stages - 1), tail)
+        precision = self._precision(group, p.dtype)
+        basis = (options, precision, group["run"])
+        plan = self._plans.get(at)
+        if plan is None or plan.basis != basis:
+            spot = Spot(step, DTYPES[p.dtype], p.ndim, tail)
+            program = self.face.program(dict(zip(self.face.defaults, options, strict=True)), spot)
+            plan = _Plan(basis, program, precision, group["run"], spot)
+            if plan.identity not in self._runners:
+                self._runners[plan.identity] = Runner(program, precision, group["run"], self.face.functions)
+            self._check_fit(self._runners[plan.identity], p.dtype, index, group["key"])
+            self._plans[at] = plan
+        return plan, self._runners[plan.identity]
+
+    def _start(self, p: Any, state: dict[str, Any], group: Mapping[str, Any], runner: Runner) -> dict[str, str]:
+        """State array of the program -> its name in ``state``, where all of them are now."""
+        names = {name: self.face.states.get(name, name) for name in runner.program.state if name != "w"}
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float64)
+        for name, named in names.items():
+            if named not in state:
+                start = self.face.start.get(name, 0.0)
+                value = float(group[start] if isinstance(start, str) else start)
+                dtype, shape = dtype_for(runner.slots[name][0], p.dtype), runner.shape(name, p.shape)
+                like = p if shape == tuple(p.shape) else p.new_empty(shape)
+                state[named] = torch.full_like(like, value, dtype=dtype, memory_format=torch.preserve_format)
+        return names
 
     def _precision(self, group: Mapping[str, Any], dtype: Any) -> Precision:
         if group["precision"] is None and dtype not in self._defaults:
             self._defaults[dtype] = self.face.precision(DTYPES[dtype])
         return group["precision"] or self._defaults[dtype]
-
-    def _name(self, array: str) -> str:
-        return self.face.states.get(array, array)
 
     def _key(self, seed: int, number: int) -> Key:
         if (seed, number) not in self._keys:
@@ -232,8 +255,8 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         taken: dict[str, Any] = {}
 
         def take(_: Any, given: Any) -> Any:
-            names = [self._name(name) for name in self.program.state if name != "w"]
-            taken.update(accepted(self.face, self.param_groups, given, names))
+            taken.update(accepted(self.face, self.param_groups, given))
+            self._check_states(taken)
             return taken
 
         def restore(_: Any) -> None:  # torch has cast every array to the dtype of its parameter
@@ -253,12 +276,24 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             for hook in hooks:
                 hook.remove()
 
+    def _check_states(self, taken: Mapping[str, Any]) -> None:
+        """Every saved state is one that this optimizer has, with the options that come with it."""
+        for index, (mine, theirs) in enumerate(zip(self.param_groups, taken["param_groups"], strict=True)):
+            for number, p in zip(theirs["params"], mine["params"], strict=True):
+                if number in taken["state"]:
+                    _, runner = self._plan(p, index, theirs, self._options(index, theirs), 0, False)
+                    names = [name for name in runner.program.state if name != "w"]
+                    shapes = {self.face.states.get(name, name): runner.shape(name, p.shape) for name in names}
+                    check_state(number, taken["state"][number], shapes)
+
     def _restore(self, p: Any, index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         state = self.state[p]
         state["step"] = torch.tensor(float(saved["step"]), dtype=torch.float64)
-        for name, dtype in self._storage(index, group, p.dtype).items():
-            named = self._name(name)
-            state[named] = saved[named].detach().to(device=p.device, dtype=dtype, copy=True)
+        _, runner = self._plan(p, index, group, self._options(index, group), 0, False)
+        for name in runner.program.state:
+            if name != "w":
+                named, dtype = self.face.states.get(name, name), dtype_for(runner.slots[name][0], p.dtype)
+                state[named] = saved[named].detach().to(device=p.device, dtype=dtype, copy=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -267,8 +302,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _forget(self) -> None:
         """What can be made again from groups and state."""
         self._defaults: dict[Any, Precision] = {}
-        self._dtypes: dict[Any, dict[str, Any]] = {}
-        self._plans: dict[Any, _Group] = {}
+        self._plans: dict[Any, _Plan] = {}
         self._runners: dict[Any, Runner] = {}
         self._keys: dict[tuple[int, int], Key] = {}
         self._warned: set[str] = getattr(self, "_warned", set())
@@ -277,7 +311,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 def make(name: str) -> type[ProgramOptimizer]:
     """The class of a name that ``torch_table.names`` lists."""
     face = torch_table.face(name)
-    program = face.program(face.defaults, 0)
+    program = face.program(face.defaults, Spot(0, "float32", 2))
     about = {"face": face, "program": program, "__doc__": documentation(face, program)}
     made = type(name, (ProgramOptimizer,), about)
     made.__module__, made.__qualname__ = "fpsim.optim", name  # where pickle finds it

@@ -19,46 +19,17 @@ from fpsim.cpu.threads import in_pieces
 from fpsim.cpu.whole_machine import WholeMachine
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
-from fpsim.precision import Precision, Slot, scalar_report, scalar_values
+from fpsim.optim.torch_parts import Parts
+from fpsim.optim.torch_table import Function
+from fpsim.precision import Precision, Slot
 from fpsim.program import Program
 from fpsim.random_bits import Key
 from fpsim.rounding import Stochastic
 from fpsim.scalars import STEP, ScalarExpression
+from fpsim.shapes import DEFAULT, Sizes
 
 PIECE = 1 << 15  # elements: four arrays of a piece stay in a second-level cache
-_AHEAD = 32  # steps whose scalars are computed at a time while no hyperparameter changes
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-
-
-class Scalars:
-    """The scalar operands of a program with its hyperparameters bound, step by step."""
-
-    def __init__(self, program: Program, precision: Precision, step: int) -> None:
-        self.program, self.precision = program, precision
-        self._compute(range(step, step + 1))
-        self.warnings: dict[str, str] = {}
-        if not np.all((self._table != 0) & (self._table != 1) & np.isfinite(self._table)):
-            self.warnings = self._warnings(step)
-
-    def at(self, step: int) -> npt.NDArray[np.float64]:
-        """float64 [scalars]"""
-        if step not in self._when:
-            self._compute(range(step, step + _AHEAD))
-        return self._table[:, step - self._when.start]
-
-    def _compute(self, when: range) -> None:
-        values = scalar_values(self.program, self.precision, when)
-        rows = [np.broadcast_to(values[scalar.name], len(when)) for scalar in self.program.scalars]
-        self._when, self._table = when, np.array(rows).reshape(len(rows), len(when))
-
-    def _warnings(self, step: int) -> dict[str, str]:
-        reports = scalar_report(self.program, self.precision, step)
-        return {
-            report.name: report.warning
-            for scalar, report in zip(self.program.scalars, reports, strict=True)
-            # 1 - beta^t comes near 1 in the course of every run
-            if report.warning and not (scalar.per_step and report.effective == 1.0)
-        }
 
 
 class Runner:
@@ -66,22 +37,30 @@ class Runner:
 
     Parameters
     ----------
-    program : Program; only its operations count
+    program : Program; of its hyperparameters only the names count
     precision : Precision
     run : the run's number in the random bits
+    functions : of the program's opaque operations, by name
     """
 
-    def __init__(self, program: Program, precision: Precision, run: int) -> None:
+    def __init__(self, program: Program, precision: Precision, run: int, functions: Mapping[str, Function]) -> None:
         steps = ScalarExpression.symbol(STEP)
         moving = {name: steps * 0 + ScalarExpression.of(value) for name, value in program.hyperparameters.items()}
         self.program, self.precision, self.run = program.bind(**moving), precision, run
         self.slots: dict[str, Slot] = precision.resolve(program)
-        self.flat = all(program.shape(name) == ("d",) for name in program.inputs)
+        self.functions = functions
+        self.flat = program.shape("w") == DEFAULT
         self.elementwise = program.uniform and all(operation.kind != "sum" for operation in program.operations)
         self.draws = any(
             isinstance(mode, Stochastic) for name, (_, mode) in self.slots.items() if not name.startswith("scalar.")
         )
-        self._idle: dict[tuple[int, ...], list[Any]] = {}  # machines by shape
+        self._idle: dict[Any, list[Any]] = {}  # machines by lengths
+
+    def shape(self, name: str, of: torch.Size) -> tuple[int, ...]:
+        """The shape of a state array of a parameter."""
+        if self.program.shape(name) == self.program.shape("w"):
+            return tuple(of)
+        return self._sizes(of).of(self.program.shape(name))
 
     def step(
         self,
@@ -90,45 +69,37 @@ class Runner:
         scalars: npt.NDArray[np.float64],
         key: Key | None,
         number: int,
+        first: int = 0,
     ) -> None:
         """Step ``number`` (from 0), in place.
 
         Parameters
         ----------
-        tensors : state array -> CPU tensor of the parameter's shape, all of them distinct
-        gradient : CPU tensor of the same shape
+        tensors : state array -> contiguous CPU tensor, all of them distinct
+        gradient : contiguous CPU tensor of the parameter's shape
         scalars : float64 [scalars], what ``Scalars`` gives
-        key : Key of this tensor, needed where a slot rounds stochastically
+        key : Key of this parameter, needed where a slot rounds stochastically
+        first : the place of the first element in the parameter, where this is a part of an elementwise program
         """
-        shape = tuple(gradient.shape)
-        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        given = gradient.contiguous()
-        if self.flat:
-            flat, shape = {name: tensor.view(-1) for name, tensor in held.items()}, (given.numel(),)
-            given = given.view(-1)
-        else:
-            flat = held
-        size = given.numel()
+        size = gradient.numel()
         if self.draws and size > 1 << 32:
             raise ValueError(f"a parameter of {size} elements; admissible where random bits are drawn: at most 2^32")
-        if self.elementwise:
+        if not self.elementwise:
+            self._once(self._sizes(gradient.shape).lengths(), tensors, gradient, scalars, key, number, first)
+            return
+        flat, given = {name: tensor.view(-1) for name, tensor in tensors.items()}, gradient.view(-1)
 
-            def work(start: int, stop: int) -> None:
-                for first in range(start, stop, PIECE):
-                    part = slice(first, min(first + PIECE, stop))
-                    here = {name: tensor[part] for name, tensor in flat.items()}
-                    self._once((part.stop - first,), here, given[part], scalars, key, number, first)
+        def work(start: int, stop: int) -> None:
+            for begin in range(start, stop, PIECE):
+                part = slice(begin, min(begin + PIECE, stop))
+                here = {name: tensor[part] for name, tensor in flat.items()}
+                self._once({"d": part.stop - begin}, here, given[part], scalars, key, number, first + begin)
 
-            in_pieces(work, size, PIECE)
-        else:
-            self._once(shape, flat, given, scalars, key, number, 0)
-        for name, tensor in tensors.items():
-            if held[name] is not tensor:
-                tensor.copy_(held[name])
+        in_pieces(work, size, PIECE)
 
     def _once(
         self,
-        shape: tuple[int, ...],
+        lengths: dict[str, int],
         tensors: Mapping[str, torch.Tensor],
         gradient: torch.Tensor,
         scalars: npt.NDArray[np.float64],
@@ -137,37 +108,49 @@ class Runner:
         first: int,
     ) -> None:
         """One step of the elements from ``first`` on. Several threads may be here, each with a machine of its own."""
-        idle = self._idle.setdefault(shape, [])
+        idle = self._idle.setdefault(tuple(lengths.items()), [])
         try:
             machine = idle.pop()
         except IndexError:
-            machine = self._made(shape)
+            machine = self._made(lengths)
         machine.begin(scalars, key, number, first)
+        registers = {name: machine.register(name) for name in tensors}
         for name, tensor in tensors.items():
-            register = machine.register(name)
-            register.copy_(tensor)
+            register = registers[name]
+            register.copy_(tensor.view(register.shape))
             fmt, mode = self.slots[name]
             if not fmt.holds(_format_of(tensor)):  # what is there may be off the grid: it is loaded as any start state
                 values = register.numpy()
                 at_load = "nearest_even" if isinstance(mode, Stochastic) else mode
                 arrays.round(values, fmt, at_load, out=values)
-        machine.given.copy_(gradient)
-        machine.run(1, {"g": machine.given.numpy().reshape(1, *shape, 1)})
+        given = machine.given
+        given.copy_(gradient.view(given.shape))
+        machine.run(1, {"g": given.numpy()[np.newaxis, ..., np.newaxis]})
         for name, tensor in tensors.items():
-            _store(machine.register(name), tensor)
+            register = machine.register(name)
+            _store(register, tensor.view(register.shape))
         idle.append(machine)
 
-    def _made(self, shape: tuple[int, ...]) -> Any:
-        kind: Any = _Elementwise if self.program.uniform else _Whole
-        lengths = {"d": shape[0]} if self.flat else self.program.lengths({"w": np.empty(shape)})
-        machine = kind(self.program, [self.precision], 1, lengths, Key(0), np.array([self.run], dtype=np.uint64))
-        machine.given = torch.empty(shape, dtype=torch.float64)
+    def _sizes(self, of: torch.Size) -> Sizes:
+        sizes = Sizes()
+        sizes.meet("w", self.program.shape("w"), (of.numel(),) if self.flat else tuple(of))
+        return sizes
+
+    def _made(self, lengths: dict[str, int]) -> Any:
+        if self.program.opaque:
+            return Parts(self.program, self.slots, lengths, self.functions, self._machine)
+        machine = self._machine(self.program, self.precision, lengths)
+        machine.given = torch.empty(machine.shape("g"), dtype=torch.float64)
         return machine
 
+    def _machine(self, program: Program, precision: Precision, lengths: dict[str, int]) -> Any:
+        runs = np.array([self.run], dtype=np.uint64)
+        return (_Elementwise if program.uniform else _Whole)(program, [precision], 1, lengths, Key(0), runs)
 
-def holds(tensor_dtype: Any, fmt: Format) -> bool:
+
+def holds(dtype: Any, fmt: Format) -> bool:
     """Whether a dtype of torch has every value of a format."""
-    return named_format(DTYPES[tensor_dtype]).holds(fmt)
+    return named_format(DTYPES[dtype]).holds(fmt)
 
 
 def dtype_for(fmt: Format, parameter: Any) -> Any:
@@ -189,6 +172,8 @@ def _store(source: torch.Tensor, target: torch.Tensor) -> None:
 class _Live:
     """What both machines here have: scalars that are given, and a view of an array as a tensor."""
 
+    element = 0
+
     def begin(self: Any, scalars: npt.NDArray[np.float64], key: Key | None, number: int, element: int) -> None:
         self.first_step, self.key = number, key
         self.scalars = range(number, number + 1), scalars.reshape(1, -1, 1, 1)
@@ -201,8 +186,6 @@ class _Live:
 
     def _scalars(self: Any, step: int, wanted: int) -> Any:
         return self.scalars
-
-    element = 0
 
 
 class _Elementwise(_Live, Machine):

@@ -48,20 +48,17 @@ def of_plain(saved: Any) -> Precision | None:
         raise ValueError(f"state_dict: precision {saved!r} is not what this optimizer saves") from error
 
 
-def accepted(
-    face: Face, groups: Sequence[Mapping[str, Any]], given: Mapping[str, Any], names: Sequence[str]
-) -> dict[str, Any]:
-    """A saved state dict, checked, with its groups as live ones are.
+def accepted(face: Face, groups: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved state dict with its groups as live ones are.
 
     Parameters
     ----------
-    groups : the optimizer's own;  names : what the state of every parameter has besides ``step``
+    groups : the optimizer's own
 
     Raises
     ------
     ValueError
-        Another number of groups or parameters, a state that is missing or unknown, of another shape, or a flag of a
-        variant that the face does not compute.
+        Another number of groups or parameters, or a flag of a variant that the face does not compute.
     """
     counts = [[len(group["params"]) for group in some] for some in (given["param_groups"], groups)]
     if counts[0] != counts[1]:
@@ -76,9 +73,6 @@ def accepted(
         group |= {name: mine[name] for name in own if name not in group}
         group["precision"] = of_plain(group["precision"])
         live.append(group)
-        for number, parameter in zip(group["params"], mine["params"], strict=True):
-            if number in given["state"]:
-                _check_state(number, parameter, given["state"][number], names)
     return {**given, "param_groups": live}
 
 
@@ -90,9 +84,9 @@ def _mode(saved: Any) -> Rounding:
     return Stochastic(**saved) if isinstance(saved, Mapping) else saved
 
 
-def _check_state(number: int, parameter: torch.Tensor, state: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless a saved state has a step and one tensor of the parameter's shape for each name."""
-    needed = ["step", *names]
+def check_state(number: int, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ``ValueError`` unless a saved state has a step and a tensor of each name and shape."""
+    needed = ["step", *shapes]
     missing, unknown = [n for n in needed if n not in state], [n for n in state if n not in needed]
     if missing or unknown:
         wrong = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
@@ -100,11 +94,7 @@ def _check_state(number: int, parameter: torch.Tensor, state: Mapping[str, Any],
     step = float(state["step"])
     if step < 0 or step != int(step):
         raise ValueError(f"state_dict: step {step:g} of parameter {number}; admissible: integers of at least 0")
-    for name in needed[1:]:
-        tensor = state[name]
-        if not isinstance(tensor, torch.Tensor) or tensor.shape != parameter.shape:
-            found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise ValueError(
-                f"state_dict: {name} of parameter {number} is {found}; admissible: {tuple(parameter.shape)}, "
-                "the parameter's shape"
-            )
+    for name, shape in shapes.items():
+        found = tuple(state[name].shape) if isinstance(state[name], torch.Tensor) else type(state[name]).__name__
+        if found != shape:
+            raise ValueError(f"state_dict: {name} of parameter {number} is {found}; admissible: {shape}")

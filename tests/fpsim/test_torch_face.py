@@ -68,7 +68,7 @@ def test_every_class_computes_what_run_computes(name, dtype, rounding):
     parameter = torch.nn.Parameter(start.clone())
     state = trained(getattr(fpsim.optim, name)([parameter], precision=precision, key=3), parameter, gradients)
     key = fpsim.Key(3).fold(0)
-    program = STEPS[step] if step else face.program(face.defaults, 0)
+    program = STEPS[step] if step else face.program(face.defaults, torch_table.Spot(0, dtype, 2))
     assert same(parameter, state, expected(program, start, gradients, precision, key), face)
     assert state["step"] == 6
 
