@@ -57,7 +57,7 @@ Examples
 --------
 >>> import torch, fpsim
 >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
->>> optimizer = fpsim.optim.{name}([w], precision=fpsim.Precision.uniform("tf32"))
+>>> optimizer = fpsim.optim.{name}([w], precision=fpsim.Precision.uniform("e8m16"))
 >>> for _ in range(3):
 ...     optimizer.zero_grad()
 ...     (w * w).sum().backward()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fpsim
-from fpsim.optim import STEPS, torch_table
+from fpsim.optim import torch_table
 from fpsim.tracing import column, fma, scalar, total
 
 torch = pytest.importorskip("torch")
@@ -38,17 +38,23 @@ def trained(optimizer, parameter, gradients):
 
 def expected(program, start, gradients, precision, key=None, first_step=0):
     """State array -> values after all steps, C order; ``start``: the weights, or all states."""
-    arrays = {"w": start} if isinstance(start, torch.Tensor) else start
-    state = {name: np.zeros(gradients[0].numel()) for name in program.state}
-    state |= {name: x.detach().double().numpy().ravel() for name, x in arrays.items()}
-    given = np.stack([g.double().numpy().reshape(-1, 1) for g in gradients])
-    result = fpsim.run(program, state, {"g": given}, precision, key, steps=len(gradients), first_step=first_step)
-    return {name: values[:, 0] for name, values in result.state.items()}
+    given = start if isinstance(start, dict) else {"w": start}
+    flat = program.shape("w") == ("d",)
+
+    def form(x):
+        return x.detach().double().numpy().reshape(-1 if flat else x.shape)
+
+    lengths = program.lengths({"w": form(given["w"])})
+    state = {name: np.zeros([lengths.get(n, n) for n in program.shape(name)]) for name in program.state}
+    state |= {name: form(x) for name, x in given.items()}
+    inputs = {"g": np.stack([form(g)[..., np.newaxis] for g in gradients])}
+    result = fpsim.run(program, state, inputs, precision, key, steps=len(gradients), first_step=first_step)
+    return {name: values[..., 0] for name, values in result.state.items()}
 
 
 def bits(x):
-    array = x.detach().double().numpy().ravel() if isinstance(x, torch.Tensor) else x
-    return np.ascontiguousarray(array).view(np.uint64).tolist()
+    array = x.detach().double().numpy() if isinstance(x, torch.Tensor) else x
+    return np.ascontiguousarray(array).ravel().view(np.uint64).tolist()
 
 
 def same(parameter, state, reference, face):
@@ -62,13 +68,13 @@ def same(parameter, state, reference, face):
 @pytest.mark.parametrize("rounding", ["nearest_even", SR], ids=["nearest", "stochastic"])
 def test_every_class_computes_what_run_computes(name, dtype, rounding):
     rng = np.random.default_rng(5)
-    face, step = torch_table.face(name), torch_table.names()[name]
+    face = torch_table.face(name)
     precision = wide(TORCH[dtype], rounding)
     start, gradients = tensor(rng, (7, 3), dtype), [tensor(rng, (7, 3), dtype) for _ in range(6)]
     parameter = torch.nn.Parameter(start.clone())
     state = trained(getattr(fpsim.optim, name)([parameter], precision=precision, key=3), parameter, gradients)
     key = fpsim.Key(3).fold(0)
-    program = STEPS[step] if step else face.program(face.defaults, torch_table.Spot(0, dtype, 2))
+    program = face.program(face.defaults, torch_table.Spot(0, dtype, 2))
     assert same(parameter, state, expected(program, start, gradients, precision, key), face)
     assert state["step"] == 6
 
