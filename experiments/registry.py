@@ -146,8 +146,12 @@ def format_of_widths(exponent_bits: int, mantissa_bits: int) -> Format:
 
 
 def check_step(name: str, program: Program) -> None:
-    """Refuse a step that a study cannot run: it needs a state ``w``, reads ``g``, and everything else is state too."""
+    """Refuse a step that a study cannot run.
+
+    It needs a state ``w``, a vector, reads ``g``, and everything else is state too, which starts at 0.
+    """
     from fpsim.program import RUNNABLE
+    from fpsim.shapes import text
 
     read = [x for x in program.inputs if x not in program.state]
     if "w" not in program.state or read != ["g"]:
@@ -156,6 +160,14 @@ def check_step(name: str, program: Program) -> None:
             f"{name!r} reads {', '.join(program.inputs)} and stores {', '.join(program.state) or 'nothing'}; "
             "a study needs a step that reads and stores w, reads g, and stores everything else that it reads",
         )
+    for array in program.state:
+        shape = program.shape(array)
+        if (array == "w" and shape != ("d",)) or {d for d in shape if isinstance(d, str)} - {"d"}:
+            raise StudyError(
+                "optimizer",
+                f"{name!r} stores {array}{text(shape)}; a study's weights are a vector w[d], of which every state has "
+                "the length or a fixed one",
+            )
     if program.opaque:
         _check_opaque(name, program)
     for operation in program.operations:

@@ -243,7 +243,8 @@ def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.b
     if cell.noise != "none" or not trajectory.problem.objective or _random(trajectory):
         return np.zeros((trajectory.blocks, cell.seeds), dtype=np.bool_)
     trajectory.advance(1)
-    same = np.all([np.all(trajectory.state(name) == x, axis=0) for name, x in end.items()], axis=0)
+    unmoved = [np.all(trajectory.state(name) == x, axis=tuple(range(x.ndim - 1))) for name, x in end.items()]
+    same: npt.NDArray[np.bool_] = np.all(unmoved, axis=0)
     return same.reshape(trajectory.blocks, cell.seeds) & _settled(trajectory)[:, None]
 
 

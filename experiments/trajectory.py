@@ -154,8 +154,10 @@ class Trajectory:
             programs=self.programs,
         )
         start = problem.start(self.key, self.runs)
-        state = {name: np.zeros_like(start) for name in self.program.state} | {"w": start}
-        self.machine.load({name: np.tile(x, (1, self.blocks)) for name, x in state.items()}, self.constants)
+        state = {name: np.zeros((*self.machine.shape(name), first.seeds)) for name in self.program.state} | {"w": start}
+        self.machine.load(
+            {name: np.concatenate([x] * self.blocks, axis=-1) for name, x in state.items()}, self.constants
+        )
         self._gradient = np.empty((1, self.dimension, self.blocks * first.seeds))
         self.history: History | None = None  # what keeps the next steps, where they are to be kept
 

@@ -269,7 +269,9 @@ class Program:
 
         This program's slots get the prefix ``gradient.``. What it hands over is stored once, in a slot of the array's
         own name; a state of the following program that it reads is read through a slot ``gradient.NAME``. Where the
-        format of such a slot is that of the value, storing is the identity.
+        format of such a slot is that of the value, storing is the identity. An array that this program both reads and
+        hands over, as a clipped gradient, keeps its name as an input, and what it hands over is stored in
+        ``gradient.NAME``.
         """
         handed = {array: value for array, value in self.outputs if array in following.inputs}
         if not handed:
@@ -300,15 +302,19 @@ class Program:
         first += [
             replace(o, slot=names[o.slot], operands=tuple(names.get(x, x) for x in o.operands)) for o in self.operations
         ]
-        first += [Operation("round", array, (names.get(value, value),)) for array, value in handed.items()]
-        inputs = [name for name in following.inputs if name not in handed]
+        passed = {name: f"gradient.{name}" for name in handed if name in self.inputs and name not in following.state}
+        first += [
+            Operation("round", passed.get(array, array), (names.get(value, value),)) for array, value in handed.items()
+        ]
+        second = [replace(o, operands=tuple(passed.get(x, x) for x in o.operands)) for o in following.operations]
+        inputs = [name for name in following.inputs if name not in handed or name in passed]
         inputs += [name for name in self.inputs if name not in inputs]
         return Program(
             name=f"{self.name} >> {following.name}",
             inputs=tuple(inputs),
-            outputs=following.outputs,
+            outputs=tuple((array, passed.get(value, value)) for array, value in following.outputs),
             scalars=tuple(dict.fromkeys((*self.scalars, *following.scalars))),
-            operations=(*first, *following.operations),
+            operations=(*first, *second),
             hyperparameters={**self.hyperparameters, **following.hyperparameters},
             variant=following.variant,
             shapes={name: (following if name in following.inputs else self).shape(name) for name in inputs},

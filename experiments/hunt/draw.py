@@ -6,6 +6,7 @@ every corner, schedules, mixed formats and absurd values included.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,13 @@ import numpy as np
 
 from experiments.cell import Cell
 from experiments.defaults import NOISELESS
+from experiments.fields import StudyError
 from experiments.overrides import uses_study_bits
 from experiments.problems import PROBLEMS
 from experiments.problems.sequence import KINDS
+from experiments.registry import check_step
 from fpsim.optim import STEPS
+from theory.theorems import theorems
 
 BLOCKS = 6  # cells of a batch: they differ in format and in the values of hyperparameters
 
@@ -66,7 +70,7 @@ def batch(seed: int, number: int, seeds: int, attempt: int = 0) -> list[Cell]:
     attempt : of drawing cells that can run
     """
     draw = np.random.default_rng([seed, number, attempt])
-    optimizer = str(draw.choice(list(STEPS)))
+    optimizer = _pick(draw, optimizers())
     problem = _pick(draw, dict.fromkeys(PROBLEMS, 1.0) | {"quadratic": 2.0, "sequence": 2.0})
     wild = draw.random() < WILD
     shared = _problem(draw, problem, optimizer, wild)
@@ -89,6 +93,20 @@ def batch(seed: int, number: int, seeds: int, attempt: int = 0) -> list[Cell]:
         )
         cells.append(in_format(cell, name) if name else cell)
     return cells
+
+
+@functools.cache
+def optimizers() -> dict[str, float]:
+    """Name -> share of the steps that a study can run: those that a theorem is about count four times."""
+    about = {name for theorem in theorems().values() for name in theorem.optimizers}
+    found = {}
+    for name, program in STEPS.items():
+        try:
+            check_step(name, program)
+        except StudyError:
+            continue
+        found[name] = 1.0 if name in about else 0.25
+    return found
 
 
 def _problem(draw: np.random.Generator, problem: str, optimizer: str, wild: bool) -> dict[str, Any]:
@@ -166,6 +184,8 @@ def _value(draw: np.random.Generator, name: str, declared: Any, problem: str, wi
         known = {0.0: 0.1, 0.5: 0.15, 0.9: 0.4, 0.95: 0.1, 0.99: 0.1, -1.0: 0.3 * wild}
     elif name == "beta2":
         known = {0.5: 0.07, 0.75: 0.08, 0.9: 0.15, 0.95: 0.1, 0.99: 0.25, 0.999: 0.2, 0.9999: 0.05, -1.0: 0.2 * wild}
+    elif name == "weight_decay":
+        return float(_pick(draw, {0.0: 0.2, 2.0**-7: 0.3, 0.1: 0.5}))
     elif name == "eps":
         return float(_pick(draw, {0.0: 0.2 * wild, 1e-8: 0.4, 2.0**-20: 0.2, 2.0**-10: 0.2, 0.05: 0.2 * wild}))
     else:

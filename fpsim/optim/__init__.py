@@ -1,5 +1,9 @@
 """Optimizers: one step a file. A new one is one file and one row here.
 
+``kahan`` and ``error_feedback`` wrap a step, and ``clip_by_norm() >> step`` clips its gradient. Weights that are
+rounded stochastically are a choice of precision, not a wrapper:
+``precision.replace({"w.sub": (fmt, "stochastic"), "w": (fmt, "stochastic")})``.
+
 An installed package adds its own through the entry point group ``fpsim.optimizers``, name -> ``Program``.
 
 For PyTorch every step is a class too, such as ``fpsim.optim.Adam(params, lr=..., precision=...)``, a
@@ -10,16 +14,72 @@ import importlib
 from typing import Any
 
 from fpsim import plugins
+from fpsim.optim.adafactor import adafactor, adafactor_vector
+from fpsim.optim.adagrad import adagrad
 from fpsim.optim.adam import adam
+from fpsim.optim.adam_sums import adam_sums
+from fpsim.optim.adamw import adamw
+from fpsim.optim.amsgrad import amsgrad
+from fpsim.optim.clipping import clip_by_norm
+from fpsim.optim.error_feedback import error_feedback
+from fpsim.optim.heavy_ball import heavy_ball
+from fpsim.optim.kahan import kahan
+from fpsim.optim.lion import lion
+from fpsim.optim.nadam import nadam
+from fpsim.optim.nesterov import nesterov
 from fpsim.optim.rmsprop import rmsprop
+from fpsim.optim.rmsprop_centered import rmsprop_centered
 from fpsim.optim.sgd import momentum, sgd
+from fpsim.optim.sign_sgd import sign_sgd
 from fpsim.optim.signum import signum
 from fpsim.program import Program
 
-STEPS: dict[str, Program] = {"sgd": sgd, "momentum": momentum, "signum": signum, "rmsprop": rmsprop, "adam": adam}
+STEPS: dict[str, Program] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "heavy_ball": heavy_ball,
+    "nesterov": nesterov,
+    "sign_sgd": sign_sgd,
+    "signum": signum,
+    "lion": lion,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "rmsprop_centered": rmsprop_centered,
+    "adam": adam,
+    "adam_sums": adam_sums,
+    "adamw": adamw,
+    "amsgrad": amsgrad,
+    "nadam": nadam,
+    "adafactor": adafactor,
+    "adafactor_vector": adafactor_vector,
+}
 GROUP = "fpsim.optimizers"
 
-__all__ = ["STEPS", "adam", "available", "find", "momentum", "rmsprop", "sgd", "signum"]
+__all__ = [
+    "STEPS",
+    "adafactor",
+    "adafactor_vector",
+    "adagrad",
+    "adam",
+    "adam_sums",
+    "adamw",
+    "amsgrad",
+    "available",
+    "clip_by_norm",
+    "error_feedback",
+    "find",
+    "heavy_ball",
+    "kahan",
+    "lion",
+    "momentum",
+    "nadam",
+    "nesterov",
+    "rmsprop",
+    "rmsprop_centered",
+    "sgd",
+    "sign_sgd",
+    "signum",
+]
 
 
 def available() -> list[str]:

@@ -19,12 +19,15 @@ def adam(
     eps: ScalarExpression = 1e-8,  # type: ignore[assignment]
     t: ScalarExpression,
 ) -> dict[str, Value]:
-    """Adam as in Algorithm 1 of the paper: both moments bias-corrected, eps outside the root.
+    """Steps of an averaged gradient over the root of an averaged square, both corrected for their start at 0.
 
+    Symbols: w [d], the weights; m [d] and v [d] >= 0, the averages of g and of its square, 0 at the start; g [d];
+    lr > 0, in units of w; 0 <= beta1, beta2 < 1; eps >= 0, in units of g; t, the number of the step, from 1.
     In evaluation order: m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) (g g);
     w <- w - lr ((m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)).
-    torch.optim.Adam folds 1 - beta1^t into the step size and divides the root by sqrt(1 - beta2^t).
-
+    Variant: Algorithm 1 of the paper, both moments corrected, eps outside the root. torch.optim.Adam folds
+    1 - beta1^t into the step size and divides the root by sqrt(1 - beta2^t); for sums instead of averages and eps
+    inside the root see ``adam_sums``.
     Reference: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1.
     """
     decay = slot("m.decay", beta1 * m)

@@ -16,12 +16,13 @@ def rmsprop(
     beta2: ScalarExpression = 0.99,  # type: ignore[assignment]
     eps: ScalarExpression = 1e-8,  # type: ignore[assignment]
 ) -> dict[str, Value]:
-    """RMSprop without momentum or centring, eps outside the root (as torch.optim.RMSprop, whose alpha is beta2).
+    """Gradient descent with a step size of each coordinate's own, from a moving average of its squared gradients.
 
-    In evaluation order:
-    v <- beta2 v + (1 - beta2) (g g);  w <- w - lr (g / (sqrt(v) + eps)).
-    Torch multiplies lr into the quotient by one fused kernel; TensorFlow adds eps inside the root.
-
+    Symbols: w [d], the weights; v [d] >= 0, the average, 0 at the start; g [d]; lr > 0, in units of w; 0 <= beta2 < 1;
+    eps >= 0, in units of g.
+    In evaluation order: v <- beta2 v + (1 - beta2) (g g);  w <- w - lr (g / (sqrt(v) + eps)).
+    Variant: without momentum or centring, eps outside the root, as torch.optim.RMSprop, whose alpha is beta2. Torch
+    multiplies lr into the quotient by one fused kernel; TensorFlow adds eps inside the root.
     Reference: Tieleman and Hinton, "Lecture 6.5 - rmsprop", Coursera: Neural Networks for Machine Learning, 2012.
     """
     decay = slot("v.decay", beta2 * v)

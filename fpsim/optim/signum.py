@@ -17,11 +17,11 @@ def signum(
 ) -> dict[str, Value]:
     """Sign descent with an averaged momentum (Signum): every coordinate moves by the step size, or by nothing.
 
-    lr > 0 has the unit of w, 0 <= beta1 < 1 none. In evaluation order:
-    m <- beta1 m + (1 - beta1) g;  w <- w - lr sign(m), with sign(+-0) = +-0 and the sign exact.
-    beta1 = 0 is signSGD. Lion takes the sign of another average than the one it keeps. It does not converge at a
-    constant step size: it settles into a cycle whose gradient is of the order of lr.
-
+    Symbols: w [d], the weights; m [d], the average of gradients, 0 at the start; g [d]; lr > 0, in units of w;
+    0 <= beta1 < 1.
+    In evaluation order: m <- beta1 m + (1 - beta1) g;  w <- w - lr sign(m), with sign(+-0) = +-0 and the sign exact.
+    Variant: the paper's; beta1 = 0 is ``sign_sgd``. ``lion`` takes the sign of another average than the one it keeps.
+    It does not converge at a constant step size: it settles into a cycle whose gradient is of the order of lr.
     Reference: Bernstein, Wang, Azizzadenesheli and Anandkumar, "signSGD: compressed optimisation for non-convex
     problems", ICML 2018, Algorithm 2 (Signum).
     """

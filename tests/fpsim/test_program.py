@@ -176,8 +176,17 @@ def test_joining_three() -> None:
     def clip(g, *, most=1.0):
         return {"g": minimum(g, most)}
 
-    with pytest.raises(ValueError, match="names used twice in program 'clip >> sgd': g"):
-        clip >> sgd
+    clipped = clip >> sgd
+    assert clipped.inputs == ("w", "g")
+    assert [(o.slot, o.operands) for o in clipped.operations] == [
+        ("gradient.min", ("g", "scalar.most")),
+        ("gradient.g", ("gradient.min",)),
+        ("update.scale", ("scalar.lr", "gradient.g")),
+        ("w.sub", ("w", "update.scale")),
+    ]
+    assert [o.slot for o in (scaled >> clipped).operations][1:4] == ["g", "gradient.min", "gradient.g"]
+    with pytest.raises(ValueError, match=r"names used twice in program 'clip >> clip >> sgd': gradient\.g"):
+        clip >> clipped
 
 
 def test_joining_what_does_not_fit_raises() -> None:
@@ -343,8 +352,9 @@ def test_looking_up_an_operation() -> None:
 def test_every_step_names_its_variant_and_state(name: str) -> None:
     program = STEPS[name]
     assert len(program.variant) > 50
-    assert program.state == tuple(array for array in ("w", "m", "v") if array in program.inputs)
-    assert program.inputs[-1] == "g"
+    moments = tuple(array for array in ("w", "m", "v") if array in program.inputs)
+    assert program.state[: len(moments)] == moments
+    assert program.inputs == (*program.state, "g")
     assert program.operations[-1].slot == "w.sub"
 
 
