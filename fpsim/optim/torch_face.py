@@ -19,9 +19,9 @@ from fpsim.optim.torch_options import (
     seed_of,
     signature,
 )
+from fpsim.optim.torch_row import Face, Spot
 from fpsim.optim.torch_scalars import Scalars
 from fpsim.optim.torch_state import accepted, check_state, plain
-from fpsim.optim.torch_table import Face, Spot
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.random_bits import Key
@@ -95,7 +95,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _options(self, index: int, group: Mapping[str, Any]) -> tuple[Any, ...]:
         """The options as numbers, in the face's order."""
-        return tuple(checked(f"param group {index}: ", name, group[name], x) for name, x in self.face.defaults.items())
+        return tuple(checked(self.face, f"param group {index}: ", name, group[name]) for name in self.face.defaults)
 
     def _check_fit(self, runner: Runner, dtype: Any, index: int, key: int | None) -> None:
         if runner.draws and key is None:
@@ -166,20 +166,25 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         given = p.grad.detach().to("cpu").contiguous()
         here = {"w": p.detach(), **states}
         held = {name: tensor.to("cpu").contiguous() for name, tensor in here.items()}
-        for start, stop, tail in self._ranges(p):
+        numbers = {name: tensor for name, tensor in held.items() if tensor.numel() != p.numel()}
+        for start, stop, tail in self._ranges(p, group):
             plan, runner = self._plan(p, index, group, options, step, tail)
             self._warn(plan.scalars.warnings)
             key = self._key(group["key"], number) if runner.draws else None
             whole = stop - start == p.numel()
-            part = held if whole else {name: tensor.view(-1)[start:stop] for name, tensor in held.items()}
+            part = held
+            if not whole:  # every part steps the states of one number, from where they were
+                part = {name: tensor.view(-1)[start:stop] for name, tensor in held.items() if name not in numbers}
+                part |= {name: tensor.clone() for name, tensor in numbers.items()}
             runner.step(part, given if whole else given.view(-1)[start:stop], plan.scalars.at(step), key, step, start)
+        held |= {name: part[name] for name in numbers}
         for name, tensor in here.items():
             if held[name] is not tensor:
                 tensor.copy_(held[name])
 
-    def _ranges(self, p: Any) -> list[tuple[int, int, bool]]:
+    def _ranges(self, p: Any, group: Mapping[str, Any]) -> list[tuple[int, int, bool]]:
         """(start, stop, whether it has the program of a tail), in order and without gaps."""
-        if self.face.tails is None:
+        if self.face.tails is None or self._precision(group, p.dtype)[1]:
             return [(0, p.numel(), False)]
         ranges, end = [], 0
         for start, stop in self.face.tails(p.numel(), DTYPES[p.dtype], p.is_contiguous()):
@@ -192,11 +197,11 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     ) -> tuple[_Plan, Runner]:
         """Scalars and machine; both are kept while the options are what they were."""
         at = (index, p.dtype, p.ndim, min(step, self.face.stages - 1), tail)
-        precision = self._precision(group, p.dtype)
+        precision, chosen = self._precision(group, p.dtype)
         basis = (options, precision, group["run"])
         plan = self._plans.get(at)
         if plan is None or plan.basis != basis:
-            spot = Spot(step, DTYPES[p.dtype], p.ndim, tail)
+            spot = Spot(step, DTYPES[p.dtype], p.ndim, chosen, tail)
             program = self.face.program(dict(zip(self.face.defaults, options, strict=True)), spot)
             plan = _Plan(basis, program, precision, group["run"], spot)
             if plan.identity not in self._runners:
@@ -219,10 +224,12 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 state[named] = torch.full_like(like, value, dtype=dtype, memory_format=torch.preserve_format)
         return names
 
-    def _precision(self, group: Mapping[str, Any], dtype: Any) -> Precision:
-        if group["precision"] is None and dtype not in self._defaults:
+    def _precision(self, group: Mapping[str, Any], dtype: Any) -> tuple[Precision, bool]:
+        """The precision, and whether it is another one than the face's own."""
+        if dtype not in self._defaults:
             self._defaults[dtype] = self.face.precision(DTYPES[dtype])
-        return group["precision"] or self._defaults[dtype]
+        own, given = self._defaults[dtype], group["precision"]
+        return (own, False) if given is None or given == own else (given, True)
 
     def _key(self, seed: int, number: int) -> Key:
         if (seed, number) not in self._keys:
@@ -281,10 +288,13 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         for index, (mine, theirs) in enumerate(zip(self.param_groups, taken["param_groups"], strict=True)):
             for number, p in zip(theirs["params"], mine["params"], strict=True):
                 if number in taken["state"]:
+                    saved = taken["state"][number]
+                    if self.face.stages > 1:  # SGD of PyTorch does not count its steps
+                        saved.setdefault("step", self.face.stages - 1)
                     _, runner = self._plan(p, index, theirs, self._options(index, theirs), 0, False)
                     names = [name for name in runner.program.state if name != "w"]
                     shapes = {self.face.states.get(name, name): runner.shape(name, p.shape) for name in names}
-                    check_state(number, taken["state"][number], shapes)
+                    check_state(number, saved, shapes)
 
     def _restore(self, p: Any, index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         state = self.state[p]
@@ -311,7 +321,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 def make(name: str) -> type[ProgramOptimizer]:
     """The class of a name that ``torch_table.names`` lists."""
     face = torch_table.face(name)
-    program = face.program(face.defaults, Spot(0, "float32", 2))
+    program = face.program(face.defaults, Spot(0, "float32", 2, chosen=True))
     about = {"face": face, "program": program, "__doc__": documentation(face, program)}
     made = type(name, (ProgramOptimizer,), about)
     made.__module__, made.__qualname__ = "fpsim.optim", name  # where pickle finds it

@@ -19,8 +19,8 @@ from fpsim.cpu.threads import in_pieces
 from fpsim.cpu.whole_machine import WholeMachine
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
-from fpsim.optim.torch_parts import Parts
-from fpsim.optim.torch_table import Function
+from fpsim.optim.torch_parts import Parts, parts_of
+from fpsim.optim.torch_row import Function
 from fpsim.precision import Precision, Slot
 from fpsim.program import Program
 from fpsim.random_bits import Key
@@ -50,7 +50,8 @@ class Runner:
         self.slots: dict[str, Slot] = precision.resolve(program)
         self.functions = functions
         self.flat = program.shape("w") == DEFAULT
-        self.elementwise = program.uniform and all(operation.kind != "sum" for operation in program.operations)
+        parts = [part for part, _ in parts_of(program)]
+        self.elementwise = all(part.uniform and all(o.kind != "sum" for o in part.operations) for part in parts)
         self.draws = any(
             isinstance(mode, Stochastic) for name, (_, mode) in self.slots.items() if not name.startswith("scalar.")
         )
@@ -85,7 +86,7 @@ class Runner:
         if self.draws and size > 1 << 32:
             raise ValueError(f"a parameter of {size} elements; admissible where random bits are drawn: at most 2^32")
         if not self.elementwise:
-            self._once(self._sizes(gradient.shape).lengths(), tensors, gradient, scalars, key, number, first)
+            self._once(self._sizes(gradient.shape).lengths(), tensors, gradient, scalars, key, number, 0)
             return
         flat, given = {name: tensor.view(-1) for name, tensor in tensors.items()}, gradient.view(-1)
 

@@ -13,7 +13,7 @@ import torch
 from fpsim.formats import NAMED
 from fpsim.number_format import Format
 from fpsim.optim.torch_machine import DTYPES
-from fpsim.optim.torch_table import Face
+from fpsim.optim.torch_row import Face
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.random_bits import Key
@@ -21,7 +21,7 @@ from fpsim.random_bits import Key
 # Arguments of torch.optim that choose among implementations with the same mathematics; here there is one.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 OWN: dict[str, Any] = {"precision": None, "key": None, "run": 0}  # options that every class has besides its own
-_BELOW_ONE = {"lr": False, "eps": False, "weight_decay": False, "betas": True, "momentum": True, "alpha": True}
+_NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "momentum_decay")
 _NOTES = ("max_", "min_", "base_", "initial_")  # of schedulers
 
 _DOCUMENTATION = """{name} as a ``torch.optim.Optimizer``, every operation rounded as ``precision`` says.
@@ -33,8 +33,8 @@ Parameters
 params : parameters or dicts of param groups, as for any ``torch.optim.Optimizer``; real, of dtype float32, float64,
     bfloat16 or float16, with dense gradients
 {options} : numbers; may change from step to step, as schedulers do
-precision : fpsim.Precision of the program ``fpsim.optim.{name}.program``, each param group its own; default: every
-    operation in the format of the parameter's dtype
+precision : fpsim.Precision of the program ``fpsim.optim.{name}.program``, each param group its own;
+    default: {precision}
 key : fpsim.Key or its seed, needed where a slot rounds stochastically; parameter number i draws from ``key.fold(i)``
 run : int, the number of the run in the random bits
 
@@ -71,7 +71,15 @@ def documentation(face: Face, program: Program) -> str:
     """What ``help`` shows of a class."""
     states = ", ".join(face.states.get(x, x) for x in program.state if x != "w") or "nothing else"
     about = face.about.replace("\n\n", "\n").strip()
-    return _DOCUMENTATION.format(name=face.name, about=about, options=", ".join(face.defaults), states=states)
+    precision = "every operation in the format of the parameter's dtype"
+    if face.tails is not None:
+        precision = (
+            "``fpsim.Precision.torch`` of the parameter's dtype, and with it on a CPU the bits of\n"
+            f"    ``torch.optim.{face.name}(..., foreach=False)``; float64, for which there is none, in binary64"
+        )
+    return _DOCUMENTATION.format(
+        name=face.name, about=about, options=", ".join(face.defaults), states=states, precision=precision
+    )
 
 
 def signature(face: Face) -> inspect.Signature:
@@ -118,27 +126,29 @@ def seed_of(key: Any) -> int | None:
     return Key(key).seed
 
 
-def checked(where: str, name: str, value: Any, default: Any) -> Any:
-    """An option as a number, or as a tuple of them."""
+def checked(face: Face, where: str, name: str, value: Any) -> Any:
+    """An option as a number, as a tuple of numbers, or as the flag that it is."""
+    default = face.defaults[name]
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise TypeError(f"{where}{name}={value!r}; admissible: True, False")
+        return value
     if isinstance(default, tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(default):
             raise ValueError(f"{where}{name}={value!r}: {len(default)} numbers are needed")
-        return tuple(_number(where, name, x) for x in value)
-    if isinstance(default, bool) or default is None or isinstance(default, str):
-        if type(value) is not type(default) and default is not None:
-            raise TypeError(f"{where}{name}={value!r}: a {type(default).__name__} is needed")
-        return value
-    return _number(where, name, value)
+        return tuple(_number(face, where, name, x) for x in value)
+    return _number(face, where, name, value)
 
 
-def _number(where: str, name: str, value: Any) -> float:
+def _number(face: Face, where: str, name: str, value: Any) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1 and value.dtype in DTYPES:
         value = value.item()  # torch lets a learning rate be a tensor
     elif hasattr(value, "dtype") and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{where}{name}={value!r}: a finite number is needed")
-    if name in _BELOW_ONE and (value < 0 or (_BELOW_ONE[name] and value >= 1)):
-        interval = "at least 0, below 1" if _BELOW_ONE[name] else "at least 0"
-        raise ValueError(f"{where}{name}={value!r}; admissible: {interval}")
+    if name in face.below_one and not 0 <= value < 1:
+        raise ValueError(f"{where}{name}={value!r}; admissible: at least 0, below 1")
+    if name in _NOT_NEGATIVE and value < 0:
+        raise ValueError(f"{where}{name}={value!r}; admissible: at least 0")
     return value

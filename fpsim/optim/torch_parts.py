@@ -12,7 +12,7 @@ import torch
 
 from fpsim import arrays
 from fpsim.formats import BINARY64
-from fpsim.optim.torch_table import Function
+from fpsim.optim.torch_row import Function
 from fpsim.precision import Precision, Slot
 from fpsim.program import Operation, Program
 from fpsim.random_bits import Key

@@ -13,7 +13,7 @@ import torch
 
 from fpsim.number_format import Format
 from fpsim.optim.torch_options import IMPLEMENTATIONS, OWN
-from fpsim.optim.torch_table import Face
+from fpsim.optim.torch_row import Face
 from fpsim.precision import Precision
 from fpsim.rounding import Rounding, Stochastic
 
@@ -73,7 +73,8 @@ def accepted(face: Face, groups: Sequence[Mapping[str, Any]], given: Mapping[str
         group |= {name: mine[name] for name in own if name not in group}
         group["precision"] = of_plain(group["precision"])
         live.append(group)
-    return {**given, "param_groups": live}
+    state = {number: {k: x for k, x in of.items() if x is not None} for number, of in given["state"].items()}
+    return {**given, "state": state, "param_groups": live}
 
 
 def _plain_slot(fmt: Format, mode: Rounding) -> list[Any]:

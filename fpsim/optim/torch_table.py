@@ -1,24 +1,19 @@
-"""Which programs have a class for PyTorch, and how each is dressed: options of a param group, names of its state.
+"""Which optimizers have a class for PyTorch, and under which name.
 
-A class is one ``Face``. ``FACES`` holds those that are written out, and every other program of ``STEPS`` gets one made
-from its hyperparameters. Nothing here needs torch.
+``FACES`` of ``torch_variants`` are what PyTorch computes. Every program of ``STEPS`` gets a class too, made from its
+hyperparameters; where PyTorch's has the name already, it is called ``Textbook...``. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from fpsim.optim import STEPS
-from fpsim.precision import Precision
+from fpsim.optim.torch_row import Face, Spot
+from fpsim.optim.torch_variants import VARIANTS
 from fpsim.program import RUNNABLE, Program
-
-Function: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 # Options that two hyperparameters share, or one has another name for; torch's schedulers look for these.
 _BETAS = ("beta1", "beta2")
@@ -46,59 +41,6 @@ _STATES = {
     "adafactor": {},  # torch's are means, these are sums
 }
 _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
-
-
-def _uniform(dtype: str) -> Precision:
-    """Every operation in the format of the parameter."""
-    return Precision.uniform(dtype)
-
-
-@dataclass(frozen=True)
-class Spot:
-    """What a program may depend on besides the options of a param group.
-
-    Parameters
-    ----------
-    step : its number, from 0;  dtype : name of the parameter's dtype;  ndim : number of its axes
-    tail : whether it is for the elements that ``Face.tails`` marks
-    """
-
-    step: int
-    dtype: str
-    ndim: int
-    tail: bool = False
-
-
-@dataclass(frozen=True)
-class Face:
-    """One optimizer class: everything in which it differs from the others.
-
-    Parameters
-    ----------
-    name : the class
-    program : (options of a param group, Spot) -> Program with its hyperparameters bound; it reads ``w`` and ``g``
-    defaults : option -> its default, in the order of positional arguments
-    states : state array of the program -> its name in ``optimizer.state[p]``; the array ``w`` is the parameter itself,
-        and an array without a name here keeps its own
-    precision : name of a parameter's dtype -> the precision where a param group gives none
-    stages : the program is the same in all steps from number ``stages`` - 1 on: 1, or 2 where the first one differs
-    start : state array -> its start value, or the name of the option that holds it; the others start at 0
-    functions : name of an opaque operation -> what computes it, of float64 ``[d]``
-    tails : (number of elements, name of the dtype, whether they are contiguous) -> ranges (start, stop) of elements, in
-        C order, that have a program of their own; for elementwise programs
-    about : what is computed; the class's documentation shows it
-    """
-
-    name: str
-    program: Callable[[Mapping[str, Any], Spot], Program]
-    defaults: Mapping[str, Any]
-    states: Mapping[str, str] = field(default_factory=dict)
-    precision: Callable[[str], Precision] = _uniform
-    stages: int = 1
-    start: Mapping[str, float | str] = field(default_factory=dict)
-    functions: Mapping[str, Function] = field(default_factory=dict)
-    tails: Callable[[int, str, bool], Sequence[tuple[int, int]]] | None = None
-    about: str = ""
 
 
 def of_program(
@@ -129,6 +71,7 @@ def of_program(
         program=partial(_bound, program, of_vectors or program),
         defaults={option: defaults[option] for option in order},
         states=_MOMENTS if states is None else states,
+        below_one=("betas", "momentum", "alpha"),
         about=program.variant,
     )
 
@@ -144,8 +87,8 @@ def _bound(of_matrices: Program, of_others: Program, options: Mapping[str, Any],
     return program.bind(**values)
 
 
-# The classes that are written out. A row here stands before the one that is made from a program of the same name.
-FACES: dict[str, Face] = {}
+# The classes that are written out.
+FACES: dict[str, Face] = {**VARIANTS}
 
 
 def names() -> dict[str, str]:
@@ -153,11 +96,12 @@ def names() -> dict[str, str]:
 
     Examples
     --------
-    >>> names()["RMSprop"]
+    >>> names()["TextbookRMSprop"]
     'rmsprop'
     """
     made = {_NAMES.get(step, step.title().replace("_", "")): step for step, program in STEPS.items() if _fits(program)}
-    return made | dict.fromkeys(FACES, "")
+    textbook = {f"Textbook{name}" if name in FACES else name: step for name, step in made.items()}
+    return textbook | dict.fromkeys(FACES, "")
 
 
 def face(name: str) -> Face:

@@ -11,6 +11,7 @@ import pytest
 
 import fpsim
 from fpsim.optim import torch_table
+from fpsim.optim.torch_row import Spot
 from fpsim.tracing import column, fma, scalar, total
 
 torch = pytest.importorskip("torch")
@@ -39,15 +40,16 @@ def trained(optimizer, parameter, gradients):
 def expected(program, start, gradients, precision, key=None, first_step=0):
     """State array -> values after all steps, C order; ``start``: the weights, or all states."""
     given = start if isinstance(start, dict) else {"w": start}
+    given = {name: x.reshape(-1) if name == "w" and not x.ndim else x for name, x in given.items()}
     flat = program.shape("w") == ("d",)
 
     def form(x):
-        return x.detach().double().numpy().reshape(-1 if flat else x.shape)
+        return x.detach().double().numpy().reshape(-1 if flat and x.ndim else x.shape)
 
     lengths = program.lengths({"w": form(given["w"])})
     state = {name: np.zeros([lengths.get(n, n) for n in program.shape(name)]) for name in program.state}
     state |= {name: form(x) for name, x in given.items()}
-    inputs = {"g": np.stack([form(g)[..., np.newaxis] for g in gradients])}
+    inputs = {"g": np.stack([form(g).reshape(form(given["w"]).shape)[..., np.newaxis] for g in gradients])}
     result = fpsim.run(program, state, inputs, precision, key, steps=len(gradients), first_step=first_step)
     return {name: values[..., 0] for name, values in result.state.items()}
 
@@ -74,8 +76,9 @@ def test_every_class_computes_what_run_computes(name, dtype, rounding):
     parameter = torch.nn.Parameter(start.clone())
     state = trained(getattr(fpsim.optim, name)([parameter], precision=precision, key=3), parameter, gradients)
     key = fpsim.Key(3).fold(0)
-    program = face.program(face.defaults, torch_table.Spot(0, dtype, 2))
-    assert same(parameter, state, expected(program, start, gradients, precision, key), face)
+    program = face.program(face.defaults, Spot(0, dtype, 2, chosen=True))
+    begin = {"w": start} | {n: torch.tensor(x) for n, x in face.start.items() if isinstance(x, float)}
+    assert same(parameter, state, expected(program, begin, gradients, precision, key), face)
     assert state["step"] == 6
 
 
@@ -85,7 +88,7 @@ def test_any_shape_and_any_number_of_pieces(shape):
     precision = wide("bfloat16", SR)
     start, gradients = tensor(rng, shape), [tensor(rng, shape) for _ in range(2)]
     parameter = torch.nn.Parameter(start.clone())
-    optimizer = fpsim.optim.Adam([parameter], lr=0.1, precision=precision, key=fpsim.Key(9))
+    optimizer = fpsim.optim.TextbookAdam([parameter], lr=0.1, precision=precision, key=fpsim.Key(9))
     state = trained(optimizer, parameter, gradients)
     assert state["step"] == 2 and state["exp_avg"].shape == shape
     if parameter.numel():
@@ -99,7 +102,11 @@ def test_results_do_not_depend_on_the_number_of_threads():
         fpsim.set_threads(threads)
         rng = np.random.default_rng(2)
         parameter = torch.nn.Parameter(tensor(rng, 200_000))
-        trained(fpsim.optim.SGD([parameter], precision=wide("tf32", SR), key=1), parameter, [tensor(rng, 200_000)] * 2)
+        trained(
+            fpsim.optim.TextbookSGD([parameter], precision=wide("tf32", SR), key=1),
+            parameter,
+            [tensor(rng, 200_000)] * 2,
+        )
         results.append(bits(parameter))
     fpsim.set_threads(None)
     assert results[0] == results[1]
@@ -112,7 +119,7 @@ def test_elements_are_numbered_in_C_order_whatever_the_memory_is():
     reference = expected(fpsim.optim.adam, start, [gradient] * 3, precision, fpsim.Key(0).fold(0))
     for of in (lambda x: x.clone(), lambda x: x.to(memory_format=torch.channels_last), lambda x: x.mT.contiguous().mT):
         parameter = torch.nn.Parameter(of(start))
-        optimizer = fpsim.optim.Adam([parameter], precision=precision, key=0)
+        optimizer = fpsim.optim.TextbookAdam([parameter], precision=precision, key=0)
         state = trained(optimizer, parameter, [of(gradient)] * 3)
         assert parameter.stride() == of(start).stride()
         assert same(parameter, state, reference, optimizer.face)
@@ -128,7 +135,7 @@ def test_groups_have_their_own_options_precision_and_random_bits():
         {"params": parameters[:1]},
         {"params": parameters[1:2], "lr": 0.5, "precision": fine, "betas": (0.5, 0.75)},
     ]
-    optimizer = fpsim.optim.Adam(groups, 0.25, precision=coarse, key=8)
+    optimizer = fpsim.optim.TextbookAdam(groups, 0.25, precision=coarse, key=8)
     optimizer.add_param_group({"params": parameters[2], "eps": 2.0**-10})
     for number in range(4):
         for parameter, given in zip(parameters, gradients, strict=True):
@@ -145,7 +152,7 @@ def test_a_parameter_without_gradient_is_skipped_and_keeps_its_own_count_of_step
     rng = np.random.default_rng(6)
     starts, gradient = [tensor(rng, 9) for _ in range(2)], tensor(rng, 9)
     parameters = [torch.nn.Parameter(start.clone()) for start in starts]
-    optimizer = fpsim.optim.Adam(parameters, precision=wide("bfloat16", SR), key=0)
+    optimizer = fpsim.optim.TextbookAdam(parameters, precision=wide("bfloat16", SR), key=0)
     for number in range(3):
         optimizer.zero_grad()
         parameters[0].grad = gradient
@@ -174,7 +181,7 @@ def test_schedulers_change_the_options_of_every_step(name):
     rng = np.random.default_rng(7)
     precision = fpsim.Precision.uniform("e8m12", scalars="stored")
     parameter = torch.nn.Parameter(tensor(rng, 20))
-    optimizer = fpsim.optim.Adam([parameter], lr=0.05, precision=precision)
+    optimizer = fpsim.optim.TextbookAdam([parameter], lr=0.05, precision=precision)
     scheduler = SCHEDULERS[name](optimizer)
     arrays = {"w": parameter.detach().clone(), "m": torch.zeros(20), "v": torch.zeros(20)}
     seen = set()
@@ -207,14 +214,14 @@ def test_a_learning_rate_may_be_a_tensor_or_of_numpy():
     results = []
     for lr in (0.25, torch.tensor(0.25), np.float32(0.25)):
         parameter = torch.nn.Parameter(torch.ones(3))
-        trained(fpsim.optim.SGD([parameter], lr=lr), parameter, [torch.ones(3)])
+        trained(fpsim.optim.TextbookSGD([parameter], lr=lr), parameter, [torch.ones(3)])
         results.append(parameter.tolist())
     assert results == [[0.75] * 3] * 3
 
 
 def test_a_closure_is_called_once_with_gradients_enabled():
     parameter = torch.nn.Parameter(torch.tensor([3.0]))
-    optimizer = fpsim.optim.SGD([parameter], lr=0.25)
+    optimizer = fpsim.optim.TextbookSGD([parameter], lr=0.25)
     calls = []
 
     def closure():
@@ -230,7 +237,7 @@ def test_a_closure_is_called_once_with_gradients_enabled():
 
 def test_hooks_of_torch_run():
     parameter = torch.nn.Parameter(torch.ones(1))
-    optimizer = fpsim.optim.SGD([parameter], lr=0.5)
+    optimizer = fpsim.optim.TextbookSGD([parameter], lr=0.5)
     seen = []
     optimizer.register_step_pre_hook(lambda o, args, kwargs: seen.append(("before", parameter.item())))
     optimizer.register_step_post_hook(lambda o, args, kwargs: seen.append(("after", parameter.item())))
@@ -261,8 +268,8 @@ def test_a_network_trained_by_torch_and_by_this(monkeypatch):
 
     monkeypatch.setitem(torch_table.FACES, "Fused", torch_table.of_program("Fused", fused))
     theirs = {lr: train_a_network(torch.optim.SGD, lr) for lr in (0.125, 0.1)}
-    assert train_a_network(fpsim.optim.SGD, 0.125) == theirs[0.125]
-    assert train_a_network(fpsim.optim.SGD, 0.1) != theirs[0.1]
+    assert train_a_network(fpsim.optim.TextbookSGD, 0.125) == theirs[0.125]
+    assert train_a_network(fpsim.optim.TextbookSGD, 0.1) != theirs[0.1]
     assert train_a_network(fpsim.optim.Fused, 0.1) == theirs[0.1]
     monkeypatch.delattr(fpsim.optim, "Fused")
 
@@ -271,7 +278,7 @@ def test_the_parameter_is_rounded_to_its_slot_as_run_rounds_a_start():
     start, gradient = torch.tensor([1.0 + 2.0**-12, 3.0]), torch.tensor([2.0**-9 + 2.0**-20, 1.0])
     precision = fpsim.Precision.uniform("bfloat16").replace({"w": ("bfloat16", "up"), "w.sub": ("bfloat16", "up")})
     parameter = torch.nn.Parameter(start.clone())
-    trained(fpsim.optim.SGD([parameter], lr=1.0, precision=precision), parameter, [gradient])
+    trained(fpsim.optim.TextbookSGD([parameter], lr=1.0, precision=precision), parameter, [gradient])
     reference = expected(fpsim.optim.sgd.bind(lr=1.0), start, [gradient], precision)
     assert bits(parameter) == bits(reference["w"])
 
@@ -280,7 +287,7 @@ def test_not_a_number_goes_on_as_one_code_in_every_dtype():
     for dtype, code in ((torch.bfloat16, 0x7FC0), (torch.float16, 0x7E00)):
         parameter = torch.nn.Parameter(torch.ones(40, dtype=dtype))
         gradient = torch.full((40,), float("nan"), dtype=dtype)
-        trained(fpsim.optim.SGD([parameter]), parameter, [gradient] * 2)
+        trained(fpsim.optim.TextbookSGD([parameter]), parameter, [gradient] * 2)
         assert set(parameter.detach().view(torch.int16).tolist()) == {code}
 
 
@@ -288,12 +295,12 @@ def test_not_a_number_goes_on_as_one_code_in_every_dtype():
 def test_a_copy_goes_on_as_the_original_does(copied):
     rng = np.random.default_rng(8)
     parameter, gradients = torch.nn.Parameter(tensor(rng, 30)), [tensor(rng, 30) for _ in range(6)]
-    optimizer = fpsim.optim.Adam([parameter], precision=wide("bfloat16", SR), key=4)
+    optimizer = fpsim.optim.TextbookAdam([parameter], precision=wide("bfloat16", SR), key=4)
     trained(optimizer, parameter, gradients[:3])
     other = copied(optimizer)
     trained(optimizer, parameter, gradients[3:])
     (twin,) = other.param_groups[0]["params"]
-    assert type(other) is fpsim.optim.Adam and twin is not parameter
+    assert type(other) is fpsim.optim.TextbookAdam and twin is not parameter
     trained(other, twin, gradients[3:])
     assert bits(twin) == bits(parameter)
 
@@ -352,7 +359,7 @@ def test_a_cuda_parameter_gets_the_same_bits():
     results = []
     for device in ("cpu", "cuda"):
         parameter = torch.nn.Parameter(start.to(device))
-        optimizer = fpsim.optim.Adam([parameter], precision=wide("bfloat16", SR), key=1)
+        optimizer = fpsim.optim.TextbookAdam([parameter], precision=wide("bfloat16", SR), key=1)
         state = trained(optimizer, parameter, [g.to(device) for g in gradients])
         assert state["exp_avg"].device.type == device
         results.append((bits(parameter.cpu()), bits(state["exp_avg_sq"].cpu())))

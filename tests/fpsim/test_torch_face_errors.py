@@ -52,8 +52,8 @@ def one(dtype=torch.float32):
 )
 def test_bad_options(options, error, message):
     with pytest.raises(error, match=message):
-        fpsim.optim.Adam([one()], **options)
-    optimizer = fpsim.optim.Adam([one()])
+        fpsim.optim.TextbookAdam([one()], **options)
+    optimizer = fpsim.optim.TextbookAdam([one()])
     if "nonsense" not in options:  # a param group may hold notes of its user's
         with pytest.raises(error, match=message.replace("group 0", "group 1")):
             optimizer.add_param_group({"params": [one()], **options})
@@ -62,9 +62,9 @@ def test_bad_options(options, error, message):
 
 def test_too_many_options_by_place_and_one_given_twice():
     with pytest.raises(TypeError, match="4 options without a name; admissible: lr, betas, eps"):
-        fpsim.optim.Adam([one()], 0.1, (0.9, 0.99), 1e-8, 0.0)
+        fpsim.optim.TextbookAdam([one()], 0.1, (0.9, 0.99), 1e-8, 0.0)
     with pytest.raises(TypeError, match="option 'lr' is given twice"):
-        fpsim.optim.Adam([one()], 0.1, lr=0.1)
+        fpsim.optim.TextbookAdam([one()], 0.1, lr=0.1)
 
 
 def test_an_option_that_becomes_bad_later():
@@ -102,9 +102,9 @@ def test_sparse_gradients_are_refused():
 def test_a_scalar_that_its_format_changes_is_named_once():
     """beta2 = 0.999 is 1 in bfloat16, and eps = 1e-8 is 0 in float16."""
     parameter = one()
-    optimizer = fpsim.optim.Adam([parameter], precision=fpsim.Precision.uniform("bfloat16"))
+    optimizer = fpsim.optim.TextbookAdam([parameter], precision=fpsim.Precision.uniform("bfloat16"))
     parameter.grad = torch.ones(2)
-    with pytest.warns(UserWarning, match="Adam: scalar.beta2 = 0.999 becomes 1") as caught:
+    with pytest.warns(UserWarning, match="TextbookAdam: scalar.beta2 = 0.999 becomes 1") as caught:
         optimizer.step()
     assert [w.category.__name__ for w in caught] == ["ScalarWarning"] and caught[0].filename == __file__
     with warnings.catch_warnings():
@@ -112,8 +112,8 @@ def test_a_scalar_that_its_format_changes_is_named_once():
         for number in range(40):  # nor are bias corrections that come near 1
             optimizer.param_groups[0]["lr"] = 0.1 / (number + 1)
             optimizer.step()
-    half = fpsim.optim.Adam([parameter], precision=fpsim.Precision.uniform("binary16"))
-    with pytest.warns(UserWarning, match="Adam: scalar.eps = 1e-08 becomes 0"):
+    half = fpsim.optim.TextbookAdam([parameter], precision=fpsim.Precision.uniform("binary16"))
+    with pytest.warns(UserWarning, match="TextbookAdam: scalar.eps = 1e-08 becomes 0"):
         half.step()
 
 
