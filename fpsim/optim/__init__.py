@@ -79,6 +79,7 @@ __all__ = [
     "sgd",
     "sign_sgd",
     "signum",
+    "torch_class",
 ]
 
 
@@ -112,21 +113,61 @@ def find(name: str) -> tuple[Program, str]:
     return program, package
 
 
+def torch_class(program: Program, name: str | None = None) -> Any:
+    """A step of your own as a class of PyTorch's optimizers, like ``fpsim.optim.Adam``.
+
+    Parameters
+    ----------
+    program : a step that stores the weights ``w`` and reads the gradient ``g`` besides its states, which start at 0
+    name : of the class; default: the program's
+
+    Returns
+    -------
+    class : a ``torch.optim.Optimizer`` that takes ``params``, the program's hyperparameters (``beta1`` and ``beta2``
+        together as ``betas``, alone as ``momentum`` and ``alpha``), ``precision``, ``key`` and ``run``
+
+    Raises
+    ------
+    ValueError
+        The program has another input, or no ``w``.
+
+    Examples
+    --------
+    >>> import fpsim, torch
+    >>> @fpsim.step
+    ... def signs(w, g, *, lr=0.25):
+    ...     return {"w": fpsim.slot("w.sub", w - fpsim.slot("update.scale", lr * fpsim.tracing.sign(g)))}
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+    >>> optimizer = torch_class(signs, "Signs")([w], precision=fpsim.Precision.uniform("float8_e4m3fn"))
+    >>> w.grad = torch.tensor([0.1, -0.001])
+    >>> optimizer.step()
+    >>> w.tolist()
+    [0.75, -0.75]
+    """
+    table, face = _torch_module("torch_table", "torch_class"), _torch_module("torch_face", "torch_class")
+    return face.class_of(table.of_program(name or program.name, program))
+
+
 def __getattr__(name: str) -> Any:
     """The class of a step for PyTorch, made when it is first asked for."""
     if not name[:1].isupper() or name not in importlib.import_module("fpsim.optim.torch_table").names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        importlib.import_module("torch")
-    except ImportError as error:
-        raise ImportError(
-            f"fpsim.optim.{name} is a torch.optim.Optimizer and needs PyTorch: pip install 'fpsim[torch]'. "
-            f"Without it, fpsim.run takes fpsim.optim.find(...)'s programs"
-        ) from error
-    made = importlib.import_module("fpsim.optim.torch_face").make(name)
+    made = _torch_module("torch_face", name).make(name)
     globals()[name] = made  # found without this function from now on
     return made
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *importlib.import_module("fpsim.optim.torch_table").names()})
+
+
+def _torch_module(module: str, asked: str) -> Any:
+    """A module of this package that needs torch, for what was asked."""
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise ImportError(
+            f"fpsim.optim.{asked} is for PyTorch and needs it: pip install 'fpsim[torch]'. Without it, fpsim.run takes "
+            "the programs of fpsim.optim.STEPS"
+        ) from error
+    return importlib.import_module(f"fpsim.optim.{module}")

@@ -83,21 +83,23 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             raise
 
     def _check_group(self, index: int, group: Mapping[str, Any]) -> None:
-        where = f"param group {index}: "
-        check_common(where, group["precision"], group["run"])
-        self._options(index, group)
+        check_common(f"param group {index}: ", group["precision"], group["run"])
+        options = self._options(index, group)
         for p in group["params"]:
-            if p.dtype not in DTYPES:
-                raise ValueError(f"{where}a parameter of {p.dtype}; admissible: {', '.join(DTYPES.values())}")
-            if p.device.type not in ("cpu", "cuda"):
-                raise ValueError(f"{where}a parameter on device {p.device}; admissible: cpu, cuda")
-            self._plan(p, index, group, self._options(index, group), 0, False)
+            self._plan(p, index, group, options, 0, False)
 
     def _options(self, index: int, group: Mapping[str, Any]) -> tuple[Any, ...]:
         """The options as numbers, in the face's order."""
         return tuple(checked(self.face, f"param group {index}: ", name, group[name]) for name in self.face.defaults)
 
-    def _check_fit(self, runner: Runner, dtype: Any, index: int, key: int | None) -> None:
+    def _check_parameter(self, p: Any, index: int) -> None:
+        where = f"param group {index}: a parameter"
+        if p.dtype not in DTYPES:
+            raise ValueError(f"{where} of {p.dtype}; admissible: {', '.join(DTYPES.values())}")
+        if p.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"{where} on device {p.device}; admissible: cpu, cuda")
+
+    def _check_fit(self, runner: Runner, dtype: Any, index: int, key: Any) -> None:
         if runner.draws and key is None:
             raise ValueError(f"param group {index}: key=None, and a slot rounds stochastically; give key=fpsim.Key(0)")
         fmt = runner.slots["w"][0]
@@ -170,7 +172,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         for start, stop, tail in self._ranges(p, group):
             plan, runner = self._plan(p, index, group, options, step, tail)
             self._warn(plan.scalars.warnings)
-            key = self._key(group["key"], number) if runner.draws else None
+            key = self._key(seed_of(group["key"]), number) if runner.draws else None
             whole = stop - start == p.numel()
             part = held
             if not whole:  # every part steps the states of one number, from where they were
@@ -196,11 +198,13 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         self, p: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int, tail: bool
     ) -> tuple[_Plan, Runner]:
         """Scalars and machine; both are kept while the options are what they were."""
-        at = (index, p.dtype, p.ndim, min(step, self.face.stages - 1), tail)
-        precision, chosen = self._precision(group, p.dtype)
-        basis = (options, precision, group["run"])
+        at = (index, p.dtype, p.ndim if self.face.by_ndim else 0, min(step, self.face.stages - 1), tail)
+        basis = (options, group["precision"], group["run"], group["key"] is None)
         plan = self._plans.get(at)
         if plan is None or plan.basis != basis:
+            self._check_parameter(p, index)
+            check_common(f"param group {index}: ", group["precision"], group["run"])
+            precision, chosen = self._precision(group, p.dtype)
             spot = Spot(step, DTYPES[p.dtype], p.ndim, chosen, tail)
             program = self.face.program(dict(zip(self.face.defaults, options, strict=True)), spot)
             plan = _Plan(basis, program, precision, group["run"], spot)
@@ -216,10 +220,14 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float64)
         for name, named in names.items():
-            if named not in state:
+            fmt = runner.slots[name][0]
+            if named in state:
+                if not holds(state[named].dtype, fmt):  # the precision of the group is another one than before
+                    state[named] = state[named].to(dtype_for(fmt, p.dtype))
+            else:
                 start = self.face.start.get(name, 0.0)
                 value = float(group[start] if isinstance(start, str) else start)
-                dtype, shape = dtype_for(runner.slots[name][0], p.dtype), runner.shape(name, p.shape)
+                dtype, shape = dtype_for(fmt, p.dtype), runner.shape(name, p.shape)
                 like = p if shape == tuple(p.shape) else p.new_empty(shape)
                 state[named] = torch.full_like(like, value, dtype=dtype, memory_format=torch.preserve_format)
         return names
@@ -231,7 +239,8 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         own, given = self._defaults[dtype], group["precision"]
         return (own, False) if given is None or given == own else (given, True)
 
-    def _key(self, seed: int, number: int) -> Key:
+    def _key(self, seed: int | None, number: int) -> Key:
+        assert seed is not None  # checked with the precision
         if (seed, number) not in self._keys:
             self._keys[seed, number] = Key(seed).fold(number)
         return self._keys[seed, number]
@@ -248,7 +257,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """The state as plain data: options, precision, key, run and, for every parameter, the step and the arrays."""
         saved = super().state_dict()
         for group in saved["param_groups"]:
-            group["precision"] = plain(group["precision"])
+            group["precision"], group["key"] = plain(group["precision"]), seed_of(group["key"])
         return saved
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -320,10 +329,15 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
 def make(name: str) -> type[ProgramOptimizer]:
     """The class of a name that ``torch_table.names`` lists."""
-    face = torch_table.face(name)
+    made = class_of(torch_table.face(name))
+    made.__module__ = "fpsim.optim"  # where pickle finds it
+    return made
+
+
+def class_of(face: Face) -> type[ProgramOptimizer]:
+    """The class of a face."""
     program = face.program(face.defaults, Spot(0, "float32", 2, chosen=True))
     about = {"face": face, "program": program, "__doc__": documentation(face, program)}
-    made = type(name, (ProgramOptimizer,), about)
-    made.__module__, made.__qualname__ = "fpsim.optim", name  # where pickle finds it
+    made = type(face.name, (ProgramOptimizer,), about)
     made.__signature__ = signature(face)  # type: ignore[attr-defined]
     return made

@@ -52,11 +52,13 @@ class Face:
     precision : name of a parameter's dtype -> the precision where a param group gives none
     stages : the program is the same in all steps from number ``stages`` - 1 on: 1, or 2 where the first one differs
     start : state array -> its start value, or the name of the option that holds it; the others start at 0
-    functions : name of an opaque operation -> what computes it, element by element, of a float64 array
+    functions : name of an opaque operation -> what computes it, of a float64 array; element by element where the
+        program is one of vectors, because these go through the machine in pieces
     tails : (number of elements, name of the dtype, whether they are contiguous) -> ranges (start, stop) of elements, in
         C order, that have a program of their own where the precision is ``precision``; for elementwise programs and
         states of one number
     below_one : options that are below 1
+    by_ndim : whether ``program`` looks at ``Spot.ndim``
     about : what is computed; the class's documentation shows it
     """
 
@@ -70,4 +72,5 @@ class Face:
     functions: Mapping[str, Function] = field(default_factory=dict)
     tails: Callable[[int, str, bool], Sequence[tuple[int, int]]] | None = None
     below_one: tuple[str, ...] = ("betas",)
+    by_ndim: bool = False
     about: str = ""

@@ -51,12 +51,22 @@ def of_program(
     ``beta1`` and ``beta2`` together are the pair ``betas``; alone they are ``momentum`` and ``alpha``, as in torch.
     ``of_vectors``, with the same hyperparameters, is for parameters that have not two axes.
 
+    Raises
+    ------
+    ValueError
+        A program without the state ``w``, with another input than ``g``, or with an opaque operation.
+
     Examples
     --------
     >>> from fpsim.optim import adam
     >>> dict(of_program("Adam", adam).defaults)
     {'lr': 0.001, 'betas': (0.9, 0.999), 'eps': 1e-08}
     """
+    if not _fits(program):
+        raise ValueError(
+            f"program {program.name!r} reads {', '.join(program.inputs)} and stores {', '.join(program.state)}; "
+            "needed: one that stores 'w', reads 'g' besides its states, and has operations that machines run"
+        )
     given = dict(program.hyperparameters)
     defaults: dict[str, Any] = {}
     if all(beta in given for beta in _BETAS):
@@ -72,6 +82,7 @@ def of_program(
         defaults={option: defaults[option] for option in order},
         states=_MOMENTS if states is None else states,
         below_one=("betas", "momentum", "alpha"),
+        by_ndim=of_vectors is not None,
         about=program.variant,
     )
 

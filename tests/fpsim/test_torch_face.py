@@ -258,7 +258,7 @@ def train_a_network(make, lr):
     return [bits(p) for p in model.parameters()]
 
 
-def test_a_network_trained_by_torch_and_by_this(monkeypatch):
+def test_a_network_trained_by_torch_and_by_this():
     """torch's plain descent is w - lr g with one rounding. The textbook's has two, and the same bits where the product
     is exact: for a power of two. Written with an fma it has the same bits for every learning rate."""
 
@@ -266,12 +266,10 @@ def test_a_network_trained_by_torch_and_by_this(monkeypatch):
     def fused(w, g, *, lr=0.1):
         return {"w": fpsim.slot("w.fma", fma(g, scalar("minus_lr", -lr), w))}
 
-    monkeypatch.setitem(torch_table.FACES, "Fused", torch_table.of_program("Fused", fused))
     theirs = {lr: train_a_network(torch.optim.SGD, lr) for lr in (0.125, 0.1)}
     assert train_a_network(fpsim.optim.TextbookSGD, 0.125) == theirs[0.125]
     assert train_a_network(fpsim.optim.TextbookSGD, 0.1) != theirs[0.1]
-    assert train_a_network(fpsim.optim.Fused, 0.1) == theirs[0.1]
-    monkeypatch.delattr(fpsim.optim, "Fused")
+    assert train_a_network(fpsim.optim.torch_class(fused), 0.1) == theirs[0.1]
 
 
 def test_the_parameter_is_rounded_to_its_slot_as_run_rounds_a_start():
@@ -305,7 +303,7 @@ def test_a_copy_goes_on_as_the_original_does(copied):
     assert bits(twin) == bits(parameter)
 
 
-def test_a_program_of_declared_shapes_gets_the_matrix(monkeypatch):
+def test_a_program_of_declared_shapes_gets_the_matrix():
     """Rows are multiplied by their sums: a toy whose result depends on the shape."""
 
     @fpsim.step(shapes={"w": ("n", "d"), "g": ("n", "d")})
@@ -313,32 +311,54 @@ def test_a_program_of_declared_shapes_gets_the_matrix(monkeypatch):
         rows = fpsim.slot("rows", total(g, axis=1))
         return {"w": fpsim.slot("w.sub", w - fpsim.slot("scale", lr * fpsim.slot("spread", g * column(rows))))}
 
-    monkeypatch.setitem(torch_table.FACES, "ByRows", torch_table.of_program("ByRows", by_rows))
     rng = np.random.default_rng(9)
     precision = wide("bfloat16", SR)
     start, gradients = tensor(rng, (4, 6)), [tensor(rng, (4, 6)) for _ in range(3)]
     parameter = torch.nn.Parameter(start.clone())
-    made = fpsim.optim.ByRows([parameter], precision=precision, key=2)
-    monkeypatch.delattr(fpsim.optim, "ByRows")
-    trained(made, parameter, gradients)
-    arrays = [{"w": start.double().numpy()}, {"g": np.stack([g.double().numpy()[..., None] for g in gradients])}]
-    result = fpsim.run(by_rows, *arrays, precision, fpsim.Key(2).fold(0), steps=3)
-    assert bits(parameter) == bits(result.state["w"][..., 0].ravel())
+    trained(fpsim.optim.torch_class(by_rows)([parameter], precision=precision, key=2), parameter, gradients)
+    assert bits(parameter) == bits(expected(by_rows, start, gradients, precision, fpsim.Key(2).fold(0))["w"])
+    vector = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(ValueError, match=r"array 'w' has shape \(3,\); admissible: \[n, d\]"):
+        trained(fpsim.optim.torch_class(by_rows)([vector]), vector, [torch.ones(3)])
 
 
-def test_a_sum_over_the_whole_parameter_is_one_piece(monkeypatch):
+def test_vectors_may_have_a_program_of_their_own():
+    rng = np.random.default_rng(12)
+    precision = wide("e8m12")
+    parameters = [torch.nn.Parameter(tensor(rng, shape)) for shape in ((3, 4), (5,), ())]
+    starts = [p.detach().clone() for p in parameters]
+    gradients = [torch.ones_like(p) for p in parameters]
+    optimizer = fpsim.optim.Adafactor(parameters, precision=precision)
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient
+    optimizer.step()
+    programs = (fpsim.optim.adafactor, fpsim.optim.adafactor_vector, fpsim.optim.adafactor_vector)
+    for p, program, start, gradient in zip(parameters, programs, starts, gradients, strict=True):
+        assert same(p, optimizer.state[p], expected(program, start, [gradient], precision), optimizer.face)
+
+
+def test_a_sum_over_the_whole_parameter_is_one_piece():
     @fpsim.step
     def by_norm(w, g, *, lr=0.5):
         return {"w": fpsim.slot("w.sub", w - fpsim.slot("scale", lr * fpsim.slot("sum", total(g))))}
 
-    monkeypatch.setitem(torch_table.FACES, "ByNorm", torch_table.of_program("ByNorm", by_norm))
     rng = np.random.default_rng(9)
     start, gradient = tensor(rng, 70), tensor(rng, 70)
     parameter = torch.nn.Parameter(start.clone())
-    made = fpsim.optim.ByNorm([parameter], precision=wide("bfloat16"))
-    monkeypatch.delattr(fpsim.optim, "ByNorm")
-    trained(made, parameter, [gradient])
+    trained(fpsim.optim.torch_class(by_norm)([parameter], precision=wide("bfloat16")), parameter, [gradient])
     assert bits(parameter) == bits(expected(by_norm, start, [gradient], wide("bfloat16"))["w"])
+
+
+def test_another_precision_between_steps_keeps_the_states():
+    parameter = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    optimizer = fpsim.optim.TextbookAdam([parameter], precision=wide("bfloat16"))
+    state = trained(optimizer, parameter, [torch.full((3,), 0.3, dtype=torch.bfloat16)])
+    assert state["exp_avg"].dtype == torch.bfloat16
+    optimizer.param_groups[0]["precision"] = wide("binary32").replace({"w": "bfloat16", "w.sub": "bfloat16"})
+    optimizer.param_groups[0]["key"] = fpsim.Key(3)
+    state = trained(optimizer, parameter, [torch.full((3,), 0.3, dtype=torch.bfloat16)])
+    assert state["exp_avg"].dtype == torch.float32 and state["exp_avg"][0].bfloat16() != state["exp_avg"][0]
+    assert optimizer.state_dict()["param_groups"][0]["key"] == 3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,6 +26,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::fpsim.optim.torch_face.ScalarWa
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tails depend on the number of threads; and on a busy machine they wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def codes(x):
     """Codes, with one for NaN: PyTorch's depend on the processor."""
     x = x.detach().masked_fill(x.isnan(), float("nan"))
@@ -121,6 +130,35 @@ def test_a_precision_of_ones_own_is_one_program_for_all_elements():
             parameter.grad = torch.full_like(parameter, 0.3)
             optimizer.step()
         assert len(set(parameter.tolist())) == 1 and parameter[0] < 0.5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_thread_has_a_tail(threads):
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(5)
+    start = torch.randn(70_001, generator=generator).bfloat16()
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = library.SGD([parameter], lr=0.1, momentum=0.9)
+        for _ in range(2):
+            parameter.grad = start.square()
+            optimizer.step()
+        results.append(codes(parameter))
+    assert results[0] == results[1]
+
+
+def test_a_transposed_parameter():
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        generator = torch.Generator().manual_seed(6)
+        parameter = torch.nn.Parameter(torch.randn(40, 33, generator=generator).bfloat16().mT)
+        optimizer = library.AdamW([parameter], lr=0.1)
+        for _ in range(2):
+            parameter.grad = torch.randn(33, 40, generator=generator).bfloat16()
+            optimizer.step()
+        results.append(codes(parameter))
+    assert results[0] == results[1]
 
 
 def test_double_precision_and_what_nesterov_needs():

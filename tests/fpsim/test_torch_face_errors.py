@@ -60,6 +60,31 @@ def test_bad_options(options, error, message):
     assert len(optimizer.param_groups) == 1
 
 
+def test_programs_that_no_optimizer_can_be():
+    for inputs in (lambda w, g, h: {"w": w - g * h}, lambda x, g: {"x": x - g}):
+        with pytest.raises(ValueError, match="needed: one that stores 'w', reads 'g' besides its states"):
+            fpsim.optim.torch_class(fpsim.step(inputs, name="odd"))
+
+
+def test_options_that_become_bad_between_steps():
+    parameter = one()
+    optimizer = fpsim.optim.TextbookSGD([parameter], precision=fpsim.Precision.uniform("bfloat16", SR), key=1)
+    parameter.grad = torch.ones(2)
+    for option, bad, message in (
+        ("key", None, "key=None, and a slot rounds stochastically"),
+        ("precision", "e4m3", "precision='e4m3': a fpsim.Precision is needed"),
+        ("run", -1, "run=-1; admissible"),
+    ):
+        group = optimizer.param_groups[0]
+        good, group[option] = group[option], bad
+        with pytest.raises((TypeError, ValueError), match=message):
+            optimizer.step()
+        group[option] = good
+    parameter.data = parameter.data.to(torch.float8_e5m2)
+    with pytest.raises(ValueError, match=r"a parameter of torch\.float8_e5m2; admissible"):
+        optimizer.step()
+
+
 def test_too_many_options_by_place_and_one_given_twice():
     with pytest.raises(TypeError, match="4 options without a name; admissible: lr, betas, eps"):
         fpsim.optim.TextbookAdam([one()], 0.1, (0.9, 0.99), 1e-8, 0.0)
@@ -126,7 +151,7 @@ assert "Adam" in dir(fpsim.optim)
 try:
     from fpsim.optim import Adam
 except ImportError as error:
-    assert "needs PyTorch: pip install 'fpsim[torch]'" in str(error), error
+    assert "needs it: pip install 'fpsim[torch]'" in str(error), error
 else:
     raise AssertionError
 """
