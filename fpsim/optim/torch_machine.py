@@ -28,7 +28,7 @@ from fpsim.rounding import Stochastic
 from fpsim.scalars import STEP, ScalarExpression
 from fpsim.shapes import DEFAULT, Sizes
 
-PIECE = 1 << 15  # elements: four arrays of a piece stay in a second-level cache
+PIECE = 1 << 16  # elements: shorter ones pay for the calls (2^13 took twice as long), longer ones leave the caches
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -190,7 +190,12 @@ class _Live:
 
 
 class _Elementwise(_Live, Machine):
-    pass
+    def register(self, name: str) -> torch.Tensor:
+        """The same memory in every step, so that its view is made once."""
+        views: dict[str, torch.Tensor] = self.__dict__.setdefault("views", {})
+        if name not in views:
+            views[name] = super().register(name)
+        return views[name]
 
 
 class _Whole(_Live, WholeMachine):
