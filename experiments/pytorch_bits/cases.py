@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 DTYPES = ("float32", "bfloat16", "float16")
+IMPLEMENTATIONS = ("single", "foreach")
 CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")
 SIZES = (1003, 67, 9, 1)  # elements of the parameters: every one leaves a vector tail, the last is only tail
 
@@ -56,29 +59,50 @@ class Case:
     optimizer: str
     options: int
     dtype: str
-    foreach: bool
+    implementation: str
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What the class of torch.optim is called with, beside the parameters."""
-        return {**OPTIONS[self.optimizer][self.options], "foreach": self.foreach}
+        fused = {"fused": True} if self.implementation == "fused" else {}
+        return {**OPTIONS[self.optimizer][self.options], "foreach": self.implementation == "foreach", **fused}
 
 
-def cases(optimizers: tuple[str, ...] = tuple(OPTIONS), dtypes: tuple[str, ...] = DTYPES) -> list[Case]:
-    """All of them.
+def cases(optimizers: Iterable[str] = tuple(OPTIONS), dtypes: Iterable[str] = DTYPES) -> list[Case]:
+    """All that must agree.
 
     Examples
     --------
-    >>> len(cases(("Adagrad",)))
+    >>> len(cases(["Adagrad"]))
     18
     """
     return [
-        Case(name, number, dtype, foreach)
+        Case(name, number, dtype, implementation)
+        for dtype in dtypes  # outermost: gradients are made once
         for name in optimizers
         for number in range(len(OPTIONS[name]))
-        for dtype in dtypes
-        for foreach in (False, True)
+        for implementation in IMPLEMENTATIONS
     ]
+
+
+# What is exempt, and the ATen operation that differs: one kernel for the whole step instead of those of ``Kernels``.
+FUSED = {
+    "SGD": "_fused_sgd_: contracts its own products and sums; 16-bit vectors keep their parameter (a bug of 2.13)",
+    "Adam": "_fused_adam_: moments are sums of two products, not lerp and addcmul; its square root is not MKL's",
+    "AdamW": "_fused_adamw_: as _fused_adam_; decay subtracts lr lambda w",
+    "Adagrad": "_fused_adagrad_: 16-bit types store nothing between square and update; its square root is not MKL's",
+}
+
+
+def fused_cases() -> list[Case]:
+    """One for each optimizer that has a fused implementation, in every dtype.
+
+    Examples
+    --------
+    >>> [case.optimizer for case in fused_cases()[::3]]
+    ['SGD', 'Adam', 'AdamW', 'Adagrad']
+    """
+    return [Case(name, 0, dtype, "fused") for name in FUSED for dtype in DTYPES]
 
 
 def start(dtype: str) -> npt.NDArray[np.float64]:
@@ -95,6 +119,7 @@ def start(dtype: str) -> npt.NDArray[np.float64]:
 _RANGES = {"float32": (-149, 127, 24), "bfloat16": (-133, 127, 8), "float16": (-24, 15, 11)}
 
 
+@functools.lru_cache(maxsize=1)
 def gradients(dtype: str, steps: int) -> npt.NDArray[np.float64]:
     """Gradients ``[steps, sum(SIZES)]``; the kind of an element's gradients changes from element to element.
 

@@ -29,12 +29,20 @@ class Verdict:
     first: str
 
 
-def compared(case: Case, side: TorchSide, steps: int) -> Verdict:
-    """Run a case here and there.
+def equal(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Where two arrays have the same bits. All NaNs are one: PyTorch's have no defined sign or payload.
 
-    Values are the same where they are equal with equal signs of zeros, or where both are NaN: PyTorch's NaNs have no
-    defined sign or payload.
+    Examples
+    --------
+    >>> equal(np.array([0.0, np.nan]), np.array([-0.0, np.nan])).tolist()
+    [False, True]
     """
+    same: npt.NDArray[np.bool_] = ((x == y) & (np.signbit(x) == np.signbit(y))) | (np.isnan(x) & np.isnan(y))
+    return same
+
+
+def compared(case: Case, side: TorchSide, steps: int) -> Verdict:
+    """Run a case here and there."""
     theirs = side.bits(case, steps)
     ours = simulated(case, steps, side.facts)
     if sorted(ours) != sorted(theirs):
@@ -43,7 +51,7 @@ def compared(case: Case, side: TorchSide, steps: int) -> Verdict:
     first = ""
     for name, x in theirs.items():
         y = ours[name]
-        same = ((x == y) & (np.signbit(x) == np.signbit(y))) | (np.isnan(x) & np.isnan(y))
+        same = equal(x, y)
         values, mismatches = values + same.size, mismatches + int((~same).sum())
         if not same.all() and not first:
             step, element = (int(i) for i in np.argwhere(~same)[0])
@@ -55,18 +63,24 @@ def compared(case: Case, side: TorchSide, steps: int) -> Verdict:
 
 
 def simulated(case: Case, steps: int, facts: dict[str, Any]) -> Arrays:
-    """What fpsim computes: name in PyTorch -> ``[steps, sum(SIZES)]``."""
+    """What fpsim computes: name in PyTorch -> ``[steps, sum(SIZES)]``; for ``fused`` the bits of ``single``."""
     import torch
 
-    optimizer = getattr(torch.optim, case.optimizer)([torch.zeros(1)], **case.arguments)
+    arguments = {name: x for name, x in case.arguments.items() if name != "fused"}
+    optimizer = getattr(torch.optim, case.optimizer)([torch.zeros(1)], **arguments)
     elements = sum(SIZES)
     tail = np.concatenate([tail_of(n, case.dtype) for n in SIZES])
     names = {"param": "w", **STATES[case.optimizer]}
     found: Arrays = {}
     w, g = start(case.dtype), gradients(case.dtype, steps)
-    for where in (False, True):
-        own = tail == where
-        plan = plan_of(optimizer, dtype=case.dtype, capability=facts["capability"], root=facts["root"], tail=where)
+    plans = [
+        plan_of(optimizer, dtype=case.dtype, capability=facts["capability"], root=facts["root"], tail=where)
+        for where in (False, True)
+    ]
+    places = [~tail, tail]
+    if plans[0] == plans[1]:
+        plans, places = plans[:1], [np.ones(elements, dtype=np.bool_)]
+    for plan, own in zip(plans, places, strict=True):
         state = {name: np.zeros(int(own.sum())) for name in plan[-1].state}
         state["w"] = _single(w[own])
         if "mu_product" in state:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.pytorch_bits.cases import SIZES, Case, gradients, start
+from experiments.pytorch_bits.kernels import asked
 
 
 class TorchSide:
@@ -41,11 +42,12 @@ class TorchSide:
 
     def bits(self, case: Case, steps: int) -> dict[str, npt.NDArray[np.float64]]:
         """Parameter and states after every step: name in PyTorch -> ``[steps, sum(SIZES)]``, as binary64."""
-        path = Path(self._folder.name) / "case.npz"
-        self._send({"case": vars(case), "steps": steps, "path": str(path)})
-        self._answer()
-        with np.load(path) as found:
-            return {name: _decoded(found[name], case.dtype) for name in found.files}
+        found = self._arrays({"case": vars(case), "steps": steps})
+        return {name: _decoded(x, case.dtype) for name, x in found.items()}
+
+    def kernel(self, name: str, dtype: str, foreach: bool) -> npt.NDArray[np.float64]:
+        """What one ATen kernel answers: see ``kernels.asked``."""
+        return self._arrays({"kernel": [name, dtype, foreach]})["answer"]
 
     def __enter__(self) -> TorchSide:
         return self
@@ -57,10 +59,14 @@ class TorchSide:
         self._process.stdout.close()
         self._folder.cleanup()
 
-    def _send(self, request: Mapping[str, Any]) -> None:
+    def _arrays(self, request: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
+        path = Path(self._folder.name) / "answer.npz"
+        self._process.stdin.write(json.dumps({**request, "path": str(path)}) + "\n")
         self._process.stdin.flush()
+        self._answer()
+        with np.load(path) as found:
+            return {name: found[name] for name in found.files}
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -117,7 +123,11 @@ def main() -> None:
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        arrays: dict[str, Any] = _run(Case(**request["case"]), request["steps"])
+        arrays: dict[str, Any]
+        if "kernel" in request:
+            arrays = {"answer": asked(torch, *request["kernel"])}
+        else:
+            arrays = _run(Case(**request["case"]), request["steps"])
         np.savez(request["path"], **arrays)
         print("done", flush=True)
 

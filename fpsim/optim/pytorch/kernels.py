@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fpsim.scalars import Number, ScalarExpression
 from fpsim.tracing import NamedScalar, Value, fma, maximum, opaque, scalar, slot, sqrt
 
-Root = Literal["exact", "mkl"]
+Root = Literal["exact", "mkl", "torch"]
 Expression = ScalarExpression | Number
 
 
@@ -30,7 +30,8 @@ class Kernels:
         left over after the last full pair of vectors under AVX2 and AVX512
     tail : these elements are such left-overs, which scalar code computes: see ``lerp``
     foreach : the ``foreach=True`` implementation
-    root : ``"mkl"``: the float32 square root of MKL (``fpsim.optim.pytorch.mkl_sqrt``); ``"exact"``: correctly rounded
+    root : ``"exact"``: square roots are correctly rounded; ``"mkl"``: in float32 they are those of MKL, ``mkl_sqrt``;
+        ``"torch"``: in float32 PyTorch itself is asked, where its bits are neither
 
     Examples
     --------
@@ -106,13 +107,13 @@ class Kernels:
             back = slot(f"{name}.back.wide", difference.trace.append("sub", (factor, scalar("one.wide", 1))))
             return _stored(name, self._sum(name, difference, back, end))
         back = slot(f"{name}.back.wide", difference.trace.append("sub", (scalar("one.wide", 1), factor)))
-        opposite = slot(f"{name}.opposite", -back)
+        opposite = slot(f"{name}.opposite.wide", -back)
         return _stored(name, self._sum(name, difference, opposite, end))
 
     def sqrt(self, name: str, x: Value) -> Value:
-        """``x.sqrt()``: correctly rounded in the 16-bit types, MKL's in float32 where torch is built with MKL."""
-        if self.root == "mkl":
-            return slot(name, opaque("mkl_sqrt", x, ulps=0.75))
+        """``x.sqrt()``: correctly rounded in the 16-bit types; ``root`` says what it is in float32."""
+        if self.root != "exact":
+            return slot(name, opaque(f"{self.root}_sqrt", x))
         return _stored(name, slot(f"{name}.wide", sqrt(x)))
 
     def maximum(self, name: str, x: Value, y: Value) -> Value:

@@ -38,27 +38,24 @@ def capability() -> Capability:
 
 
 def root() -> Root:
-    """Which float32 square root the running PyTorch has, by 2^14 trials.
+    """Which float32 square root the running PyTorch has, by 2^13 trials.
 
-    Raises
-    ------
-    RuntimeError
-        Neither the correctly rounded one nor ``mkl_sqrt``.
+    Returns
+    -------
+    ``"exact"``, ``"mkl"``, or ``"torch"`` where it is neither: then its bits are taken from PyTorch itself.
 
     Examples
     --------
-    >>> root() in ("exact", "mkl")
+    >>> root() in ("exact", "mkl", "torch")
     True
     """
     import torch
 
-    x = np.arange(0x3F800000, 0x40800000, 1 << 10, dtype=np.uint32).view(np.float32) + np.float32(2.0**-21)
+    x = np.arange(0x3F800000, 0x40800000, 2047, dtype=np.uint32).view(np.float32)
     found = torch.from_numpy(x.copy()).sqrt().numpy()
     if np.array_equal(found, np.sqrt(x)):
         return "exact"
-    if np.array_equal(found, mkl_sqrt(x.astype(np.float64))):
-        return "mkl"
-    raise RuntimeError("torch.sqrt of float32 is neither correctly rounded nor what fpsim knows of MKL on AMD EPYC")
+    return "mkl" if np.array_equal(found, mkl_sqrt(x.astype(np.float64))) else "torch"
 
 
 def kernels_of(dtype: Any, *, foreach: bool = False, tail: bool = False, capability: Capability, root: Root) -> Kernels:

@@ -13,10 +13,27 @@ import numpy.typing as npt
 from fpsim.optim.pytorch.mkl_sqrt import mkl_sqrt
 from fpsim.precision import Precision
 from fpsim.program import Operation, Program
+from fpsim.random_bits import Key
 from fpsim.run import RunResult, run
 
 Array: TypeAlias = npt.NDArray[np.float64]
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {"mkl_sqrt": mkl_sqrt}
+
+
+def torch_sqrt(x: Array) -> Array:
+    """The square root of float32 values as the running PyTorch computes it.
+
+    Examples
+    --------
+    >>> torch_sqrt(np.array([4.0])).tolist()
+    [2.0]
+    """
+    import torch
+
+    root: Array = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).sqrt().double().numpy()
+    return root
+
+
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {"mkl_sqrt": mkl_sqrt, "torch_sqrt": torch_sqrt}
 
 
 def simulate(
@@ -24,17 +41,18 @@ def simulate(
     state: Mapping[str, npt.ArrayLike],
     inputs: Mapping[str, npt.ArrayLike],
     precision: Precision,
+    key: Key | None = None,
     *,
     steps: int = 1,
     first_step: int = 0,
     record: Sequence[str] = (),
 ) -> RunResult:
-    """``fpsim.run`` for a plan of programs that may hold the opaque operation ``mkl_sqrt``.
+    """``fpsim.run`` for a plan of programs that may hold the opaque operations ``mkl_sqrt`` and ``torch_sqrt``.
 
     Parameters
     ----------
     plan : the program of every step; or several: that of the first step (number 0), of the second, ..., of all others
-    state, inputs, precision, steps, first_step, record : as for ``fpsim.run``
+    state, inputs, precision, key, steps, first_step, record : as for ``fpsim.run``
 
     Returns
     -------
@@ -55,6 +73,9 @@ def simulate(
     programs = [plan] if isinstance(plan, Program) else list(plan)
     now: Mapping[str, npt.ArrayLike] = state
     given = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
+    for name, x in given.items():
+        if _per_step(programs[-1], name, x) and len(x) != steps:
+            raise ValueError(f"array {name!r} has {len(x)} steps; admissible: {steps}")
     rows: dict[str, list[Array]] = {name: [] for name in record}
     done = 0
     while True:
@@ -62,7 +83,7 @@ def simulate(
         program = programs[min(number, len(programs) - 1)]
         count = steps - done if number >= len(programs) - 1 else min(1, steps - done)
         part = {k: x[done : done + count] if _per_step(program, k, x) else x for k, x in given.items()}
-        result = _advance(program, now, part, precision, count, number, record)
+        result = _advance(program, now, part, precision, key, count, number, record)
         now, done = result.state, done + count
         for name in rows:
             rows[name].append(result.records[name])
@@ -71,7 +92,7 @@ def simulate(
 
 
 def _per_step(program: Program, name: str, x: Array) -> bool:
-    return x.ndim == len(program.shape(name)) + 2
+    return name in program.inputs and x.ndim == len(program.shape(name)) + 2
 
 
 def _advance(
@@ -79,29 +100,33 @@ def _advance(
     state: Mapping[str, npt.ArrayLike],
     given: dict[str, Array],
     precision: Precision,
+    key: Key | None,
     steps: int,
     first_step: int,
     record: Sequence[str],
 ) -> RunResult:
     if not program.opaque:
-        return run(program, state, given, precision, steps=steps, first_step=first_step, record=record)
+        return run(program, state, given, precision, key, steps=steps, first_step=first_step, record=record)
     from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
 
     pieces = _parts(program)
     wanted = {name for _, name in program.outputs}.union(record, *(part.inputs for part, _ in pieces))
     wanted |= {cut.operands[0] for _, cut in pieces if cut is not None}
-    started = _started(program, state, given, precision, first_step, record)
+    started = _started(program, state, given, precision, key, first_step, record)
+    if steps == 0:
+        return started
     values: dict[str, Any] = dict(started.state)
-    runs = next(iter(values.values())).shape[-1]
-    sizes = program.lengths({name: x[..., 0] for name, x in values.items()})
-    machines = [Machine(part, [precision], runs, sizes, None, np.arange(runs, dtype=np.uint64)) for part, _ in pieces]
+    columns = {name: x if x.ndim > len(program.shape(name)) else x[..., np.newaxis] for name, x in given.items()}
+    runs = max(x.shape[-1] for x in (*values.values(), *columns.values()))
+    one = {name: x[0] if _per_step(program, name, x) else x for name, x in columns.items()} | values
+    sizes = program.lengths({name: x[..., 0] for name, x in one.items()})
+    machines = [Machine(part, [precision], runs, sizes, key, np.arange(runs, dtype=np.uint64)) for part, _ in pieces]
     for machine in machines:
         machine.first_step = first_step
     records = {name: np.empty((steps, *x.shape[1:])) for name, x in started.records.items()}
     for step in range(steps):
-        for name, x in given.items():
+        for name, x in columns.items():
             row = x[step] if _per_step(program, name, x) else x
-            row = row if row.ndim > len(program.shape(name)) else row[..., np.newaxis]
             values[name] = np.broadcast_to(row, (*row.shape[:-1], runs))
         for machine, (part, cut) in zip(machines, pieces, strict=True):
             made = [o.slot for o in part.operations if o.slot in wanted]
@@ -120,6 +145,7 @@ def _started(
     state: Mapping[str, npt.ArrayLike],
     given: dict[str, Array],
     precision: Precision,
+    key: Key | None,
     first_step: int,
     record: Sequence[str],
 ) -> RunResult:
@@ -127,7 +153,7 @@ def _started(
     operations = tuple(replace(o, kind="round", attributes=()) if o.kind == "opaque" else o for o in program.operations)
     none = {name: x[:0] if _per_step(program, name, x) else x for name, x in given.items()}
     plain = replace(program, operations=operations)
-    return run(plain, state, none, precision, steps=0, first_step=first_step, record=record)
+    return run(plain, state, none, precision, key, steps=0, first_step=first_step, record=record)
 
 
 def _parts(program: Program) -> list[tuple[Program, Operation | None]]:
@@ -152,6 +178,7 @@ def _parts(program: Program) -> list[tuple[Program, Operation | None]]:
             scalars=tuple(scalar for name, scalar in scalars.items() if name in read),
             operations=operations,
             shapes={name: program.shape(name) for name in inputs},
+            part_of=(*program.slots, *(name for name in inputs if name not in program.slots)),
         )
         parts.append((part, cuts[len(parts)] if end < len(program.operations) else None))
     return parts
