@@ -26,7 +26,7 @@ def row_of(cell: Cell, index: int, watched: Watched, seconds: float) -> dict[str
     window = window_of(cell, index, watched, floor)
     row: dict[str, Any] = cell.columns() | {"key": cell.key}
     row |= _floor_columns(floor) | _verdict_columns(window) | watched.trace.columns(index)
-    reports = scalar_report(trajectory.programs[index], trajectory.precisions[index])
+    reports = scalar_report(trajectory.programs[index], trajectory.precisions[index], 0, cell.steps - 1)
     row["warnings"] = "; ".join(report.warning for report in reports if report.warning)
     row["window_steps"] = watched.steps
     row["diverged_at"] = record.diverged_at[index] if floor.outcome in ("diverged", "not finite") else None

@@ -241,21 +241,44 @@ class ScalarReport:
     warning: str
 
 
-def scalar_report(program: Program, precision: Precision, first_step: int = 0) -> list[ScalarReport]:
-    """What the format makes of each scalar, with a named warning where it changes the algorithm."""
-    when = range(first_step, first_step + 1)
-    effective = scalar_values(program, precision, when)
-    declared = scalar_values(program, replace(precision, scalars="wide"), when)
+def scalar_report(
+    program: Program, precision: Precision, first_step: int = 0, last_step: int | None = None
+) -> list[ScalarReport]:
+    """What the format makes of each scalar, with a named warning where it changes the algorithm.
+
+    Scalars that change from step to step are looked at in ``last_step`` too, if one is given. There only those that
+    multiply something may not become 1: a bias correction, which divides, tends to it.
+    """
+    values = _declared_and_effective(program, precision, first_step)
+    at_the_end = {}
+    if last_step is not None and last_step > first_step and any(map(program.varies, program.scalars)):
+        at_the_end = _declared_and_effective(program, precision, last_step)
+    factors = {x for operation in program.operations if operation.kind in ("mul", "fma") for x in operation.operands}
     reports = []
     for scalar in program.scalars:
-        wide, stored = float(declared[scalar.name].flat[0]), float(effective[scalar.name].flat[0])
-        warning = ""
-        if math.isnan(stored) or math.isinf(stored):
-            warning = f"{scalar.name} = {wide:.6g} is not finite in its format"
-        elif stored != wide and stored in (0.0, 1.0):
-            warning = f"{scalar.name} = {wide:.6g} becomes {stored:g}"
+        wide, stored = values[scalar.name]
+        warning = _warning(scalar.name, wide, stored)
+        if not warning and program.varies(scalar) and at_the_end:
+            last = at_the_end[scalar.name]
+            if last[1] != 1.0 or scalar.name in factors:
+                warning = _warning(scalar.name, *last)
+                warning += f" in step {(last_step or 0) + 1}" * bool(warning)
         reports.append(ScalarReport(scalar.name, wide, stored, warning))
     return reports
+
+
+def _declared_and_effective(program: Program, precision: Precision, step: int) -> dict[str, tuple[float, float]]:
+    """Of the first run, in one step."""
+    when = range(step, step + 1)
+    effective = scalar_values(program, precision, when)
+    declared = scalar_values(program, replace(precision, scalars="wide"), when)
+    return {s.name: (float(declared[s.name].flat[0]), float(effective[s.name].flat[0])) for s in program.scalars}
+
+
+def _warning(name: str, wide: float, stored: float) -> str:
+    if math.isnan(stored) or math.isinf(stored):
+        return f"{name} = {wide:.6g} is not finite in its format"
+    return f"{name} = {wide:.6g} becomes {stored:g}" if stored != wide and stored in (0.0, 1.0) else ""
 
 
 def _per_run(program: Program, scalar: Scalar) -> list[tuple[dict[str, Any], dict[str, ScalarExpression]]]:

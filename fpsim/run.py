@@ -32,7 +32,8 @@ class Header:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Scalars that their format turns into 0, 1 or no number: another algorithm than the one declared."""
+        """Scalars that their format turns into 0, 1 or no number, in the first step or, of those that change, in the
+        last: another algorithm than the one declared."""
         return tuple(report.warning for report in self.scalars if report.warning)
 
 
@@ -124,7 +125,8 @@ def run(
     numbers = _run_numbers(runs, {**start, **given}, program)
     sizes = _check_shapes(program, {**start, **given}, len(numbers), steps)
     _check_start(start)
-    header = Header(program.name, device, first_step, steps, tuple(scalar_report(program, precision, first_step)))
+    scalars = scalar_report(program, precision, first_step, first_step + steps - 1)
+    header = Header(program.name, device, first_step, steps, tuple(scalars))
     if device == "exact":
         tally = Tally(program) if events else None
         last, records = exact_run.run(

@@ -135,7 +135,7 @@ def warnings_of(cell: Cell, own: Own, known: dict[bytes, str]) -> list[str]:
         # the slots of the gradient have no scalars
         overrides = tuple(x for x in cell.overrides if fnmatch.filter(step.slots, x[0]))
         bare = msgspec.structs.replace(cell, overrides=overrides)
-        for report in scalar_report(bound(step, cell), precision_of(bare, step)):
+        for report in scalar_report(bound(step, cell), precision_of(bare, step), 0, cell.steps - 1):
             known[keys[report.name]] = report.warning
     return [known[key] for key in keys.values() if known[key]]
 

@@ -9,17 +9,14 @@ import numpy as np
 import fpsim
 from experiments.selftest.formats import drawn_format, drawn_modes
 from experiments.selftest.outcome import Mismatch, Outcome, error_of
-from fpsim.optim.adam import adam
-from fpsim.optim.rmsprop import rmsprop
-from fpsim.optim.sgd import momentum, sgd
-from fpsim.optim.signum import signum
+from fpsim import optim
 from fpsim.precision import Precision
 from fpsim.program import KINDS, RUNNABLE, Operation, Program
 from fpsim.random_bits import Key
 from fpsim.rounding import Rounding
 
 ELEMENTS, RUNS, STEPS = 3, 2, 3
-OPTIMIZERS = (sgd, momentum, signum, rmsprop, adam)
+OPTIMIZERS = tuple(program for program in optim.STEPS.values() if program.uniform)
 
 
 def check(generator: np.random.Generator, formats: Sequence[str], modes: Sequence[Rounding], call: str) -> Outcome:

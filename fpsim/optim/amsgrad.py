@@ -25,9 +25,9 @@ def amsgrad(
     v so far, all 0 at the start; g [d]; lr > 0, in units of w; 0 <= beta1, beta2 < 1; eps >= 0, in units of g.
     In evaluation order: m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) (g g);  v_max <- max(v_max, v),
     exact;  w <- w - lr (m / (sqrt(v_max) + eps)).
-    Variant: the paper's, without bias corrections, and with eps, without which a coordinate that has seen no gradient
-    were 0/0. The paper's step size lr/sqrt(t) is a schedule: ``bind(lr="0.001/sqrt(t)")``. torch.optim.Adam(amsgrad=
-    True) corrects m and v_max as Adam does.
+    Variant: the paper's, without its projection and without bias corrections, and with eps, without which a coordinate
+    that has seen no gradient were 0/0. The paper's step size lr/sqrt(t) is a schedule: ``bind(lr="0.001/sqrt(t)")``.
+    torch.optim.Adam(amsgrad=True) corrects m and v_max as Adam does.
     Reference: Reddi, Kale and Kumar, "On the convergence of Adam and beyond", ICLR 2018, Algorithm 2.
     """
     m = slot("m.add", slot("m.decay", beta1 * m) + slot("m.inject", (1 - beta1) * g))

@@ -17,8 +17,8 @@ def clip_by_norm(max_norm: float = 1.0, eps: float = 1e-6, shape: Shape = DEFAUL
     axis after the other, the last one first, from the first term to the last; the minimum is exact.
     Variant: torch.nn.utils.clip_grad_norm_ with norm_type 2, but that torch takes the norm of each parameter's
     gradient, and the norm of all these norms: of one parameter the same up to roundings. Others (optax) divide by the
-    norm itself, and only where it is larger than max_norm. With eps the clipped norm stays below max_norm. Where the
-    squares overflow to infinity the factor is 0, and an infinite element of g becomes NaN.
+    norm itself, and only where it is larger than max_norm. With eps the clipped norm stays below max_norm in exact
+    arithmetic. Where the squares overflow to infinity the factor is 0, and an infinite element of g becomes NaN.
     Reference: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
     Algorithm 1.
 

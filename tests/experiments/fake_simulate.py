@@ -49,7 +49,7 @@ def check_cell(cell, own):
         raise StudyError("noise", "'minibatch' needs a problem with data")
 
 
-def scalar_report(step, cell):
+def scalar_report(step, cell, *steps):
     warning = "scalar.beta2 = 0.999 becomes 1" if "beta2" in cell.hyperparameters and cell.mantissa_bits <= 8 else ""
     return [types.SimpleNamespace(name="scalar.beta2", warning=warning)]
 

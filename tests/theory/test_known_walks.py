@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sympy as sp
 from flint import ctx
+from tiers import slow_but
 
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -46,7 +47,7 @@ def _answer(found: Any) -> Any:
     return [(t.exact, dict(t.exponents), t.nonnegative) for t in x.terms], x.absolute, x.underflow_slots
 
 
-@pytest.mark.parametrize("name", sorted(STEPS))
+@pytest.mark.parametrize("name", slow_but(sorted(STEPS), "sgd", "momentum", "signum", "rmsprop", "adam", "adafactor"))
 def test_a_remembered_walk_is_the_walk(name: str) -> None:
     """Whatever the formats and the scalars of all those asked before."""
     program, rng = STEPS[name], np.random.default_rng(20)
