@@ -32,7 +32,8 @@ Parameters
 ----------
 params : parameters or dicts of param groups, as for any ``torch.optim.Optimizer``; real, of dtype float32, float64,
     bfloat16 or float16, with dense gradients
-{options} : numbers; may change from step to step, as schedulers do
+{options} :
+    numbers, and flags where the default is one; may change from step to step, as schedulers do
 precision : fpsim.Precision of the program ``fpsim.optim.{name}.program``, each param group its own;
     default: {precision}
 key : fpsim.Key or its seed, needed where a slot rounds stochastically; parameter number i draws from ``key.fold(i)``

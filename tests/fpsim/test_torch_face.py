@@ -21,6 +21,15 @@ NAMES = sorted(torch_table.names())
 TORCH = {"float32": "binary32", "bfloat16": "bfloat16", "float16": "binary16", "float64": "binary64"}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On a busy machine those of PyTorch wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def wide(fmt, rounding="nearest_even"):
     """Scalars in binary64, so that no beta becomes 1 and no warning comes."""
     return fpsim.Precision.uniform(fmt, rounding, scalars="wide")
