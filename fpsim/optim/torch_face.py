@@ -168,31 +168,28 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         given = p.grad.detach().to("cpu").contiguous()
         here = {"w": p.detach(), **states}
         held = {name: tensor.to("cpu").contiguous() for name, tensor in here.items()}
-        numbers = {name: tensor for name, tensor in held.items() if tensor.numel() != p.numel()}
-        for start, stop, tail in self._ranges(p, group):
-            plan, runner = self._plan(p, index, group, options, step, tail)
+        tail = self._tail(p, group)
+        some = 0 < len(tail) < p.numel()
+        # states of one number are stepped with the whole parameter
+        marked = {name: x.view(-1)[tail] if x.numel() == p.numel() else x.clone() for name, x in held.items() if some}
+        work = [(held, given, len(tail) == p.numel())] + [(marked, given.view(-1)[tail], True)] * some
+        for arrays, gradient, in_tail in work:
+            plan, runner = self._plan(p, index, group, options, step, in_tail)
             self._warn(plan.scalars.warnings)
             key = self._key(seed_of(group["key"]), number) if runner.draws else None
-            whole = stop - start == p.numel()
-            part = held
-            if not whole:  # every part steps the states of one number, from where they were
-                part = {name: tensor.view(-1)[start:stop] for name, tensor in held.items() if name not in numbers}
-                part |= {name: tensor.clone() for name, tensor in numbers.items()}
-            runner.step(part, given if whole else given.view(-1)[start:stop], plan.scalars.at(step), key, step, start)
-        held |= {name: part[name] for name in numbers}
+            runner.step(arrays, gradient, plan.scalars.at(step), key, step)
         for name, tensor in here.items():
+            if some and tensor.numel() == p.numel():
+                held[name].view(-1)[tail] = marked[name]
             if held[name] is not tensor:
                 tensor.copy_(held[name])
 
-    def _ranges(self, p: Any, group: Mapping[str, Any]) -> list[tuple[int, int, bool]]:
-        """(start, stop, whether it has the program of a tail), in order and without gaps."""
+    def _tail(self, p: Any, group: Mapping[str, Any]) -> torch.Tensor:
+        """Places of the elements that have the program of a tail."""
         if self.face.tails is None or self._precision(group, p.dtype)[1]:
-            return [(0, p.numel(), False)]
-        ranges, end = [], 0
-        for start, stop in self.face.tails(p.numel(), DTYPES[p.dtype], p.is_contiguous()):
-            ranges += [(end, start, False)] * (start > end) + [(start, stop, True)]
-            end = stop
-        return ranges + [(end, p.numel(), False)] * (p.numel() > end)
+            return torch.empty(0, dtype=torch.int64)
+        places = self.face.tails(tuple(p.shape), p.stride(), p.grad.stride(), DTYPES[p.dtype])
+        return torch.from_numpy(places)
 
     def _plan(
         self, p: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int, tail: bool

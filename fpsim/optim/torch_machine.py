@@ -70,7 +70,6 @@ class Runner:
         scalars: npt.NDArray[np.float64],
         key: Key | None,
         number: int,
-        first: int = 0,
     ) -> None:
         """Step ``number`` (from 0), in place.
 
@@ -80,7 +79,6 @@ class Runner:
         gradient : contiguous CPU tensor of the parameter's shape
         scalars : float64 [scalars], what ``Scalars`` gives
         key : Key of this parameter, needed where a slot rounds stochastically
-        first : the place of the first element in the parameter, where this is a part of an elementwise program
         """
         size = gradient.numel()
         if self.draws and size > 1 << 32:
@@ -94,7 +92,7 @@ class Runner:
             for begin in range(start, stop, PIECE):
                 part = slice(begin, min(begin + PIECE, stop))
                 here = {name: tensor[part] for name, tensor in flat.items()}
-                self._once({"d": part.stop - begin}, here, given[part], scalars, key, number, first + begin)
+                self._once({"d": part.stop - begin}, here, given[part], scalars, key, number, begin)
 
         in_pieces(work, size, PIECE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from fpsim.precision import Precision
 from fpsim.program import Program
 
 Function: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Layout: TypeAlias = tuple[int, ...]
 
 
 def uniform(dtype: str) -> Precision:
@@ -54,9 +55,8 @@ class Face:
     start : state array -> its start value, or the name of the option that holds it; the others start at 0
     functions : name of an opaque operation -> what computes it, of a float64 array; element by element where the
         program is one of vectors, because these go through the machine in pieces
-    tails : (number of elements, name of the dtype, whether they are contiguous) -> ranges (start, stop) of elements, in
-        C order, that have a program of their own where the precision is ``precision``; for elementwise programs and
-        states of one number
+    tails : (shape, strides, the gradient's strides, name of the dtype) -> places, in C order, of the elements that have
+        a program of their own where the precision is ``precision``; for elementwise programs and states of one number
     below_one : options that are below 1
     by_ndim : whether ``program`` looks at ``Spot.ndim``
     about : what is computed; the class's documentation shows it
@@ -70,7 +70,7 @@ class Face:
     stages: int = 1
     start: Mapping[str, float | str] = field(default_factory=dict)
     functions: Mapping[str, Function] = field(default_factory=dict)
-    tails: Callable[[int, str, bool], Sequence[tuple[int, int]]] | None = None
+    tails: Callable[[Layout, Layout, Layout, str], npt.NDArray[np.int64]] | None = None
     below_one: tuple[str, ...] = ("betas",)
     by_ndim: bool = False
     about: str = ""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fpsim.optim import pytorch
 from fpsim.optim.pytorch.plans import programs_of
-from fpsim.optim.torch_row import Face, Spot, uniform
+from fpsim.optim.torch_row import Face, Layout, Spot, uniform
 from fpsim.precision import TORCH_DTYPES, Precision
 from fpsim.program import Program
 
@@ -75,19 +77,34 @@ def _precision(dtype: str) -> Precision:
     return Precision.torch(dtype) if dtype in TORCH_DTYPES else uniform(dtype)
 
 
-def _tails(elements: int, dtype: str, contiguous: bool) -> Sequence[tuple[int, int]]:
+def _tails(shape: Layout, strides: Layout, of_gradient: Layout, dtype: str) -> npt.NDArray[np.int64]:
     import torch
 
     if dtype not in TORCH_DTYPES:
-        return []
-    return _ranges(elements, dtype, torch.get_num_threads()) if contiguous else [(0, elements)]
+        return np.empty(0, dtype=np.int64)
+    return _tail_elements(shape, strides, of_gradient, dtype, torch.get_num_threads())
 
 
-@functools.lru_cache(maxsize=1024)
-def _ranges(elements: int, dtype: str, threads: int) -> Sequence[tuple[int, int]]:
-    marked = pytorch.tail_of(elements, dtype, threads=threads)
-    borders = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]])))
-    return [(int(start), int(stop)) for start, stop in borders.reshape(-1, 2)]
+@functools.lru_cache(maxsize=256)
+def _tail_elements(
+    shape: Layout, strides: Layout, of_gradient: Layout, dtype: str, threads: int
+) -> npt.NDArray[np.int64]:
+    """The elements that scalar code computes, from where they are in memory.
+
+    Where parameter and gradient fill their memory in one order, ATen goes through them in that order, and what is left
+    after the last full vector is a tail, of every thread's share. In two orders, or with gaps between single elements,
+    all are. Found by experiment with torch 2.13.0. A parameter of rows with gaps between them (a slice of another
+    tensor) may get other bits than PyTorch's, which has a tail for each row in some of its kernels.
+    """
+    axes = sorted((axis for axis, length in enumerate(shape) if length > 1), key=lambda axis: strides[axis])
+    filled = 1
+    for axis in axes:
+        if strides[axis] != filled or of_gradient[axis] != filled:
+            return np.arange(math.prod(shape))
+        filled *= shape[axis]
+    in_memory = pytorch.tail_of(filled, dtype, threads=threads)
+    order = [*(axis for axis, length in enumerate(shape) if length == 1), *reversed(axes)]
+    return np.flatnonzero(in_memory.reshape([shape[axis] for axis in order]).transpose(np.argsort(order)))
 
 
 def _about(name: str) -> str:

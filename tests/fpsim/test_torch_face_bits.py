@@ -148,14 +148,36 @@ def test_every_thread_has_a_tail(threads):
     assert results[0] == results[1]
 
 
-def test_a_transposed_parameter():
+def randn(generator, *shape):
+    return torch.randn(shape, generator=generator).bfloat16()
+
+
+LAYOUTS = {
+    "in order": (lambda g: randn(g, 37, 41), lambda g: randn(g, 37, 41)),
+    "transposed": (lambda g: randn(g, 37, 41).mT, lambda g: randn(g, 37, 41).mT),
+    "a transposed gradient": (lambda g: randn(g, 41, 37), lambda g: randn(g, 37, 41).mT),
+    "a transposed parameter": (lambda g: randn(g, 37, 41).mT, lambda g: randn(g, 41, 37)),
+    "channels last": tuple(
+        [lambda g: randn(g, 3, 5, 7, 11).to(memory_format=torch.channels_last)] * 2
+    ),
+    "axes of length 1": (lambda g: randn(g, 1, 70, 1).mT, lambda g: randn(g, 1, 1, 70)),
+    "permuted": (lambda g: randn(g, 3, 7, 11).permute(1, 2, 0), lambda g: randn(g, 3, 7, 11).permute(1, 2, 0)),
+    "gaps": (lambda g: randn(g, 37, 82)[:, ::2], lambda g: randn(g, 37, 82)[:, ::2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("name", ["SGD", "Adam", "NAdam"])
+def test_memory_of_any_layout(layout, name):
+    """Which elements are left over after the last full vector follows from where they are in memory."""
+    options = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9} if name == "SGD" else {})
     results = []
     for library in (torch.optim, fpsim.optim):
         generator = torch.Generator().manual_seed(6)
-        parameter = torch.nn.Parameter(torch.randn(40, 33, generator=generator).bfloat16().mT)
-        optimizer = library.AdamW([parameter], lr=0.1)
-        for _ in range(2):
-            parameter.grad = torch.randn(33, 40, generator=generator).bfloat16()
+        parameter = torch.nn.Parameter(LAYOUTS[layout][0](generator))
+        optimizer = getattr(library, name)([parameter], **options)
+        for _ in range(4):
+            parameter.grad = LAYOUTS[layout][1](generator)
             optimizer.step()
         results.append(codes(parameter))
     assert results[0] == results[1]
