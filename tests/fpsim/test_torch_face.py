@@ -331,6 +331,25 @@ def test_a_program_of_declared_shapes_gets_the_matrix():
         trained(fpsim.optim.torch_class(by_rows)([vector]), vector, [torch.ones(3)])
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        fpsim.optim.kahan(fpsim.optim.adam),
+        fpsim.optim.error_feedback(fpsim.optim.lion),
+        fpsim.optim.clip_by_norm(0.5) >> fpsim.optim.momentum,
+    ],
+    ids=lambda program: program.name,
+)
+def test_wrapped_steps_are_classes_too(program):
+    rng = np.random.default_rng(13)
+    precision = wide("bfloat16", SR)
+    start, gradients = tensor(rng, (5, 9)), [tensor(rng, (5, 9)) for _ in range(4)]
+    parameter = torch.nn.Parameter(start.clone())
+    optimizer = fpsim.optim.torch_class(program)([parameter], precision=precision, key=6)
+    state = trained(optimizer, parameter, gradients)
+    assert same(parameter, state, expected(program, start, gradients, precision, fpsim.Key(6).fold(0)), optimizer.face)
+
+
 def test_vectors_may_have_a_program_of_their_own():
     rng = np.random.default_rng(12)
     precision = wide("e8m12")
