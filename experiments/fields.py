@@ -19,6 +19,11 @@ class StudyError(ValueError):
         self.message = message
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of any kind says, after its name."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 Reader = Callable[[str, Any], Any]
 
 

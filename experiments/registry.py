@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from experiments.cell import Cell
-from experiments.fields import StudyError, did_you_mean
+from experiments.fields import StudyError, one_line
 from experiments.schedules import declared
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -54,7 +54,7 @@ class Own:
                 try:
                     pickle.dumps(value)
                 except Exception as error:  # whatever the object's own code raises
-                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    reason = one_line(error)
                     raise StudyError(key, f"{name!r} cannot be sent to a process ({reason}); {advice}") from error
 
 
@@ -337,10 +337,3 @@ def _bytecode(code: CodeType | None) -> list[bytes]:
     plain = [repr(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
     own = [code.co_code, repr((plain, code.co_names)).encode()]
     return own + [part for inner in nested for part in _bytecode(inner)]
-
-
-def unknown_option(problem: str, option: str, known: Mapping[str, Any]) -> StudyError:
-    close = did_you_mean(option, known)
-    return StudyError(
-        "options", f"{option!r} is no option of {problem}{close}; admissible: {', '.join(known) or 'none'}"
-    )

@@ -21,9 +21,9 @@ from experiments.trace import Trace
 from experiments.trajectory import Trajectory
 from experiments.windows import Record, Watched, window_of
 from fpsim.precision import scalar_values
-from fpsim.program import Program
 from fpsim.random_bits import Key, philox4x32
 from fpsim.rounding import Stochastic
+from theory.roles import upstream
 from theory.window import Window
 
 Array = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ def run_batch(
 
     Returns
     -------
-    list of dict : one row a cell, with the columns of ``experiments.store.SCHEMA``
+    list of dict : one row a cell, with the columns of ``experiments.store.CELL_SCHEMA``
 
     Raises
     ------
@@ -218,23 +218,11 @@ def _forget_spoiled(trajectory: Trajectory, record: Record) -> None:
     if record.step_ratio is None:
         return
     spoiled = np.zeros(trajectory.blocks, dtype=np.bool_)
-    moments = _made_of(trajectory.program, ("m", "v"))
+    moments = {"m", "v", *(o.slot for o in upstream(trajectory.program, ["m ->", "v ->"]))}
     for slot, counts in trajectory.machine.events().items():
         tiny = counts["underflow"] if slot in moments else 0
         spoiled |= (tiny + counts["overflow"] + counts["invalid"] + counts["divide_by_zero"]) > 0
     record.step_ratio[spoiled] = 0.0
-
-
-def _made_of(program: Program, states: Sequence[str]) -> set[str]:
-    """The slots of what is stored in some states, back to ``g`` and the arrays before the step."""
-    operations, outputs = {o.slot: o.operands for o in program.operations}, dict(program.outputs)
-    found, waiting = set(states), [outputs[name] for name in states]
-    while waiting:
-        slot = waiting.pop()
-        if slot in operations and slot != "g" and slot not in found:
-            found.add(slot)
-            waiting += operations[slot]
-    return found
 
 
 def _halts(trajectory: Trajectory, end: Mapping[str, Array]) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,9 @@ from fpsim.number_format import Format
 from fpsim.precision import Precision
 from fpsim.rounding import Rounding
 from fpsim.tracing import slot, sqrt, step
+from theory.theorem import Theorem
+from theory.verdict import verdict
+from theory.window import Window
 
 
 @step(name="plain")
@@ -90,3 +93,24 @@ def train(
         squared_gradient=np.array([np.sum(gradient(w, h, c, bent) ** 2, axis=0) for w in visited[:-1]]),
     )
     return SimpleNamespace(window=window, history=result.history, g=np.array(used), h=h, c=c, bent=bent)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "quadratic": {},
+    "bent": {"bent": True},
+    "coupled": {"separable": False},
+    "no momentum": {"beta1": 0.0},
+    "much momentum": {"beta1": 0.97},
+    "long steps": {"lr": 2.0**-3},
+    "large eps": {"eps": 0.1},
+    "one coordinate": {"d": 1, "seeds": 12},
+}
+
+
+def check_floor(theorem: Theorem, window: Window, *, applies: bool) -> None:
+    """The bound is not violated where it applies, which it has to do if ``applies``."""
+    bound = theorem.evaluate(window)
+    if bound.applicable:
+        assert verdict(theorem.measured(window), bound).status != "violated"
+    else:
+        assert not applies, bound.reason

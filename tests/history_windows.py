@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from window_fields import window_with
 
 import fpsim
 from fpsim.precision import Precision, scalar_values
@@ -46,35 +46,16 @@ def recorded(
     }
     d, seeds = gradients.shape[1:]
     values: dict[str, Any] = {
-        "optimizer": program.name,
-        "program": program,
         "slots": slots,
         "scalars": {s.name: float(columns[s.name].flat[0]) for s in program.scalars if not program.varies(s)},
-        "hyperparameters": program.hyperparameters,
-        "dimension": d,
-        "smoothness": 1.0,
-        "strong_convexity": 0.0,
-        "curvature": None,
-        "box": None,
-        "gradient_inside": False,
-        "gradient_error": np.zeros(d),
-        "gradient_bound": np.full(d, np.inf),
-        "noise": "none",
         "first_step": first,
         "steps": steps,
         "start": begun,
         "end": result.state,
-        "loss_start": np.zeros(seeds),
-        "loss_end": np.zeros(seeds),
         "min_abs": {name: np.min(np.abs(x), axis=0) for name, x in history.items()},
         "max_abs": {name: np.max(np.abs(x), axis=0) for name, x in history.items()},
         **counts,
-        "halted": np.zeros(seeds, dtype=np.bool_),
-        "end_gradient": np.zeros((d, seeds)),
-        "squared_gradient": np.zeros((1, seeds)),
         "history": history,
         "history_first": first,
     }
-    known = {field.name for field in dataclasses.fields(Window)}
-    assert set(fields) <= known, set(fields) - known
-    return Window(**{**values, **fields})
+    return window_with(program, d, seeds, **{**values, **fields})

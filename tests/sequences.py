@@ -8,9 +8,9 @@ import fpsim
 from fpsim.number_format import Format
 
 
-def random_gradients(kind: str, steps: int, d: int, seeds: int, seed: int = 0) -> np.ndarray:
+def random_gradients(kind: str, steps: int, d: int, seeds: int) -> np.ndarray:
     """``normal``, ``lognormal``, ``constant`` sizes, ``falling`` or ``rising`` by a factor of 16; [steps, d, seeds]."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     g = draw.normal(size=(steps, d, seeds))
     if kind == "lognormal":
         g = np.clip(g * np.exp(draw.normal(size=g.shape)), -16, 16)  # its square is a number of every format

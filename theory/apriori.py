@@ -14,9 +14,10 @@ from collections.abc import Collection, Mapping
 
 import sympy as sp
 
-from fpsim.program import Operation, Program
+from fpsim.program import Program
 from theory.composition import AbsoluteError, NoEnclosure, OpaqueAxiom, Slots
 from theory.factors import magnitude
+from theory.roles import upstream
 from theory.walk import Question, Walk
 
 _MOVES = ("sum", "dot", "expand", "gather")
@@ -47,7 +48,7 @@ def apriori_error(
     >>> any(str(s).startswith(("size", "least")) for s in error.bound.free_symbols)
     False
     """
-    for operation in _upstream(program, value, frozenset(exact)):
+    for operation in upstream(program, [value], exact):
         if operation.kind in _MOVES:
             raise NoEnclosure(operation.slot, f"{operation.kind} reads other elements: their sizes are not those here")
     question = Question(
@@ -67,16 +68,3 @@ def _resolved(expression: sp.Expr, walk: Walk, known: dict[sp.Symbol, sp.Expr]) 
             size, error = magnitude(composed.exact), _resolved(composed.error(), walk, known)
             known[unknown] = size + error if kind == "size" else sp.Max(0, size - error)
     return expression.subs({s: known[s] for s in expression.free_symbols if s in known}, simultaneous=True)
-
-
-def _upstream(program: Program, value: str, exact: frozenset[str]) -> list[Operation]:
-    """The operations that a value is made by, back to the exact ones."""
-    stored = value.endswith(" ->")
-    waiting, found = [dict(program.outputs)[value.removesuffix(" ->")] if stored else value], []
-    while waiting:
-        slot = waiting.pop()
-        operation = next((o for o in program.operations if o.slot == slot), None)
-        if operation is not None and slot not in exact and operation not in found:
-            found.append(operation)
-            waiting += operation.operands
-    return found

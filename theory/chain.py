@@ -278,8 +278,13 @@ def outcomes(
     Parameters
     ----------
     values : inputs, scalars and results of operations as they are stored; what ``wanted`` does not need may be missing
-
     wanted : names of operations; what is stored in state NAME after the step is called ``"NAME ->"``
+    ideal : stochastic rounding with infinitely many random bits, whatever the slots say
+
+    Raises
+    ------
+    ValueError
+        A value that is needed is missing; an operation that is not elementwise; a result that overflows.
 
     Examples
     --------

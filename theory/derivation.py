@@ -160,6 +160,11 @@ class Step:
     text: str = ""
 
 
+def cited(*rules: Axiom | Derivation) -> tuple[Step, ...]:
+    """Axioms and lemmas as they stand, one step each."""
+    return tuple(Step(rule.conclusion, Instance(rule)) for rule in rules)
+
+
 @dataclass(frozen=True)
 class Derivation:
     """A lemma or the proof of a theorem.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -139,6 +139,16 @@ def ends(x: Ball) -> tuple[float, float]:
     while arb(b) < high:
         b = math.nextafter(b, math.inf)
     return a, b
+
+
+def largest(values: Iterable[Ball]) -> Ball:
+    """The maximum of at least one ball, as a ball."""
+    return functools.reduce(lambda x, y: x.max(y), values)
+
+
+def norm(values: Iterable[Ball]) -> Ball:
+    """Euclidean norm."""
+    return sum((x * x for x in values), arb(0)).sqrt()
 
 
 def enclose(expression: sp.Expr, values: Mapping[sp.Symbol, Number | Ball], bits: int = BITS) -> tuple[float, float]:

@@ -90,7 +90,7 @@ def function(o: Operation, x: Composed, *, absolute: bool) -> Composed:
     return Composed((Term(exact, {}, nonnegative),), _error(o, x, kept), x.underflow_slots)
 
 
-def power(o: Operation, x: Composed, y: Composed, exponent: float | None, *, absolute: bool) -> Composed:
+def power(o: Operation, x: Composed, y: Composed, exponent: float | None) -> Composed:
     """x^y before its own rounding; ``exponent`` is y where that is a known constant."""
     tiny = tuple(dict.fromkeys((*x.underflow_slots, *y.underflow_slots)))
     if not x.inexact and not y.inexact:

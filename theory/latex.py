@@ -68,10 +68,10 @@ def document(theorems: Sequence[Theorem]) -> str:
     return f"{_HEAD}\\begin{{document}}\n{_HOW_TO_READ}\n\n{body}\n\\end{{document}}\n"
 
 
-def formula(claim: Claim, width: int = WIDTH) -> list[str]:
+def formula(claim: Claim) -> list[str]:
     """The lines of a claim, each a formula without dollar signs."""
-    left, right = _pieces(claim.left, width), _pieces(claim.right, width)
-    return _filled([*left, f"{_RELATIONS[claim.relation]} {right[0]}", *right[1:]], width)
+    left, right = _pieces(claim.left, WIDTH), _pieces(claim.right, WIDTH)
+    return _filled([*left, f"{_RELATIONS[claim.relation]} {right[0]}", *right[1:]], WIDTH)
 
 
 def expression(e: sp.Expr) -> str:

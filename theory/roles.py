@@ -3,6 +3,8 @@ on what. Found by the operations, so that a step of one's own is read like the o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from fpsim.program import Operation, Program
 from theory.factors import NoEnclosure
 
@@ -51,3 +53,27 @@ def reads(program: Program, name: str, state: str, gradient: str = "g") -> bool:
     if name == gradient or name in program.inputs or name.startswith("scalar."):
         return False
     return any(reads(program, operand, state, gradient) for operand in program.operation(name).operands)
+
+
+def upstream(program: Program, values: Iterable[str], stop: Collection[str] = ("g",)) -> list[Operation]:
+    """The operations that values are made by, back to the arrays before the step and to the operations in ``stop``.
+
+    Parameters
+    ----------
+    values : names, or ``"NAME ->"`` for what is stored in state NAME after the step
+
+    Examples
+    --------
+    >>> from fpsim.optim.sgd import momentum
+    >>> sorted(o.slot for o in upstream(momentum, ["m ->"]))
+    ['m.add', 'm.decay', 'm.inject']
+    """
+    operations, outputs = {o.slot: o for o in program.operations}, dict(program.outputs)
+    waiting = [outputs[x.removesuffix(" ->")] if x.endswith(" ->") else x for x in values]
+    found: dict[str, Operation] = {}
+    while waiting:
+        slot = waiting.pop()
+        if slot in operations and slot not in stop and slot not in found:
+            found[slot] = operations[slot]
+            waiting += operations[slot].operands
+    return list(found.values())

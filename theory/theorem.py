@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+import numpy as np
 
 from theory.derivation import Claim, Derivation
 from theory.enclosure import working_precision
@@ -127,6 +130,17 @@ def no_events(window: Window, slots: Iterable[str] = ()) -> tuple[Hypothesis, Hy
     )
 
 
+def one_subtraction(window: Window, *, momentum: bool = False) -> Hypothesis:
+    """w.sub takes a step from w, and w is what it gives; w is the only state, but for m with ``momentum``."""
+    program = window.program
+    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
+    subtracts = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
+    states = {"w", "m"} if momentum else {"w"}
+    ok = subtracts and set(program.state) == states and dict(program.outputs)["w"] == "w.sub"
+    name = "updates w, and m is the only other state" if momentum else "updates the only state w"
+    return Hypothesis(f"one subtraction {name}", ok, "" if ok else window.optimizer)
+
+
 def stored_scalar(window: Window, name: str) -> str:
     """What is known of a stored scalar, for the detail of a hypothesis about its constant value."""
     known = window.scalars.get(f"scalar.{name}")
@@ -153,3 +167,18 @@ def not_flushed(window: Window, slots: Iterable[str]) -> Hypothesis:
 
 def _listed(counts: Mapping[str, int | str]) -> str:
     return ", ".join(f"{count} in {slot}" for slot, count in counts.items())
+
+
+def root_mean_square(x: FloatArray) -> float:
+    """sqrt(mean(x^2)) of at least one nonnegative number; no square overflows or underflows to 0.
+
+    Examples
+    --------
+    >>> root_mean_square(np.array([3e200, 4e200])) == 3e200 * root_mean_square(np.array([1.0, 4 / 3]))
+    True
+    """
+    largest = float(np.max(x))
+    if not math.isfinite(largest) or largest == 0:
+        return largest
+    scale = math.ldexp(1.0, math.frexp(largest)[1] - 1)  # a power of two: no bit of a usual result changes
+    return scale * float(np.sqrt(np.mean((x / scale) ** 2)))

@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from theory.theorem import Bound
+from theory.theorem import Bound, root_mean_square
 from theory.window import FloatArray
 
 Status: TypeAlias = Literal["holds", "violated", "undecided", "not applicable", "met", "missed"]
@@ -106,7 +106,7 @@ def _each_seed(x: FloatArray, bound: Bound, limits: FloatArray) -> Verdict:
         return Verdict("undecided", math.nan, math.nan, math.nan, reason="no covered seed has a measured value")
     over = np.flatnonzero(covered & (x > limits))
     low, high = float(np.min(x[covered])), float(np.max(x[covered]))
-    measured = float(np.sqrt(np.mean(x[covered] ** 2)))
+    measured = root_mean_square(x[covered])
     ratio = _ratio(bound.upper, measured)
     if over.size:
         first = int(over[0])

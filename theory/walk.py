@@ -107,9 +107,7 @@ class Walk:
         if name.startswith("scalar.") and self.scalars.get(name, 1.0) < 0:
             atom = sp.Symbol(name, negative=True)
         term = Term(atom, {}, bool(atom.is_nonnegative))
-        if name in self.question.exact or name.startswith("scalar."):
-            return Composed((term,), sp.Integer(0), ())
-        if name in self.program.indices:
+        if name in self.question.exact or name.startswith("scalar.") or name in self.program.indices:
             return Composed((term,), sp.Integer(0), ())
         if name in self.program.inputs:
             return Composed((term.rounded(name),), eta(name), (name,))
@@ -159,7 +157,7 @@ class Walk:
             return self._reduced(o, parts, tiny)
         if o.kind == "pow":
             exponent = self.scalars.get(o.operands[1])
-            raised = power(o, parts[0], parts[1], exponent, absolute=self.question.absolute)
+            raised = power(o, parts[0], parts[1], exponent)
             return self._rounding(o.slot, raised, tiny=True)
         if o.kind in ELEMENTARY:
             return self._rounding(o.slot, function(o, parts[0], absolute=self.question.absolute), tiny=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cli import INTERRUPTED, UsageError
 from experiments.cli.record_file import check_file, write_file
+from experiments.fields import one_line
 
 if TYPE_CHECKING:
     from experiments.bench.measure import Row
@@ -82,7 +83,7 @@ def _reason(error: Exception) -> str:
         return f"a result is wrong, which is a bug: please report it: {error}"
     if isinstance(error, MemoryError):
         return "it needs more memory than there is; choose a smaller --size"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return one_line(error)[:300]
 
 
 def _print_table(rows: Sequence[Row]) -> None:

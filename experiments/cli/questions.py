@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cli import INTERRUPTED, UsageError
 from experiments.cli.record_file import check_file
+from experiments.fields import one_line
 
 if TYPE_CHECKING:
     from experiments.questions.question import Question, Rows
@@ -56,7 +57,7 @@ def _answer(chosen: Sequence[Question], file: Path | None, record: dict[str, Any
             code = INTERRUPTED
             break
         except Exception as error:  # the other questions can still be answered
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            reason = one_line(error)[:300]
             print(f"fpsim questions: {question.name} failed: {reason}", file=sys.stderr)
             code = 1
             continue

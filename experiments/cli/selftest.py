@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(choice: Choice, cases: int, processes: int, file: Path | None) -> int:
     from experiments.bench.measure import machine
     from experiments.cli.progress import Progress, clock
+    from experiments.fields import one_line
     from experiments.selftest import run as selftest
     from experiments.selftest.batches import planned, size_of
 
@@ -67,7 +68,7 @@ def _check(choice: Choice, cases: int, processes: int, file: Path | None) -> int
         except KeyboardInterrupt:
             stopped = "interrupted"
         except Exception as error:
-            stopped = f"stopped: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}"
+            stopped = f"stopped: {one_line(error)[:300]}"
         if stopped:
             progress.say(f"fpsim selftest: {stopped}; {report.cases} cases were checked, {report.wrong} were wrong")
     if report.outcomes:

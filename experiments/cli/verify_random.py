@@ -18,6 +18,7 @@ def random_cells(runs: int, seed: int, names: Sequence[str] | None, processes: i
     from experiments.bench.measure import machine
     from experiments.cell import code_version
     from experiments.cli.progress import Progress, clock
+    from experiments.fields import one_line
     from experiments.hunt import Report, hunt
     from experiments.hunt.draw import BLOCKS
     from experiments.hunt.printing import comparisons, lines
@@ -43,7 +44,7 @@ def random_cells(runs: int, seed: int, names: Sequence[str] | None, processes: i
         except KeyboardInterrupt:
             stopped = "interrupted"
         except Exception as error:
-            stopped = f"stopped: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}"
+            stopped = f"stopped: {one_line(error)[:300]}"
         if stopped:
             progress.say(f"fpsim verify: {stopped}; {report.runs} runs were done, {len(report.violations)} violations")
     seconds = time.monotonic() - started

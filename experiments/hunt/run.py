@@ -13,6 +13,7 @@ import msgspec
 
 from experiments import simulate
 from experiments.cell import Cell
+from experiments.fields import one_line
 from experiments.hunt.draw import BLOCKS, batch
 from experiments.hunt.tally import Finding, Report, Trouble, format_name
 from experiments.pool import workers as processes
@@ -112,7 +113,7 @@ def check(seed: int, number: int, seeds: int, names: Sequence[str] | None = None
                 found = _decided(theorem, cell, window, part)
                 status, ratio, missed = found.status, found.ratio, _missed(found)
             except Exception as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                reason = one_line(error)[:300]
                 part.troubles.append(_trouble("raised", identifier, reason, part, cell))
             seconds = time.perf_counter() - began
             part.findings.append(Finding(identifier, name, status, ratio, cell.seeds, seconds, missed))
@@ -127,7 +128,7 @@ def _that_run(seed: int, number: int, seeds: int, part: Part) -> list[Cell]:
             for cell in cells:
                 check_cell(cell)
         except ValueError as error:
-            part.refused.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+            part.refused.append(one_line(error)[:200])
         else:
             return cells
     return []

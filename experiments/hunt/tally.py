@@ -39,6 +39,8 @@ class Trouble:
     ----------
     kind : ``"violated"``; ``"missed"``, of laws; ``"chance"`` (either of them by the confidence interval of one set of
         seeds, and not by that of sixteen times as many others); ``"raised"``
+    theorem, reason : its identifier, and what was said of it
+    batch, cell : number of the batch, and the cell's configuration
     """
 
     kind: str

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
+from experiments.problems.base import Array, Problem, checked_integer, checked_real, gamma, outward, quiet
 from experiments.problems.linear import column_sums
 from experiments.problems.spectra import center_of, separable_spectral, shape_of, spectrum_of
 from fpsim.tracing import slot, step
@@ -56,6 +56,7 @@ def quadratic(
     smoothness: float = 1.0,
     center: str = "thirds",
     rows: int = 0,
+    start: float = 0.125,
 ) -> Quadratic:
     """The diagonal quadratic.
 
@@ -65,6 +66,7 @@ def quadratic(
     spectrum : ``uniform``, ``geometric`` or ``isotropic``; h_0 = smoothness, h_{d-1} = smoothness / condition
     center : ``thirds``, ``grid`` or ``zero`` (see ``experiments.problems.spectra.center_of``)
     rows : of the matrix that the weights are; 0: they are a vector
+    start : weights start uniform in (-start, start)
 
     Raises
     ------
@@ -93,6 +95,7 @@ def quadratic(
         minimizer=c,
         shape=shape,
         spectral_smoothness=separable_spectral(h, shape),
+        start_scale=checked_real("quadratic start", start, 2.0**-100, 2.0**100),
         program=_gradient,
         constants={"center": c, "curvature": h},
     )

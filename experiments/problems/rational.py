@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
+from experiments.problems.base import Array, Problem, checked_integer, checked_real, gamma, outward, quiet
 from experiments.problems.linear import column_sums
 from experiments.problems.spectra import center_of, separable_spectral, shape_of, spectrum_of
 from fpsim.tracing import slot, step
@@ -74,6 +74,7 @@ def rational(
     smoothness: float = 1.0,
     center: str = "thirds",
     rows: int = 0,
+    start: float = 0.125,
 ) -> Rational:
     """The rational function; 2 a_i is the curvature at the minimiser and the largest |f''| anywhere.
 
@@ -85,6 +86,7 @@ def rational(
         floating-point grid refines without limit at the origin: every method then creeps on through smaller and smaller
         numbers, and there is no floor to measure.
     rows : of the matrix that the weights are; 0: they are a vector
+    start : weights start uniform in (-start, start)
 
     Raises
     ------
@@ -112,6 +114,7 @@ def rational(
         minimizer=c,
         shape=shape,
         spectral_smoothness=separable_spectral(h, shape),
+        start_scale=checked_real("rational start", start, 2.0**-100, 2.0**100),
         program=_gradient,
         constants={"center": c, "twice_scale": h},
     )

@@ -17,6 +17,7 @@ import msgspec
 
 from experiments import store
 from experiments.cell import Cell, code_version
+from experiments.fields import one_line
 from experiments.verify.certificate import described, digest_of
 from experiments.verify.evaluate import entries
 from experiments.verify.results import rebuilt
@@ -80,7 +81,7 @@ def line_faults(
     try:
         again = entries(proven, window_of(line))
     except Exception as error:  # whatever a record that somebody changed leads to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         return [*faults, f"{name}: the record of the window cannot be read ({reason[:300]})"], cell, []
     said = {entry["theorem"]: entry for entry in line["results"]}
     for entry in again:

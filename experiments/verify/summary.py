@@ -21,6 +21,7 @@ GROUPS = ((3, "m<=3"), (7, "m=4..7"), (10, "m=8..10"), (23, "m=11..23"), (math.i
 BOUNDS = ("holds", "violated", "undecided", "not applicable")
 LAWS = ("met", "missed", "undecided", "not applicable")
 QUANTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95, "worst": 1.0}
+WIDTH = 76  # of a reason, in columns
 MOST_REASONS = 4  # that are printed for a theorem
 
 NOTES = (
@@ -124,5 +125,5 @@ def _kind(reason: str) -> str:
     return NUMBER.sub("#", reason.partition(":")[0])
 
 
-def _cut(reason: str, most: int = 76) -> str:
-    return reason if len(reason) <= most else f"{reason[: most - 3]}..."
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= WIDTH else f"{reason[: WIDTH - 3]}..."

@@ -26,3 +26,29 @@ def small(fakes):
     from experiments.study import Study
 
     return Study(optimizer="sgd,adam", problem="quadratic", mantissa="2..4", seeds=2, steps=10)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The results of a small study: nearest and stochastic, two widths."""
+    from verify_runs import STUDY
+
+    from experiments.study import Study
+
+    out = tmp_path_factory.mktemp("results")
+    Study(optimizer="sgd,adam", mantissa="3,7", **STUDY).run(out, engine="serial")
+    return out
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """The certificate of two cells for two theorems, as an object."""
+    from verify_runs import NAMES, STUDY, run
+
+    from experiments.study import Study
+    from experiments.verify import certificate
+
+    out = tmp_path_factory.mktemp("two")
+    Study(optimizer="sgd", mantissa=3, **STUDY).run(out, engine="serial")
+    assert run(out, "--theorem", NAMES) == 0
+    return certificate.read(out / "verify-T5-T6.json")

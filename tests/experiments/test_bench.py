@@ -251,6 +251,7 @@ def test_scan_measures_rates_growth_and_the_whole(monkeypatch):
     assert scan._total(2, scan._Found(), settings)[0].skipped == "a part of it failed"
 
 
+@pytest.mark.slow
 def test_scan_is_checked_before_it_is_timed(monkeypatch):
     monkeypatch.setattr(scan.exact_run, "run", lambda *given, **named: ({"w": np.ones((8, 2))}, {}))
     with pytest.raises(WrongResult, match="scan toward_zero m=0: w is not what the exact reader gives"):

@@ -28,7 +28,6 @@ SMALL = {
     "steps": 40,
     "seeds": 2,
 }
-NESTED = ("overrides", "options", "hyperparameters")
 
 
 def rows_of(**study):
@@ -346,7 +345,6 @@ def test_weights_stored_in_a_finer_format_than_their_sum_are_not_covered(optimiz
     ("problem", "noise"),
     slow_but(
         [("dense_quadratic", "none"), ("rosenbrock", "gaussian"), ("logistic", "minibatch"), ("logistic", "none")],
-        ("rosenbrock", "gaussian"),
         ("logistic", "minibatch"),
     ),
 )

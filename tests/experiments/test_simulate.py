@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 import fpsim
 from experiments import simulate, store, trajectory
@@ -42,7 +43,7 @@ def test_t8_on_the_isotropic_quadratic_is_sharp(monkeypatch):
     assert all(1.0 <= row["ratio"] <= 2.0 for row in rows)
 
 
-@pytest.mark.parametrize("problem", ["quadratic", "rational", "logistic"])
+@pytest.mark.parametrize("problem", slow_but(["quadratic", "rational", "logistic"], "quadratic"))
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam"])
 def test_no_bound_of_the_default_study_is_violated(optimizer, problem):
     """A third of the widths and a quarter of the steps; the full study runs in the slow tier."""

@@ -6,7 +6,7 @@ import pytest
 import fpsim
 from fpsim.rounding import CODES
 
-MODES = [*CODES, *(fpsim.Stochastic(bits) for bits in (8, 16, 32))]
+MODES = [*CODES, fpsim.Stochastic(8), fpsim.Stochastic(16), fpsim.Stochastic(32)]
 STEPS, DIMENSION = 1000, 1
 
 

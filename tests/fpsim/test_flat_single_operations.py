@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from kernel_cases import BINARY, FUNCTIONS, KEY, bits, exhaust
+from tiers import slow_but
 
 from fpsim import arrays, exact
 from fpsim.cpu import flat
@@ -217,7 +218,7 @@ def test_declared_operands(fmt: Format, every: bool) -> None:
         agree(kind, cases, fmt, declared=fmt, modes=CODES if every else ["nearest_even"])
 
 
-@pytest.mark.parametrize("precision", [8, 10, 11, 12, 13])
+@pytest.mark.parametrize("precision", slow_but([8, 10, 11, 12, 13], 11, 12))
 def test_the_borders_of_plain_operations(precision: int) -> None:
     """Operands of p bits whose exact result is as close to a midpoint of p + 1 bits as can be.
 

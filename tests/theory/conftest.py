@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from window_fields import window_with
 
 from fpsim.number_format import Format
 from fpsim.precision import Precision, scalar_values
@@ -121,32 +121,9 @@ def window(result: SimpleNamespace, **fields: Any) -> Window:
     d, seeds = next(iter(result.end.values())).shape
     steps = len(result.history) - 1
     halted = np.all([np.all(result.history[-1][k] == result.history[-2][k], axis=0) for k in result.end], axis=0)
-    defaults: dict[str, Any] = {
-        "optimizer": result.program.name,
-        "hyperparameters": result.program.hyperparameters,
-        "dimension": d,
-        "smoothness": 1.0,
-        "strong_convexity": 0.0,
-        "curvature": None,
-        "box": None,
-        "gradient_inside": False,
-        "gradient_error": np.zeros(d),
-        "gradient_bound": np.full(d, np.inf),
-        "noise": "none",
-        "first_step": 0,
-        "steps": steps,
-        "loss_start": np.zeros(seeds),
-        "loss_end": np.zeros(seeds),
-        "overflow": {},
-        "invalid": {},
-        "halted": halted,
-        "end_gradient": np.zeros((d, seeds)),
-        "squared_gradient": np.zeros((1, seeds)),
-    }
-    taken = ("program", "slots", "scalars", "start", "end", "underflow", "max_abs", "min_abs")
-    known = {field.name for field in dataclasses.fields(Window)}
-    assert set(fields) <= known, set(fields) - known
-    return Window(**{**defaults, **{name: getattr(result, name) for name in taken}, **fields})
+    taken = ("slots", "scalars", "start", "end", "underflow", "max_abs", "min_abs")
+    found = {"steps": steps, "halted": halted, **{name: getattr(result, name) for name in taken}}
+    return window_with(result.program, d, seeds, **{**found, **fields})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""T1-T3 and T14-T16 on windows with holes: each says what is missing, none raises."""
+"""T1-T3, T14-T16, T28 and T29 on windows with holes: each says what is missing, none raises."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fpsim.program import Program
 from fpsim.rounding import Stochastic
 from theory.theorems import theorem
 
-THEOREMS = [theorem(name) for name in ("T1", "T2", "T3", "T14", "T15", "T16")]
+THEOREMS = [theorem(name) for name in ("T1", "T2", "T3", "T14", "T15", "T16", "T28", "T29")]
 HOLES: list[dict[str, Any]] = [
     *({name: {}} for name in ("scalars", "min_abs", "max_abs", "underflow", "history", "start", "end", "overflow")),
     {"start": {"w": np.full((2, 2), np.nan)}},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import moment_runs
 import numpy as np
 import pytest
 from flint import arb
-from history_windows import recorded
-from sequences import adversarial_gradients, random_gradients
+from moment_runs import FORMATS
+from sequences import random_gradients
 from tiers import slow_but
 
 from fpsim import exact
@@ -16,43 +17,27 @@ from fpsim.formats import format
 from fpsim.number_format import Format
 from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import sgd
-from fpsim.precision import Precision
+from fpsim.program import Program
 from fpsim.rounding import Stochastic
 from fpsim.tracing import Value, fma, slot, step
-from theory.chain import stored_scalars
 from theory.enclosure import working_precision
 from theory.theorems import t01_second_moment as t1
 from theory.theorems import theorem
 from theory.theorems.t01_second_moment import sandwich
-from theory.verdict import Verdict, verdict
+from theory.verdict import Verdict
 from theory.window import Window
 
 T1 = theorem("T1")
-FORMATS = ["float8_e4m3fn", "float8_e5m2", "binary16", "bfloat16", "tf32", "binary32"]
 
 
 def window(
-    name: str, beta2: float, g: np.ndarray, mode: object = "nearest_even", program: object = rmsprop, **changes: object
+    name: str, beta2: float, g: np.ndarray, mode: object = "nearest_even", program: Program = rmsprop, **changes: object
 ) -> Window:
-    bound = program.bind(beta2=beta2)
-    precision = Precision.uniform(name, mode).replace({"scalar.*": ("binary32", "nearest_even"), **changes})
-    start = {state: np.ones((1, 1)) if state == "w" else np.zeros((1, 1)) for state in bound.state}
-    return recorded(bound, precision, start, g)
+    return moment_runs.window(program.bind(beta2=beta2), name, g, mode, **changes)
 
 
 def judged(found: Window) -> Verdict:
-    bound = T1.evaluate(found)
-    assert bound.applicable, bound.reason
-    result = verdict(T1.measured(found), bound)
-    assert result.status == "holds", result.reason
-    return result
-
-
-def adversarial(name: str, beta2: float, sign: float, steps: int = 120, seed: int = 0) -> np.ndarray:
-    program = rmsprop.bind(beta2=beta2)
-    scalars = stored_scalars(program, Precision.uniform("binary32"))
-    b, c = scalars["scalar.beta2"], scalars["scalar.one_minus_beta2"]
-    return adversarial_gradients(format(name), b, c, 2, sign, steps, 4, seed)
+    return moment_runs.judged(T1, found)
 
 
 def test_sums_of_nonnegative_numbers_do_not_fall() -> None:
@@ -87,21 +72,10 @@ def test_other_modes(mode: object) -> None:
         )
 
 
-def grid_ratios(name: str) -> dict[str, list[float]]:
-    """The committed grid: per format, four decays, three random kinds and the two adversaries."""
-    found: dict[str, list[float]] = {"random": [], "adversarial": []}
-    for beta2 in (0.5, 0.8, 0.9, 0.95):
-        for kind in ("normal", "constant", "lognormal"):
-            found["random"].append(judged(window(name, beta2, random_gradients(kind, 120, 4, 2))).ratio)
-        for sign, seed in itertools.product((1.0, -1.0), range(2)):
-            found["adversarial"].append(judged(window(name, beta2, adversarial(name, beta2, sign, seed=seed))).ratio)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_sharp_on_the_balanced_grid(name: str) -> None:
-    ratios = grid_ratios(name)
+    ratios = moment_runs.grid_ratios(T1, rmsprop, "beta2", name)
     few = format(name).precision < 8
     assert np.median(ratios["adversarial"]) <= (4 if few else 2.5)
     assert np.median(ratios["random"] + ratios["adversarial"]) <= (4 if few else 3)
@@ -110,7 +84,7 @@ def test_sharp_on_the_balanced_grid(name: str) -> None:
 def test_sandwich_is_attained_by_adversaries() -> None:
     """bfloat16: the recorded v comes close to both sides of the sandwich."""
     for sign in (1.0, -1.0):
-        found = window("bfloat16", 0.9, adversarial("bfloat16", 0.9, sign))
+        found = window("bfloat16", 0.9, moment_runs.adversarial(rmsprop.bind(beta2=0.9), "beta2", "bfloat16", sign))
         with working_precision():
             low, high = sandwich(found)
         v = found.history["v"]

@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import itertools
 
+import moment_runs
 import numpy as np
 import pytest
-from history_windows import recorded
-from sequences import adversarial_gradients, random_gradients
+from moment_runs import FORMATS
+from sequences import random_gradients
 from tiers import slow_but
 
 from fpsim.formats import format
 from fpsim.optim.adam import adam
 from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import momentum
-from fpsim.precision import Precision
+from fpsim.program import Program
 from fpsim.rounding import Stochastic
 from fpsim.tracing import Value, fma, slot, step
-from theory.chain import stored_scalars
 from theory.enclosure import working_precision
 from theory.theorems import _running_error as running
 from theory.theorems import theorem
 from theory.theorems.t03_first_moment import CLOSED
-from theory.verdict import Verdict, verdict
+from theory.verdict import Verdict
 from theory.window import Window
 
 T3 = theorem("T3")
-FORMATS = ["float8_e4m3fn", "float8_e5m2", "binary16", "bfloat16", "tf32", "binary32"]
 
 
 def window(
-    name: str, beta1: float, g: np.ndarray, mode: object = "nearest_even", program: object = momentum, **changes: object
+    name: str,
+    beta1: float,
+    g: np.ndarray,
+    mode: object = "nearest_even",
+    program: Program = momentum,
+    **changes: object,
 ) -> Window:
-    bound = program.bind(beta1=beta1)
-    precision = Precision.uniform(name, mode).replace({"scalar.*": ("binary32", "nearest_even"), **changes})
-    start = {state: np.ones((1, 1)) if state == "w" else np.zeros((1, 1)) for state in bound.state}
-    return recorded(bound, precision, start, g)
+    return moment_runs.window(program.bind(beta1=beta1), name, g, mode, **changes)
 
 
 def judged(found: Window) -> Verdict:
-    bound = T3.evaluate(found)
-    assert bound.applicable, bound.reason
-    result = verdict(T3.measured(found), bound)
-    assert result.status == "holds", result.reason
-    return result
-
-
-def adversarial(name: str, beta1: float, sign: float, seed: int = 0) -> np.ndarray:
-    scalars = stored_scalars(momentum.bind(beta1=beta1), Precision.uniform("binary32"))
-    b, c = scalars["scalar.beta1"], scalars["scalar.one_minus_beta1"]
-    return adversarial_gradients(format(name), b, c, 1, sign, 120, 4, seed)
+    return moment_runs.judged(T3, found)
 
 
 @pytest.mark.parametrize(
@@ -74,20 +65,9 @@ def test_other_modes_and_mixed_formats(mode: object) -> None:
         judged(window(name, beta1, g, mode, **{"m.decay": ("e8m12", "nearest_even")}))
 
 
-def grid_ratios(name: str) -> dict[str, list[float]]:
-    """The committed grid: per format, four decays, three random kinds and the two adversaries from two seeds."""
-    found: dict[str, list[float]] = {"random": [], "adversarial": []}
-    for beta1 in (0.5, 0.8, 0.9, 0.95):
-        for kind in ("normal", "constant", "lognormal"):
-            found["random"].append(judged(window(name, beta1, random_gradients(kind, 120, 4, 2))).ratio)
-        for sign, seed in itertools.product((1.0, -1.0), range(2)):
-            found["adversarial"].append(judged(window(name, beta1, adversarial(name, beta1, sign, seed=seed))).ratio)
-    return found
-
-
 @pytest.mark.parametrize("name", slow_but(FORMATS, "bfloat16"))
 def test_sharp_on_the_balanced_grid(name: str) -> None:
-    ratios = grid_ratios(name)
+    ratios = moment_runs.grid_ratios(T3, momentum, "beta1", name)
     assert np.median(ratios["random"] + ratios["adversarial"]) <= 3
 
 

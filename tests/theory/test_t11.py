@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+from exact_rmsprop_runs import one_coordinate, train
+from study_cells import cell
 from tiers import slow_but
 
 from experiments import simulate
-from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.optim import adam, rmsprop, sgd
 from fpsim.precision import Precision
-from fpsim.program import Program
 from fpsim.rounding import Rounding, Stochastic
 from fpsim.tracing import slot, sqrt, step
-from tests.theory.test_bit_exact_runs import cell
-from tests.theory.test_t12 import silent
 from theory.theorems import _deterministic_rmsprop as numbers
 from theory.theorems import _floor_root, theorem
 from theory.theorems import t11_deterministic_rmsprop as t11
 from theory.theorems.t12_rmsprop import THEOREM as T12
 from theory.verdict import verdict
-from theory.window import Window
 
 THEOREM = t11.THEOREM
 
@@ -46,51 +43,6 @@ def late(w: Any, v: Any, g: Any, *, lr: Any = 0.01, beta2: Any = 0.9, eps: Any =
     v = slot("moment", slot("old", beta2 * v) + slot("new", g * slot("weighted", (1 - beta2) * g)))
     below = slot("below", slot("root", sqrt(v)) + eps)
     return {"w": slot("moved", w - slot("scaled", lr * slot("quotient", g / below))), "v": v}
-
-
-def train(
-    machine: Any,
-    fmt: Format,
-    rounding: Rounding,
-    *,
-    program: Program = rmsprop,
-    weights: Rounding = "nearest_even",
-    lr: float = 2.0**-6,
-    beta2: float = 0.9,
-    eps: float = 1e-4,
-    v: float = 0.0,
-    steps: int = 300,
-    error: float = 0.0,
-    seed: int = 0,
-) -> Window:
-    """A separable quadratic; its gradient in the machine, or (error > 0) in binary64 with an adversarial error."""
-    d, seeds = 4, 3
-    generator = np.random.default_rng(seed)
-    curvature, center = np.geomspace(0.2, 1.0, d), np.resize([4 / 3, -5 / 3], d)[:, None]
-    h = curvature[:, None]
-    given = program.bind(lr=lr, beta2=beta2, eps=eps)
-    constants: dict[str, np.ndarray] = {}
-    if not error:
-        given = silent >> given
-        constants = {"center": np.tile(center, seeds), "curvature": np.tile(h, seeds)}
-    precision = Precision.uniform(fmt, rounding).replace(dict.fromkeys(constants, BINARY64))
-    precision = precision.replace(dict.fromkeys((dict(given.outputs)["w"], "w"), (fmt, weights)))
-
-    def feed(k: int, state: Any) -> dict[str, np.ndarray]:
-        z = h * (state["w"] - center)
-        return {"g": z - error * np.sign(z)} if error else {}
-
-    start = {"w": center + generator.uniform(-0.4, 0.4, (d, seeds)), "v": np.full((d, seeds), v)}
-    result = machine.run(given, precision, start, constants, steps, every_step=feed, seed=seed)
-    visited = [state["w"] - center for state in result.history]
-    moves = [np.sum((y - x) ** 2, axis=0) for x, y in itertools.pairwise(visited)]
-    return machine.window(
-        result, optimizer=program.name, curvature=curvature, smoothness=1.0, gradient_inside=not error,
-        exact_constants=tuple(constants), gradient_error=np.full(d, 1.0001 * error),
-        loss_start=np.sum(h * visited[0] ** 2 / 2, axis=0), loss_end=np.sum(h * visited[-1] ** 2 / 2, axis=0),
-        squared_gradient=np.array([np.sum((h * z) ** 2, axis=0) for z in visited[:-1]]),
-        samples={"squared_move": np.array(moves)},
-    )  # fmt: skip
 
 
 def test_lemma_a_of_every_run(machine: Any) -> None:
@@ -160,10 +112,7 @@ def test_sizes_of_the_step() -> None:
 def test_evaluates_its_coefficients(machine: Any) -> None:
     """One coordinate, to nearest, v_0 = 0: the composed route's numbers in the statement's root."""
     window = train(machine, Format(8, 6), "nearest_even", steps=60, error=1e-3)
-    one = dataclasses.replace(
-        window, dimension=1, curvature=window.curvature[:1], gradient_error=window.gradient_error[:1],
-        **{n: {k: x[:1] for k, x in getattr(window, n).items()} for n in ("start", "end", "min_abs", "max_abs")},
-    )  # fmt: skip
+    one = one_coordinate(window)
     bound = THEOREM.evaluate(one)
     assert bound.applicable, bound.reason
     lr, u = one.scalars["scalar.lr"], 2.0**-7

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+from exact_rmsprop_runs import one_coordinate, train
+from study_cells import cell
 from tiers import slow_but
 
 from experiments import simulate
 from fpsim.exact import Exact, quantum, round_value
 from fpsim.number_format import Format
-from tests.theory.test_bit_exact_runs import cell
-from tests.theory.test_t11 import train
 from theory.theorems import _deterministic_rmsprop as numbers
 from theory.theorems import _floor_root
 from theory.theorems import t26_two_regimes as t26
@@ -101,10 +101,7 @@ def test_binades() -> None:
 def test_evaluates_its_coefficients(machine: Any) -> None:
     """One coordinate: the smallest root of the three sizes, from the numbers of the route."""
     window = train(machine, Format(8, 6), "nearest_even", steps=60, error=1e-3)
-    one = dataclasses.replace(
-        window, dimension=1, curvature=window.curvature[:1], gradient_error=window.gradient_error[:1],
-        **{n: {k: x[:1] for k, x in getattr(window, n).items()} for n in ("start", "end", "min_abs", "max_abs")},
-    )  # fmt: skip
+    one = one_coordinate(window)
     bound = THEOREM.evaluate(one)
     assert bound.applicable, bound.reason
     route, lr, gap = numbers.composed(one), one.scalars["scalar.lr"], 2.0**-6

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+from exact_rmsprop_runs import one_coordinate
+from rmsprop_runs import CASES, train
+from study_cells import cell
 from tiers import slow_but
 
 from experiments import simulate
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, Stochastic
-from tests.theory.test_bit_exact_runs import cell
-from tests.theory.test_t12 import CASES, train
 from theory.theorems import _floor_root
 from theory.theorems import _rates as rates
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import t27_precision_exponents as t27
 from theory.theorems.t12_rmsprop import _signal
 from theory.verdict import verdict
-from theory.window import Window
 
 THEOREM = t27.THEOREM
 
@@ -58,15 +58,6 @@ def test_rates_are_limits() -> None:
     # lr MA L/2 sqrt(T), (omega/lr)^2 sqrt(T) and F/(lr T) sqrt(T)
     for term in (a * x**2, (a * x**3 / (a * x**2)) ** 2, x**4 / (a * x**2)):
         assert sp.limit(term / x**2, x, 0, "+").is_finite
-
-
-def one_coordinate(window: Window) -> Window:
-    kept = ("start", "end", "min_abs", "max_abs")
-    return dataclasses.replace(
-        window, dimension=1, curvature=window.curvature[:1], gradient_error=window.gradient_error[:1],
-        gradient_bound=window.gradient_bound[:1],
-        **{n: {k: x[:1] for k, x in getattr(window, n).items()} for n in kept},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("rounding", ["nearest_even", Stochastic(8)], ids=str)

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 import sympy as sp
+from study_cells import cell
 
 from experiments import simulate
-from tests.theory.test_bit_exact_runs import cell
 from theory.theorems import _defossez as lemmas
 from theory.theorems import x01_defossez as x01
 from theory.theorems.t12_rmsprop import THEOREM as T12

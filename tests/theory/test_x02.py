@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+from study_cells import cell
 
 from experiments import simulate
 from fpsim.number_format import Format
-from tests.theory.test_bit_exact_runs import cell
 from theory.theorems import x02_quantized_adam as x02
 from theory.theorems.x01_defossez import THEOREM as X1
 

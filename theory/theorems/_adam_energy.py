@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, cited, eq, le
 from theory.theorems._floor_root import quadratic_root
 
 _TEST = "tests/theory/test_t20.py"
@@ -108,11 +108,7 @@ coordinate = Derivation(
         Step(eq(gamma * M, after + k * D1 / 2 + k * Y / 2 - (1 + k) * Em), Given(), "'energy of the momentum'"),
         Step(eq(u**2, after + start), Given()),
         Step(eq(V**2, u**2 + k * Y / 2), Given(), "Y = avg E eta (m' - m)^2"),
-        Step(drift.conclusion, Instance(drift)),
-        Step(rounded.conclusion, Instance(rounded)),
-        Step(computed.conclusion, Instance(computed)),
-        Step(weight.conclusion, Instance(weight)),
-        Step(size.conclusion, Instance(size)),
+        *cited(drift, rounded, computed, weight, size),
         Step(
             le(_left, gamma * (gain - L * S2 / 2)),
             Combine({0: -1, 1: 1, 2: 1, 3: k / 2, 4: 1 + k, 5: gamma, 6: gamma, 7: gamma * L / 2}),
@@ -155,7 +151,7 @@ main = Derivation(
     "T20",
     givens=(eq(hold, N + cross * ratio),),
     steps=(
-        *(Step(x.conclusion, Instance(x)) for x in (_summed, _descent, _held, _cross, _linear, _gradient, _back)),
+        *cited(_summed, _descent, _held, _cross, _linear, _gradient, _back),
         Step(eq(hold, N + cross * ratio), Given(), "the hypothesis that energy is left"),
         Step(
             le(N * P**2, (linear + j * ratio) * P + gamma * F / T + c0),
@@ -192,7 +188,7 @@ growth = Derivation(
     statement=le(R, h0 * R + w_ * bb * gg**2 / R),
     domain={h0: sp.Interval.Lopen(0, 1)},
 )
-S1, Q, before, first, roots = sp.symbols("S1 Q before start_v roots", nonnegative=True)
+S1, Q, before, first = sp.symbols("S1 Q before start_v", nonnegative=True)
 ra, wb, inv = (sp.Symbol(name, positive=True) for name in ("r_a", "wb", "t"))
 _grown = Axiom(
     "T22: growth, averaged",
@@ -218,7 +214,7 @@ second_moment_root = Derivation(
     "D-lemma",
     givens=(eq(ra, 1 - free),),
     steps=(
-        *(Step(x.conclusion, Instance(x)) for x in (_grown, _telescoped, _quotient)),
+        *cited(_grown, _telescoped, _quotient),
         Step(eq(ra, 1 - free), Given(), "the hypothesis a < 1: v forgets"),
         Step(le(S1, ROOTS), Combine({0: 1 / free, 1: ra / free, 2: wb / free, 3: S1 / free})),
     ),
@@ -243,8 +239,7 @@ moduli = Derivation(
     "T22",
     givens=(),
     steps=(
-        Step(_jensen.conclusion, Instance(_jensen)),
-        Step(_denominators.conclusion, Instance(_denominators)),
+        *cited(_jensen, _denominators),
         Step(le(S, MODULI), Combine({0: 1, 1: top * X}), "X as in T20"),
     ),
     statement=le(S, MODULI),

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import sympy as sp
 
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
-from theory.theorems._floor_root import ROOT, quadratic_root
-from theory.theorems._floor_root import B as LINEAR_B
-from theory.theorems._floor_root import C as CONSTANT_C
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, cited, eq, le
+from theory.theorems._floor_root import quadratic_root
 from theory.theorems._mean_rounding import b as BIAS
 from theory.theorems._mean_rounding import s as SHORT
 from theory.theorems._mean_rounding import shortfall
@@ -151,13 +149,7 @@ shifted_point = Derivation(
     "T21, one coordinate of the shifted point",
     givens=(eq(gain, N1 + N2 + N3 + N4 + N5),),
     steps=(
-        Step(mean_gradient.conclusion, Instance(mean_gradient)),
-        Step(displaced.conclusion, Instance(displaced)),
-        Step(moved.conclusion, Instance(moved)),
-        Step(stored_momentum.conclusion, Instance(stored_momentum)),
-        Step(stored_weight.conclusion, Instance(stored_weight)),
-        Step(shifted_size.conclusion, Instance(shifted_size)),
-        Step(mean_shift.conclusion, Instance(mean_shift)),
+        *cited(mean_gradient, displaced, moved, stored_momentum, stored_weight, shifted_size, mean_shift),
         Step(eq(gain, N1 + N2 + N3 + N4 + N5), Given(), "'motion of the shifted point', times -dF(z)"),
         Step(le(S1**2, _moves**2), Combine({6: S1 + _moves})),
         Step(
@@ -199,9 +191,7 @@ momentum = Derivation(
     "T21, one coordinate of the momentum",
     givens=(eq(u**2, after + start),),
     steps=(
-        Step(recursion.conclusion, Instance(recursion)),
-        Step(shifted_average.conclusion, Instance(shifted_average)),
-        Step(correlation.conclusion, Instance(correlation)),
+        *cited(recursion, shifted_average, correlation),
         Step(eq(u**2, after + start), Given()),
         Step(
             le((1 - decay) * u**2 - FREE_CROSS * x * u - FREE_LINEAR * u, FREE),
@@ -250,13 +240,7 @@ momentum_with_loss = Derivation(
         eq(u**2, after + start), eq(Mg, Mx + M0), eq(gain, beta * M0 + Gamma * N1 / gamma + Ne + Ns),
     ),
     steps=(
-        Step(recursion.conclusion, Instance(recursion)),
-        Step(shifted_average.conclusion, Instance(shifted_average)),
-        Step(noise_part.conclusion, Instance(noise_part)),
-        Step(mean_gradient.conclusion, Instance(mean_gradient)),
-        Step(rounded_momentum.conclusion, Instance(rounded_momentum)),
-        Step(rounded_weight.conclusion, Instance(rounded_weight)),
-        Step(step_size.conclusion, Instance(step_size)),
+        *cited(recursion, shifted_average, noise_part, mean_gradient, rounded_momentum, rounded_weight, step_size),
         Step(eq(u**2, after + start), Given()),
         Step(eq(Mg, Mx + M0), Given(), "M0 = avg E eta m grad"),
         Step(eq(gain, beta * M0 + Gamma * N1 / gamma + Ne + Ns), Given(), "gain = -avg E grad s"),
@@ -296,12 +280,11 @@ _cauchy = _sum("Cauchy-Schwarz for x", le(X1, B * Z), "B^2 = sum LINEAR^2/SQUARE
 _cross = _sum("Cauchy-Schwarz for x u", le(XU, kappa * Z * S), "XU = sum (DISPLACED + CROSS) x u")
 _square = _sum("largest ratio", le(U2, quadratic * S**2), "U2 = sum MOMENTUM2 u^2, g its largest ratio to the weight")
 _first = _sum("Cauchy-Schwarz for u", le(U1, linear * S), "U1 = sum MOMENTUM1 u")
-FLOOR = ROOT.subs({LINEAR_B: B + kappa * S, CONSTANT_C: C})
 floor = Derivation(
     "T21",
     givens=(eq(X2, Z**2), eq(C, F / T + quadratic * S**2 + linear * S + c0), le(G**2, K * Z**2), le(0, C)),
     steps=(
-        *(Step(a.conclusion, Instance(a)) for a in (_floor, _descent, _cauchy, _cross, _square, _first)),
+        *cited(_floor, _descent, _cauchy, _cross, _square, _first),
         Step(eq(X2, Z**2), Given()),
         Step(eq(C, F / T + quadratic * S**2 + linear * S + c0), Given()),
         Step(
@@ -334,10 +317,7 @@ momentum_sum = Derivation(
     "T21, momentum",
     givens=(eq(U2, S**2), eq(C, F / T + j * Z + f * Z**2 + c0), le(0, C)),
     steps=(
-        *(
-            Step(a.conclusion, Instance(a))
-            for a in (_held, _telescoped, _held_cross, _held_linear, _held_gradient, _held_square)
-        ),
+        *cited(_held, _telescoped, _held_cross, _held_linear, _held_gradient, _held_square),
         Step(eq(U2, S**2), Given()),
         Step(eq(C, F / T + j * Z + f * Z**2 + c0), Given()),
         Step(le(S**2, (c * Z + d) * S + C), Combine({0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: -1, 7: -1})),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, cited, eq, le
 from theory.theorems.t11_deterministic_rmsprop import increment, shifted
 
 SOURCE = "Defossez, Bottou, Bach, Usunier, A simple convergence proof of Adam and Adagrad, TMLR 2022, arXiv:2003.02395"
@@ -58,8 +58,7 @@ lemma_51 = Derivation(
         Step(le(u, t**2), Given(), "eps + v~ >= E g^2"),
         Step(le(u, R * t), Given(), "E g^2/t <= sqrt(E g^2) <= R"),
         Step(le(0, mean), Given()),
-        Step(taken.conclusion, Instance(taken)),
-        Step(below_one.conclusion, Instance(below_one)),
+        *cited(taken, below_one),
         Step(
             le(G**2 / (2 * t) - 2 * R * mean, drive),
             Combine({3: 1, 4: u / t, 0: u * mean / t**3, 1: 2 * mean / t}),
@@ -145,10 +144,7 @@ momentum = Derivation(
     "Defossez, Theorem 4: coefficients",
     givens=(),
     steps=(
-        Step(a_1.conclusion, Instance(a_1)),
-        Step(descent.conclusion, Instance(descent)),
-        Step(a_3.conclusion, Instance(a_3)),
-        Step(a_4.conclusion, Instance(a_4)),
+        *cited(a_1, descent, a_3, a_4),
         Step(
             le(_INNER, F + _SPENT),
             Combine({0: 1, 1: 1, 2: 3 * R * aN / r1 * SU, 3: aN**3 * L**2 * r1 / (4 * R) * Su}),
@@ -163,8 +159,7 @@ summed = Derivation(
     givens=(),
     steps=(
         Step(le(_INNER, F + _SPENT.subs(aN, _STEP)), Instance(momentum, {aN: _STEP}), "alpha_N = alpha (1-a)/r_2"),
-        Step(a_2.conclusion, Instance(a_2)),
-        Step(logs.conclusion, Instance(logs)),
+        *cited(a_2, logs),
         Step(
             le(_INNER, F + alpha / (2 * R) * CONSTANT * B),
             Combine({

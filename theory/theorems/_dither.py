@@ -39,7 +39,7 @@ from fpsim.number_format import Format
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure, compose, factor_bounds, model_values
 from theory.composition import symbol as named
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, evaluate, working_precision
 from theory.rounding_model import underflow_unit
 from theory.theorems._mean_rounding import moments
@@ -127,10 +127,10 @@ any_density = Derivation(
     statement=le(mean, Delta**2 * V / 12),
 )
 
-# crossings of midpoints: eps0, eta, |m|; E|x|, E x^2; p the largest density, h1 and h2 r Delta those of |x|p and x^2 p
+# crossings of midpoints: eps0, eta, |m|; x1 = E|x|; p the largest density, h1 that of |x|p
 eps0, size_m, eta = (sp.Symbol(s, nonnegative=True) for s in ("eps0", "m", "eta"))
-p, h1, h2, x1, x2 = (sp.Symbol(s, positive=True) for s in ("p", "h1", "h2", "x1", "x2"))
-N0, N1, J, width = sp.symbols("N0 N1 J width", nonnegative=True)  # lattice sums of p and |x|p; width of a midpoint
+p, h1, x1 = (sp.Symbol(s, positive=True) for s in ("p", "h1", "x1"))
+N0, N1, J = sp.symbols("N0 N1 J", nonnegative=True)  # N0, N1: lattice sums of p and |x|p
 NARROW = {eta: sp.Interval.Ropen(0, sp.Rational(1, 2))}
 CROSSING = 2 / (1 - 2 * eta) * ((eps0 + eta * size_m) * (1 + 2 * p * Delta) + eta * (x1 + 4 * h1 * Delta))
 
@@ -156,9 +156,7 @@ crossing = Derivation(
     "dither: rounded steps",
     givens=(),
     steps=(
-        Step(_between.conclusion, Instance(_between)),
-        Step(_lattice.conclusion, Instance(_lattice)),
-        Step(_lattice_first.conclusion, Instance(_lattice_first)),
+        *cited(_between, _lattice, _lattice_first),
         Step(
             le(J, CROSSING),
             Combine({0: 1 / (1 - 2 * eta), 1: 2 / (1 - 2 * eta) * (eps0 + eta * size_m), 2: 2 * eta / (1 - 2 * eta)}),

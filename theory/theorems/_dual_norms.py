@@ -18,7 +18,7 @@ from fpsim import exact
 from fpsim.program import Operation, Program
 from fpsim.rounding import is_nearest
 from theory.composition import relative_factor
-from theory.enclosure import Ball, ball
+from theory.enclosure import Ball, ball, largest, norm
 from theory.rounding_model import shrinks, underflow_unit
 from theory.theorem import Hypothesis, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems._floor_root import fall, gaps_visited
@@ -196,16 +196,13 @@ class _Norms:
 
     def dual(self, entries: Sequence[Ball]) -> Ball:
         """Bound of |B|' from bounds of the entries."""
-        return self.rank.sqrt() * _length(entries) if self.matrix else sum(entries, arb(0))
+        return self.rank.sqrt() * norm(entries) if self.matrix else sum(entries, arb(0))
 
     def primal(self, entries: Sequence[Ball]) -> Ball:
         """Bound of |B|."""
         if self.matrix:
-            return _length(entries)
-        largest = arb(0)
-        for entry in entries:
-            largest = largest.max(entry)
-        return largest
+            return norm(entries)
+        return largest([arb(0), *entries])
 
 
 @dataclass(frozen=True)
@@ -249,15 +246,15 @@ def _movement(window: Window, method: Method, norms: _Norms, lr: Ball) -> _Movem
 
     def total(powers: Sequence[Ball]) -> Ball:
         """sum_i powers_i Var_i, the roundings of the step included."""
-        largest = _largest(powers)
+        greatest = largest([arb(0), *powers])
         stored = sum((w * v for w, v in zip(powers, variances, strict=True)), arb(0))
         if not nearest and norms.matrix:
             reach = lr * norms.direction * second.sqrt() + tiny * ball(window.dimension).sqrt()
             shifted = sum((w * gap**2 for w, gap in zip(powers, gaps, strict=True)), arb(0)) * bias
-            stored = stored.min(_length([w * gap for w, gap in zip(powers, gaps, strict=True)]) * reach + shifted)
+            stored = stored.min(norm([w * gap for w, gap in zip(powers, gaps, strict=True)]) * reach + shifted)
         # the error of w's mean, or to nearest of w itself, depends on where the step lands: standard deviations add up
-        landing = (bias if not nearest else arb(0.5)) * _length(gaps) if random else arb(0)
-        return stored + largest * ((of_step * norms.direction**2 + shaken * window.dimension).sqrt() + landing) ** 2
+        landing = (bias if not nearest else arb(0.5)) * norm(gaps) if random else arb(0)
+        return stored + greatest * ((of_step * norms.direction**2 + shaken * window.dimension).sqrt() + landing) ** 2
 
     noise = total(weights)
     bend = (star * mean**2 / 2).min(plain * euclid**2 / 2) + noise / 2
@@ -266,7 +263,7 @@ def _movement(window: Window, method: Method, norms: _Norms, lr: Ball) -> _Movem
     drift = star * mean + norms.rank.sqrt() * root
     drift = drift.min(norms.rank.sqrt() * plain * (euclid**2 + total(ones)).sqrt())
     if window.curvature is not None:  # entry by entry, E|w_i' - w_i| = |E(w_i' - w_i)|
-        drift = drift.min(star * mean if not norms.matrix else _length(weights) * euclid)
+        drift = drift.min(star * mean if not norms.matrix else norm(weights) * euclid)
     return _Movement(error, bend, drift)
 
 
@@ -302,17 +299,6 @@ def _curvatures(window: Window) -> list[Ball]:
 def _deviation(ends_of: tuple[Ball, Ball]) -> Ball:
     low, high = ends_of
     return (1 - low).max(high - 1).max(arb(0))
-
-
-def _length(entries: Sequence[Ball]) -> Ball:
-    return sum((v * v for v in entries), arb(0)).sqrt()
-
-
-def _largest(entries: Sequence[Ball]) -> Ball:
-    largest = arb(0)
-    for entry in entries:
-        largest = largest.max(entry)
-    return largest
 
 
 def _mean(values: Sequence[Ball]) -> Ball:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import sympy as sp
 from flint import arb
 
@@ -117,6 +118,12 @@ def responses(step: Ball, injection: Ball, kept: Ball, curvature: Ball) -> Respo
     """The coefficients' numbers; all positive only where 0 <= B < 1 and 0 < x < 2(1+B)."""
     values = [step, injection, kept, curvature]
     return Responses(*(tuple(f(values) for f in found) for found in _COMPILED))
+
+
+def decay_rate(step: Ball, injection: Ball, kept: Ball, curvature: Ball) -> float:
+    """Spectral radius of one step, roughly: it only chooses the weights of a bound."""
+    x, b = float(step * injection * curvature), float(kept)
+    return float(np.max(np.abs(np.roots([1.0, -(1 - x + b), b]))))
 
 
 def bounded_gains(step: Ball, injection: Ball, kept: Ball, curvature: Ball, rate: Ball) -> list[list[Ball]] | None:

@@ -89,7 +89,7 @@ memory = Derivation(
 # the regimes: x = T^-1/4
 x, a, b, d0, eps, L, m, M = sp.symbols("x a b d_0 epsilon L m M", positive=True)
 theta, E, s, A, Db, F, bound_R, mean_R = sp.symbols("theta E s A Dbar F R Rbar", nonnegative=True)
-q, omega, Q, gap, alpha = sp.symbols("q omega Q Delta alpha", nonnegative=True)
+q, omega, Q, gap = sp.symbols("q omega Q Delta", nonnegative=True)
 UP_TO_ONE = {x: sp.Interval.Lopen(0, 1)}
 _LINEAR = le(q * sp.sqrt(A * Db) + omega * sp.sqrt(Db) / (a * x**2), x * (theta * sp.sqrt(A * Db) + E * sp.sqrt(Db)))
 linear = Derivation(

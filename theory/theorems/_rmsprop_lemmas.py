@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sympy as sp
 
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, cited, eq, le
 
 _TEST = "tests/theory/test_t12.py"
 
 v, c, B, x, y, root = sp.symbols("v c B x y s", positive=True)
 eps = sp.Symbol("epsilon", nonnegative=True)
-p, share = sp.symbols("p share", nonnegative=True)
+p = sp.Symbol("p", nonnegative=True)
 h = sp.Symbol("h", positive=True)
 r = sp.Symbol("r", positive=True)
 H01 = {h: sp.Interval.Lopen(0, 1)}
@@ -72,9 +72,7 @@ lemma_a = Derivation(
     "Lemma A",
     givens=(),
     steps=(
-        Step(averaged.conclusion, Instance(averaged)),
-        Step(rounding_loss.conclusion, Instance(rounding_loss)),
-        Step(telescoped.conclusion, Instance(telescoped)),
+        *cited(averaged, rounding_loss, telescoped),
         Step(
             le(P, SHARE),
             Combine({0: 1 / (1 - chi), 1: 1 / (1 - chi), 2: 1 / (1 - chi)}),
@@ -121,7 +119,7 @@ convex = Derivation(
 )
 
 # curvature of phi: y^2 |phi''| / phi = l k (3 - k - 2 k l), k = p, l = sqrt(x)/D; what rounding y can cost in the mean
-k, ell, z = sp.symbols("k l z", nonnegative=True)
+k, ell = sp.symbols("k l", nonnegative=True)
 bend = Derivation(
     "curvature of the step",
     givens=(eq(c, k * root**2 / y**2), eq(q, (1 - k) * root**2), eq(eps, root * (1 - ell) / ell)),
@@ -183,7 +181,7 @@ variation_square = Derivation(
 )
 
 # one coordinate, averages over window and seeds
-alpha, L, tau, rho, middle, size = sp.symbols("alpha L tau rho m M", positive=True)
+alpha, L, tau, rho, middle = sp.symbols("alpha L tau rho m", positive=True)
 yy, e, half, V, omega, Db, S, Q = sp.symbols("y e q V omega Dbar S Q", nonnegative=True)
 N, N0, gain = sp.symbols("N N0 gain", real=True)
 M1 = sp.Symbol("M1", nonnegative=True)

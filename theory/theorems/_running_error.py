@@ -12,7 +12,8 @@ most (1-B)|x|, one of the sum at most what is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,17 +22,17 @@ import numpy.typing as npt
 import sympy as sp
 from flint import arb
 
-from fpsim.program import Program
 from fpsim.rounding import is_nearest
-from theory.composition import compose, factor_bounds, model_values
+from theory.composition import NoEnclosure, compose, factor_bounds, model_values
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le
-from theory.enclosure import Ball, ball, evaluate, working_precision
+from theory.enclosure import Ball, ball, ends, evaluate, working_precision
 from theory.factors import Exponents
-from theory.theorem import Hypothesis
+from theory.roles import upstream
+from theory.theorem import Bound, Hypothesis, root_mean_square
 from theory.theorems._moment_coefficients import absolute_part, coefficients, exact_value, parts
-from theory.theorems._moving_average import MovingAverage, moving_average, same_grid
-from theory.window import Window
+from theory.theorems._moving_average import MovingAverage, moving_average, padded, same_grid
+from theory.window import FloatArray, Window
 
 Balls = npt.NDArray[np.object_]  # of balls
 
@@ -117,22 +118,10 @@ def recorded(window: Window, state: str) -> tuple[Hypothesis, ...]:
         checks.append(
             Hypothesis("recorded values are finite", finite, f"{np.sum(~np.isfinite(x))} of {x.size} are not")
         )
-    slots = _slots_of(window.program, state)
+    slots = {state, *(o.slot for o in upstream(window.program, [f"{state} ->"]))}
     wrong = {s: n for counts in (window.overflow, window.invalid) for s, n in counts.items() if n and s in slots}
     listed = ", ".join(f"{n} in {s}" for s, n in wrong.items())
     return (*checks, Hypothesis(f"no overflow or invalid operation in {state}", not wrong, listed))
-
-
-def _slots_of(program: Program, state: str) -> set[str]:
-    """The slots of what is stored in a state, back to ``g`` and the arrays before the step."""
-    operations, found = {o.slot: o.operands for o in program.operations}, {state}
-    waiting = [dict(program.outputs)[state]]
-    while waiting:
-        slot = waiting.pop()
-        if slot in operations and slot != "g" and slot not in found:
-            found.add(slot)
-            waiting += operations[slot]
-    return found
 
 
 def counted(window: Window) -> bool:
@@ -191,7 +180,7 @@ def along(window: Window, state: str, power: int) -> Along:
         drive = size if power == 2 else balls(window.history["g"][k])
         reference.append(exactly[0] * reference[-1] + exactly[1] * drive)
         modulus.append(exactly[0] * modulus[-1] + exactly[1] * size)
-        last = outer * then if most is None else _smaller(outer * then, most[0] * size + most[1])
+        last = outer * then if most is None else smaller(outer * then, most[0] * size + most[1])
         error.append(exactly[0] * error[-1] + decayed * now + injected * size + last + absolute)
     return Along(*(np.array(rows, dtype=object) for rows in (reference, modulus, error)), *exactly)
 
@@ -212,8 +201,31 @@ def _names(found: list[tuple[int, sp.Expr, Exponents]]) -> set[str]:
     return {s for _, _, exponents in found for s in exponents}
 
 
-def _smaller(x: Balls, y: Balls) -> Balls:
+def smaller(x: Balls, y: Balls) -> Balls:
     return np.frompyfunc(lambda a, b: a.min(b), 2, 1)(x, y)  # type: ignore[no-any-return]
+
+
+def bound_of(
+    theorem: str, quantity: str, window: Window, checks: Sequence[Hypothesis], error: Balls, scale: Balls
+) -> Bound:
+    """The bound of the largest error/scale of each recorded seed, ``checks`` being satisfied."""
+    limits = np.array([ends(x)[1] for x in largest_ratio(error, scale)])
+    finite = Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}")
+    top = root_mean_square(limits) if finite.ok else math.nan
+    return Bound(theorem, quantity, (*checks, finite), top, top, per_seed=padded(limits, window.seeds))
+
+
+def measured_error(window: Window, state: str, power: int) -> FloatArray:
+    """[S] the largest |x - reference|/modulus on the record; NaN where there is none, or no such average."""
+    try:
+        if not all(check.ok for check in recorded(window, state)):
+            return np.full(window.seeds, math.nan)
+        with working_precision():
+            found = along(window, state, power)
+            errors = np.abs(window.history[state] - found.reference)
+            return padded(np.array([float(x.mid()) for x in largest_ratio(errors, found.modulus)]), window.seeds)
+    except (NoEnclosure, ValueError):
+        return np.full(window.seeds, math.nan)
 
 
 def largest_ratio(top: Balls, bottom: Balls) -> list[Ball]:

@@ -35,11 +35,11 @@ ROUNDED_HIGH = Axiom(
 )
 
 
-def _below(exact: sp.Expr, computed: sp.Symbol, text: str = "") -> Step:
+def _below(exact: sp.Expr, computed: sp.Symbol, text: str) -> Step:
     return Step(le(_lam**2 * exact, computed), Instance(ROUNDED_LOW, {_one: exact, _two: computed}), text)
 
 
-def _above(exact: sp.Expr, computed: sp.Symbol, text: str = "") -> Step:
+def _above(exact: sp.Expr, computed: sp.Symbol, text: str) -> Step:
     return Step(le(computed, _kap**2 * exact), Instance(ROUNDED_HIGH, {_one: exact, _two: computed}), text)
 
 

@@ -30,8 +30,6 @@ Tightness: sharp. Source: derived here.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import sympy as sp
 
@@ -41,12 +39,23 @@ from theory.composition import high as high_of
 from theory.composition import low as low_of
 from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
-from theory.enclosure import ball, ends, working_precision
+from theory.enclosure import ball
 from theory.rounding_model import underflow_unit
 from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems._moment_coefficients import absolute_part, coefficients
-from theory.theorems._moving_average import padded
-from theory.theorems._running_error import RUNNING, Balls, along, balls, counted, largest_ratio, recorded, small_steps
+from theory.theorems._running_error import (
+    RUNNING,
+    Along,
+    Balls,
+    along,
+    balls,
+    bound_of,
+    counted,
+    measured_error,
+    recorded,
+    small_steps,
+    smaller,
+)
 from theory.window import FloatArray, Window
 
 QUANTITY = "largest relative error of v against exact arithmetic"
@@ -161,30 +170,24 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T1", QUANTITY, tuple(checks))
     try:
         found = along(window, "v", 2)
-        low, high = sandwich(window)
+        error = sure_error(window, found)
     except (NoEnclosure, ValueError) as none:
         return Bound("T1", QUANTITY, (*checks, Hypothesis(name, False, str(none))))
     checks.append(Hypothesis(name, True, f"B = {float(found.decay):.6g}, c = {float(found.inject):.6g}"))
-    error = np.frompyfunc(lambda above, below, running: above.max(below).min(running), 3, 1)(
-        high - found.reference, found.reference - low, found.error
-    )
-    limits = np.array([ends(x)[1] for x in largest_ratio(error, found.reference)])
-    checks.append(Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}"))
-    top = float(np.sqrt(np.mean(limits**2))) if checks[-1].ok else math.nan
-    return Bound("T1", QUANTITY, tuple(checks), top, top, per_seed=padded(limits, window.seeds))
+    return bound_of("T1", QUANTITY, window, checks, error, found.reference)
 
 
 def measured(window: Window) -> FloatArray:
-    """[S] the largest |v - r|/r on the record."""
-    try:
-        if not all(check.ok for check in recorded(window, "v")):
-            return np.full(window.seeds, math.nan)
-        with working_precision():
-            found = along(window, "v", 2)
-            errors = np.abs(window.history["v"] - found.reference)
-            return padded(np.array([float(x.mid()) for x in largest_ratio(errors, found.reference)]), window.seeds)
-    except (NoEnclosure, ValueError):
-        return np.full(window.seeds, math.nan)
+    """[S] the largest |v - r|/r on the record, whose v >= 0."""
+    return measured_error(window, "v", 2)
+
+
+def sure_error(window: Window, found: Along) -> Balls:
+    """The smaller of the sandwich's and of the running error of ``along(window, "v", 2)``; ``NoEnclosure`` as there."""
+    low, high = sandwich(window)
+    return np.frompyfunc(lambda above, below, running: above.max(below).min(running), 3, 1)(  # type: ignore[no-any-return]
+        high - found.reference, found.reference - low, found.error
+    )
 
 
 def sandwich(window: Window) -> tuple[Balls, Balls]:
@@ -219,9 +222,9 @@ def sandwich(window: Window) -> tuple[Balls, Balls]:
     off = ball(underflow_unit(*window.slots[average.add])) if lost else ball(0)
     l_d, h_d, l_a, h_a = (ball(values[f(s)]) for s in (average.decay, average.add) for f in (low_of, high_of))
     for square in squares:
-        top = _smaller(h_d * decay * high[-1] + tiny, high[-1])
+        top = smaller(h_d * decay * high[-1] + tiny, high[-1])
         added = b * square + extra
-        high.append(_smaller(h_a * (top + added) + off, top + 2 * added))
+        high.append(smaller(h_a * (top + added) + off, top + 2 * added))
         bottom = _larger(_positive(l_d * decay * low[-1] - tiny), _positive((2 * decay - 1) * low[-1]))
         low.append(_larger(l_a * (bottom + _positive(b_low * square - extra)) - off, bottom))
     return np.array(low, dtype=object), np.array(high, dtype=object)
@@ -233,10 +236,6 @@ def _positive(x: Balls) -> Balls:
 
 def _larger(x: Balls, y: Balls) -> Balls:
     return np.frompyfunc(lambda a, b: a.max(b), 2, 1)(x, y)  # type: ignore[no-any-return]
-
-
-def _smaller(x: Balls, y: Balls) -> Balls:
-    return np.frompyfunc(lambda a, b: a.min(b), 2, 1)(x, y)  # type: ignore[no-any-return]
 
 
 THEOREM = Theorem(

@@ -34,7 +34,7 @@ import numpy as np
 import sympy as sp
 
 from fpsim.rounding import Stochastic
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Step, cited, eq, le
 from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
 from theory.theorems._moving_average import MovingAverage, moving_average, same_grid
@@ -91,13 +91,7 @@ STEP = Derivation(
     "T2",
     givens=(),
     steps=(
-        Step(UNCORRELATED.conclusion, Instance(UNCORRELATED)),
-        Step(SECOND_MOMENT.conclusion, Instance(SECOND_MOMENT)),
-        Step(DECAY.conclusion, Instance(DECAY)),
-        Step(INJECTED.conclusion, Instance(INJECTED)),
-        Step(SUM.conclusion, Instance(SUM)),
-        Step(SUM_SMALL.conclusion, Instance(SUM_SMALL)),
-        Step(SUMS.conclusion, Instance(SUMS)),
+        *cited(UNCORRELATED, SECOND_MOMENT, DECAY, INJECTED, SUM, SUM_SMALL, SUMS),
         Step(
             STATEMENT,
             Combine(

@@ -21,23 +21,18 @@ Tightness: sharp. Source: derived here; running error analysis as in Wilkinson, 
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import sympy as sp
 
 from theory.composition import NoEnclosure
 from theory.derivation import Combine, Derivation, Given, Step, eq, le
-from theory.enclosure import ends, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem
-from theory.theorems._moving_average import padded
-from theory.theorems._running_error import RUNNING, along, largest_ratio, recorded
+from theory.theorems._running_error import RUNNING, along, bound_of, measured_error, recorded
 from theory.window import FloatArray, Window
 
 QUANTITY = "largest error of m against exact arithmetic, relative to the moving average of |g|"
 
-_E, _R, _S, _B, _c, _g, _h, _i = (sp.Symbol(s, nonnegative=True) for s in ("E", "R", "S", "B", "c", "g", "h", "i"))
-_e, _e_next, _m = (sp.Symbol(s, nonnegative=True) for s in ("e", "e_+", "m"))
+_R, _S, _B, _c, _g, _h, _i = (sp.Symbol(s, nonnegative=True) for s in ("R", "S", "B", "c", "g", "h", "i"))
+_e, _e_next = (sp.Symbol(s, nonnegative=True) for s in ("e", "e_+"))
 
 # h: upper factor of the decayed part, i that of the injected part; the running error of one step with |m| at most S
 _step = le(_e_next, _h * _B * _e + (_h - 1) * _B * _R + (_i - 1) * _c * _g)
@@ -86,23 +81,12 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T3", QUANTITY, (*checks, reason))
     detail = f"B = {float(found.decay):.6g}, c = {float(found.inject):.6g}"
     checks.append(Hypothesis("m is a sum of rounded multiples of m and g", True, detail))
-    limits = np.array([ends(x)[1] for x in largest_ratio(found.error, found.modulus)])
-    checks.append(Hypothesis("the error is finite", bool(np.all(np.isfinite(limits))), f"{np.max(limits):.4g}"))
-    top = float(np.sqrt(np.mean(limits**2))) if checks[-1].ok else math.nan
-    return Bound("T3", QUANTITY, tuple(checks), top, top, per_seed=padded(limits, window.seeds))
+    return bound_of("T3", QUANTITY, window, checks, found.error, found.modulus)
 
 
 def measured(window: Window) -> FloatArray:
     """[S] the largest |m - r|/R on the record."""
-    try:
-        if not all(check.ok for check in recorded(window, "m")):
-            return np.full(window.seeds, math.nan)
-        with working_precision():
-            found = along(window, "m", 1)
-            errors = np.abs(window.history["m"] - found.reference)
-            return padded(np.array([float(x.mid()) for x in largest_ratio(errors, found.modulus)]), window.seeds)
-    except (NoEnclosure, ValueError):
-        return np.full(window.seeds, math.nan)
+    return measured_error(window, "m", 1)
 
 
 THEOREM = Theorem(

@@ -44,9 +44,9 @@ from theory.composition import symbol as named
 from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le
 from theory.enclosure import ball, ends, evaluate
 from theory.rounding_model import gap_toward
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_subtraction, stored_scalar
 from theory.theorems._one_step import LEMMAS as ONE_STEP
-from theory.theorems._rest_set import half_gaps
+from theory.theorems._rest_set import bound_at_rest, end_norm, half_gaps
 from theory.theorems._underflow import absolute_part
 from theory.window import BoolArray, FloatArray, Window
 
@@ -137,17 +137,7 @@ def evaluate_bound(window: Window) -> Bound:
             (ball(h) + absolute) * scale + ball(e) for h, e in zip(halves[:, seed], window.gradient_error, strict=True)
         ]
         squares.append(sum((x * x for x in limits), ball(0)))
-    covered = _at_rest(window)
-    per_seed = np.array([ends(s.sqrt())[1] if ok else math.nan for s, ok in zip(squares, covered, strict=True)])
-    mean = sum((s for s, ok in zip(squares, covered, strict=True) if ok), ball(0)) / int(covered.sum())
-    lower, upper = ends(mean.sqrt())
-    note = "" if covered.all() else f"{covered.sum()} of {window.seeds} seeds halted; the others are not covered"
-    return Bound("T6", QUANTITY, tuple(checks), lower, upper, per_seed=per_seed, note=note)
-
-
-def measured(window: Window) -> FloatArray:
-    """Norm of the true gradient at the end of the window, [S]."""
-    return np.asarray(np.sqrt(np.sum(window.end_gradient**2, axis=0)), dtype=np.float64)
+    return bound_at_rest("T6", QUANTITY, checks, squares, _at_rest(window))
 
 
 def loss_bound(bound: Bound, strong_convexity: float) -> FloatArray:
@@ -158,18 +148,16 @@ def loss_bound(bound: Bound, strong_convexity: float) -> FloatArray:
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    program, slots = window.program, window.slots
-    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
-    if not plain or program.state != ("w",) or dict(program.outputs)["w"] != "w.sub":
-        return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
+    slots, structure = window.slots, one_subtraction(window)
+    if not structure.ok:
+        return (structure,)
     not_nearest = [s for s in ("w.sub", "w") if not is_nearest(slots[s][1])]
-    random = [s for s in program.slots if isinstance(slots[s][1], Stochastic) and not s.startswith("scalar.")]
+    random = [s for s in window.program.slots if isinstance(slots[s][1], Stochastic) and not s.startswith("scalar.")]
     nested = slots["w"][0].holds(slots["w.sub"][0]) or slots["w.sub"][0].holds(slots["w"][0])
     lr = window.scalars.get("scalar.lr", math.nan)
     still = int(np.sum(_at_rest(window)))
     return (
-        Hypothesis("one subtraction updates the only state w", True),
+        structure,
         Hypothesis("round to nearest in w.sub and w", not not_nearest, ", ".join(not_nearest)),
         Hypothesis("deterministic", not random and window.noise == "none", f"noise {window.noise}, random {random}"),
         Hypothesis("the formats of w.sub and w are nested", nested),
@@ -208,7 +196,7 @@ THEOREM = Theorem(
     statement=STATEMENT,
     derivations=(STOP, DESCENDS, *ONE_STEP),
     evaluate=evaluate_bound,
-    measured=measured,
+    measured=end_norm,
     optimizers=("sgd",),
     floor=True,
 )

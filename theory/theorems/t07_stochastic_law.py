@@ -32,10 +32,10 @@ from flint import arb
 from fpsim.rounding import Stochastic
 from theory.composition import NoEnclosure, relative_factor
 from theory.composition import symbol as named
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Sign, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Sign, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, ends, working_precision
 from theory.rounding_model import gap_toward, shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, one_format_of_weights, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, one_format_of_weights, one_subtraction, stored_scalar
 from theory.window import FloatArray, Window
 
 QUANTITY = "mean squared distance to the minimiser over window and seeds"
@@ -67,8 +67,7 @@ law = Derivation(
     "T7",
     givens=(eq(E, (1 - P) * (theta * Delta) ** 2 + P * ((1 - theta) * Delta) ** 2),),
     steps=(
-        Step(_telescoped.conclusion, Instance(_telescoped)),
-        Step(_power.conclusion, Instance(_power)),
+        *cited(_telescoped, _power),
         Step(eq(P, AVERAGE), Combine({0: 1 / (q + p), 1: -1 / (T * (q + p))})),
         Step(eq(E, (1 - P) * (theta * Delta) ** 2 + P * ((1 - theta) * Delta) ** 2), Given(), "w is a or b"),
         Step(eq(E, _LAW), Combine({3: 1, 2: Delta**2 * (1 - 2 * theta)})),
@@ -223,18 +222,16 @@ def _coordinate(window: Window, k: int, factor: tuple[Fraction, Fraction]) -> tu
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    program, slots = window.program, window.slots
-    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
-    if not plain or program.state != ("w",) or dict(program.outputs)["w"] != "w.sub":
-        return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
+    slots, structure = window.slots, one_subtraction(window)
+    if not structure.ok:
+        return (structure,)
     quadratic = window.hessian is not None and window.hessian.ndim == 1 and bool(np.all(window.hessian > 0))
     known = quadratic and window.minimizer is not None and "w" in window.start
     values = (window.hessian, window.minimizer, window.gradient_error, window.start["w"]) if known else ()
     finite = all(x is not None and bool(np.all(np.isfinite(x))) for x in values)
     lr, mode = window.scalars.get("scalar.lr", math.nan), slots["w.sub"][1]
     return (
-        Hypothesis("one subtraction updates the only state w", True),
+        structure,
         Hypothesis("a separable quadratic with a known minimiser", known, f"Hessian known: {quadratic}"),
         Hypothesis("squared distances were sampled", "squared_distance" in window.samples, ", ".join(window.samples)),
         Hypothesis("w.sub rounds stochastically, variant A", shrinks(mode), str(mode)),

@@ -30,10 +30,19 @@ from flint import arb
 
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
+from theory.theorem import (
+    Bound,
+    Hypothesis,
+    Theorem,
+    no_events,
+    not_flushed,
+    one_format_of_weights,
+    one_subtraction,
+    stored_scalar,
+)
 from theory.theorems._dither import LEMMAS, Dither, dithered, step_error, uniform_gap
 from theory.theorems._floor_root import root_is_monotone
 from theory.theorems._floor_root import x as _root_x
@@ -74,8 +83,7 @@ martingale = Derivation(
     "T9, martingale part",
     givens=(),
     steps=(
-        Step(_telescoped.conclusion, Instance(_telescoped)),
-        Step(_last.conclusion, Instance(_last)),
+        *cited(_telescoped, _last),
         Step(eq(U, variance(q)), Combine({0: 1 / (1 - k**2), 1: -1 / (T * (1 - k**2))})),
     ),
     statement=eq(U, variance(q)),
@@ -106,8 +114,7 @@ law = Derivation(
     "T9",
     givens=(eq(U1, variance(q1)),),
     steps=(
-        Step(_above.conclusion, Instance(_above)),
-        Step(_largest.conclusion, Instance(_largest)),
+        *cited(_above, _largest),
         Step(eq(U1, variance(q1)), Given(), "'martingale part' at the largest mean square of an increment"),
         Step(le(M**2, U1), Combine({1: 1, 2: -1})),
         Step(le(M, sp.sqrt(U1)), Instance(root_is_monotone, {_root_x: M, _root_y: U1})),
@@ -120,8 +127,7 @@ lower = Derivation(
     "T9, from below",
     givens=(),
     steps=(
-        Step(_below.conclusion, Instance(_below)),
-        Step(_smallest.conclusion, Instance(_smallest)),
+        *cited(_below, _smallest),
         Step(le(variance(q0), (Z + b / (1 - k)) ** 2), Combine({1: 1, 0: M + Z + b / (1 - k)})),
     ),
     statement=le(variance(q0), (Z + b / (1 - k)) ** 2),
@@ -188,11 +194,9 @@ def _coordinate(window: Window, i: int, x: Dither, noise: Ball) -> tuple[Ball, B
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    program, slots = window.program, window.slots
-    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
-    if not plain or program.state != ("w",) or dict(program.outputs)["w"] != "w.sub":
-        return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
+    slots, structure = window.slots, one_subtraction(window)
+    if not structure.ok:
+        return (structure,)
     quadratic = window.hessian is not None and window.hessian.ndim == 1 and bool(np.all(window.hessian > 0))
     known = quadratic and window.minimizer is not None and "w" in window.max_abs and "w" in window.start
     mode = slots["w.sub"][1]
@@ -200,7 +204,7 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     noisy = window.noise == "gaussian" and isinstance(deviation, (int, float)) and 0 < deviation < math.inf
     largest = lr * float(np.max(window.hessian)) if quadratic and window.hessian is not None else math.nan
     return (
-        Hypothesis("one subtraction updates the only state w", True),
+        structure,
         Hypothesis("a separable quadratic with a known minimiser", known, f"Hessian known: {quadratic}"),
         Hypothesis("round to nearest or stochastic, variant A", is_nearest(mode) or shrinks(mode), str(mode)),
         one_format_of_weights(window),

@@ -36,7 +36,7 @@ import sympy as sp
 from flint import arb, arb_mat
 
 from fpsim.rounding import is_nearest
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, ends, working_precision
 from theory.rounding_model import low_high, shrinks
 from theory.theorem import Bound, Hypothesis, Theorem
@@ -45,7 +45,7 @@ from theory.theorems._floor_root import root_is_monotone
 from theory.theorems._floor_root import x as _root_x
 from theory.theorems._floor_root import y as _root_y
 from theory.theorems._mean_rounding import moments
-from theory.theorems._momentum_moments import LEMMAS, bounded_gains, responses
+from theory.theorems._momentum_moments import LEMMAS, bounded_gains, decay_rate, responses
 from theory.theorems.t08_stochastic_gd import QUANTITY, measured
 from theory.theorems.t09_dither_law import MEASURED
 from theory.theorems.t23_momentum_quadratic import hypotheses, scalars
@@ -75,8 +75,7 @@ law = Derivation(
     "T10",
     givens=(eq(V, SOURCES),),
     steps=(
-        Step(_above.conclusion, Instance(_above)),
-        Step(_moments.conclusion, Instance(_moments)),
+        *cited(_above, _moments),
         Step(eq(V, SOURCES), Given(), "at the largest mean squares"),
         Step(le(U**2, V), Combine({1: 1, 2: -1})),
         Step(le(U, sp.sqrt(V)), Instance(root_is_monotone, {_root_x: U, _root_y: V})),
@@ -88,8 +87,7 @@ lower = Derivation(
     "T10, from below",
     givens=(),
     steps=(
-        Step(_below.conclusion, Instance(_below)),
-        Step(_moments.conclusion, Instance(_moments)),
+        *cited(_below, _moments),
         Step(le(SOURCES, (G + gain) ** 2), Combine({1: -1, 0: U + G + gain})),
     ),
     statement=le(SOURCES, (G + gain) ** 2),
@@ -216,8 +214,7 @@ def _start(window: Window, i: int) -> arb_mat:
 
 
 def _gains(lr: Ball, injection: Ball, kept: Ball, h: Ball) -> list[list[Ball]] | None:
-    x, b = float(lr * injection * h), float(kept)
-    slowest = float(np.max(np.abs(np.roots([1.0, -(1 - x + b), b]))))
+    slowest = decay_rate(lr, injection, kept, h)
     return bounded_gains(lr, injection, kept, h, arb(1 - (1 - slowest**2) / 2))
 
 

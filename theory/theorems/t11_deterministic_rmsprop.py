@@ -40,7 +40,7 @@ import sympy as sp
 from flint import arb
 
 from fpsim.rounding import Stochastic, is_nearest
-from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Step, eq, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Identity, Instance, Step, cited, eq, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.rounding_model import shrinks
 from theory.theorem import Bound, Hypothesis, Theorem
@@ -57,7 +57,7 @@ QUANTITY = "root mean square of the gradient norm over window and seeds"
 _TEST = "tests/theory/test_t11.py"
 
 # one coordinate, one step, signs along the true gradient
-g, y, a = (sp.Symbol(name, nonnegative=True) for name in ("g", "y", "a"))
+g, y = (sp.Symbol(name, nonnegative=True) for name in ("g", "y"))
 signed_y, signed_a, t = (sp.Symbol(name, real=True) for name in ("y_g", "a_g", "t"))
 low, high, f, rho, reach, D, d0, alpha, L = sp.symbols("low high f rho r D d_0 alpha L", positive=True)
 e, tiny = sp.symbols("e tiny", nonnegative=True)
@@ -141,8 +141,7 @@ lemma_a = Derivation(
     "Lemma A of every run",
     givens=(),
     steps=(
-        Step(averaged.conclusion, Instance(averaged)),
-        Step(telescoped.conclusion, Instance(telescoped)),
+        *cited(averaged, telescoped),
         Step(le(share, SHARE), Combine({0: 1 / fresh, 1: 1 / fresh})),
     ),
     statement=le(share, SHARE),
@@ -205,7 +204,7 @@ coordinate = Derivation(
     givens=(le(size, p * yy + q),),
     steps=(
         Step(le(size, p * yy + q), Given(), "Lemma A or the smallest denominator"),
-        *(Step(x.conclusion, Instance(x)) for x in (pushed, cauchy, stored, square_of_step)),
+        *cited(pushed, cauchy, stored, square_of_step),
         Step(
             _COORDINATE,
             Combine({0: L * (size + p * yy + q + k1) / (2 * alpha), 1: 1, 2: high * e, 3: 1, 4: L / (2 * alpha)}),
@@ -233,8 +232,7 @@ alone = Derivation(
     "Lemma A alone",
     givens=(),
     steps=(
-        Step(seen.conclusion, Instance(seen)),
-        Step(true.conclusion, Instance(true)),
+        *cited(seen, true),
         Step(le(Gi, ALONE), Combine({0: 1 / rho, 1: 1 / rho}), "whatever becomes of the weights"),
     ),
     statement=le(Gi, ALONE),

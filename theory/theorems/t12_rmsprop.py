@@ -52,8 +52,7 @@ from flint import arb
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
-from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights
 from theory.theorems import _adam_roundings as roundings
 from theory.theorems import _rmsprop_lemmas as lemmas
 from theory.theorems import _rmsprop_numbers as numbers
@@ -62,6 +61,7 @@ from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summ
 from theory.theorems._gradient_mean import gradient_mean, stored
 from theory.theorems._mean_rounding import LEMMAS as ROUNDING_LEMMAS
 from theory.theorems._mean_rounding import moments
+from theory.theorems._noise_scope import mean_zero, nearest_or_shrinking, preconditioner_scalars
 from theory.theorems.t08_stochastic_gd import SIZE, measured, step_size
 from theory.theorems.t08_stochastic_gd import D as GAP
 from theory.theorems.t08_stochastic_gd import a as STEP
@@ -310,11 +310,6 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     if differing or set(program.state) != {"w", "v"}:
         return (Hypothesis("the operations are those of RMSprop", False, ", ".join(differing) or window.optimizer),)
     rounded = [*_DAG, "w", "v", "g", *(("noise",) if "noise" in slots else ())]
-    modes = {s: slots[s][1] for s in rounded if s in slots}
-    other = [f"{s}: {mode}" for s, mode in modes.items() if not (is_nearest(mode) or shrinks(mode))]
-    kept, injection, eps, lr = (
-        window.scalars.get(f"scalar.{name}", math.nan) for name in ("beta2", "one_minus_beta2", "eps", "lr")
-    )
     least = float(np.min(window.min_abs["v"]))
     widest = float(np.max(window.max_abs["w"]))
     smallest = float(np.min(np.max(window.max_abs["g"], axis=1)))
@@ -324,19 +319,10 @@ def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     finite = all(np.all(np.isfinite(x)) for x in recorded)
     return (
         Hypothesis("the operations are those of RMSprop", True),
-        Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
+        nearest_or_shrinking(window, [s for s in rounded if s in slots]),
         one_format_of_weights(window),
-        Hypothesis("0 < stored beta2 <= 1", 0 < kept <= 1, stored_scalar(window, "beta2")),
-        Hypothesis("stored 1 - beta2 > 0", injection > 0, stored_scalar(window, "one_minus_beta2")),
-        Hypothesis(
-            "constant eps >= 0 and lr > 0",
-            eps >= 0 and 0 < lr < math.inf,
-            f"{stored_scalar(window, 'eps')}, {stored_scalar(window, 'lr')}",
-        ),
-        Hypothesis("noise of mean zero", window.noise in ("none", "gaussian", "minibatch"), window.noise),
-        Hypothesis(
-            "minibatches are drawn outside the program", window.noise != "minibatch" or not window.gradient_inside
-        ),
+        *preconditioner_scalars(window),
+        *mean_zero(window),
         no_events(window)[0],
         no_events(window, [s for s in _NORMAL if s in slots])[1],
         not_flushed(window, ("w.sub", "w")),

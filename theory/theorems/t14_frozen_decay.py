@@ -32,7 +32,7 @@ from theory.axioms import NEAREST_STAYS
 from theory.composition import NoEnclosure, compose
 from theory.derivation import Combine, Derivation, Given, Instance, Step, eq, le, lt
 from theory.rounding_model import gap_toward
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, root_mean_square, stored_scalar
 from theory.theorems._moving_average import MovingAverage, moving_average, padded, plain_grid, same_grid
 from theory.window import BoolArray, FloatArray, Window
 
@@ -155,7 +155,7 @@ def evaluate_bound(window: Window) -> Bound:
     decay = window.scalars[average.scalar]
     moving = ~frozen(before, decay, fmt, rounding)
     counts = np.sum(moving, axis=(0, 1)).astype(np.float64)
-    limit = float(np.sqrt(np.mean(counts**2)))
+    limit = root_mean_square(counts)
     note = f"{regime(decay, fmt.precision)}; {1 - float(np.mean(moving)):.3g} of {moving.size} decays leave v as it is"
     if average.decay not in window.history:
         note += f"; {average.decay} was not recorded, falls of v are counted"

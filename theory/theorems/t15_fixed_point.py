@@ -32,7 +32,7 @@ from fpsim import exact
 from fpsim.number_format import Format
 from theory.chain import outcomes
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le, lt
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, root_mean_square, stored_scalar
 from theory.theorems._moving_average import MovingAverage, moving_average, plain_grid, same_grid
 from theory.window import FloatArray, Window
 
@@ -120,7 +120,7 @@ def evaluate_bound(window: Window) -> Bound:
     if not covered.any():
         return Bound("T15", QUANTITY, tuple(checks))
     per_seed = np.where(covered, points.max(axis=0), math.nan)
-    limit = float(np.sqrt(np.mean(per_seed[covered] ** 2)))
+    limit = root_mean_square(per_seed[covered])
     settled = bool(np.all(window.end["v"] == points))
     note = "v has settled" if settled else "v has not reached it everywhere: still on its way, or it started above"
     return Bound("T15", QUANTITY, tuple(checks), limit, limit, per_seed=per_seed, note=note)

@@ -34,7 +34,7 @@ from fractions import Fraction
 import numpy as np
 import sympy as sp
 
-from fpsim.rounding import Stochastic, is_nearest
+from fpsim.rounding import is_nearest
 from fpsim.scalars import STEP, ScalarExpression
 from fpsim.scalars import evaluate as evaluate_scalar
 from theory.chain import outcomes
@@ -43,7 +43,7 @@ from theory.composition import symbol as named
 from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, eq, le, lt
 from theory.enclosure import Ball, ball, ends, evaluate, working_precision
 from theory.rounding_model import gap_toward, low_high, underflow_unit
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, root_mean_square, stored_scalar
 from theory.theorems import t05_adam_step
 from theory.theorems._adam_roundings import values_of
 from theory.theorems._moment_coefficients import absolute_part, coefficients
@@ -52,7 +52,7 @@ from theory.window import BoolArray, FloatArray, Window
 
 QUANTITY = "coordinates of w that moved on the window"
 
-_a, _n, _v, _v_next, _half, _eps = (sp.Symbol(s, nonnegative=True) for s in ("a", "n", "v", "v_+", "half", "eps"))
+_a, _n, _v, _half, _eps = (sp.Symbol(s, nonnegative=True) for s in ("a", "n", "v", "half", "eps"))
 _lr, _C, _Q, _r, _c, _g = (sp.Symbol(s, positive=True) for s in ("lr", "C", "Q", "r", "c", "g"))
 _A, _K = sp.Symbol("A", nonnegative=True), sp.Symbol("K", positive=True)
 _moved = sp.Symbol("s", nonnegative=True)  # how far w moves
@@ -116,7 +116,7 @@ def evaluate_bound(window: Window) -> Bound:
         return Bound("T16", QUANTITY, tuple(checks))
     moving = ~_stays(window, largest)
     counts = np.sum(moving, axis=0).astype(np.float64)
-    limit = float(np.sqrt(np.mean(counts**2)))
+    limit = root_mean_square(counts)
     note = f"{moving.size - int(np.sum(moving))} of {moving.size} weights cannot move; |step| <= {np.max(largest):.6g}"
     return Bound("T16", QUANTITY, tuple(checks), limit, limit, per_seed=counts, note=note)
 
@@ -200,7 +200,7 @@ def _monotone(window: Window, step: str) -> None:
         others = [] if found is None else [x for x in found.operands if not x.startswith("scalar.")]
         if found is None or found.kind not in ("mul", "div") or len(others) != 1:
             raise ValueError(f"{step} is no product of g with scalars")
-        if isinstance(window.slots[step][1], Stochastic) or not is_nearest(window.slots[step][1]):
+        if not is_nearest(window.slots[step][1]):
             raise ValueError(f"{step} is rounded {window.slots[step][1]}")
         if found.kind == "div" and found.operands[0] not in others:
             raise ValueError(f"{step} divides by {others[0]}")
@@ -235,10 +235,8 @@ def _divided_steps(window: Window) -> tuple[FloatArray | None, list[Hypothesis]]
         constant, found = _own_second_moment(window)
     reasons = "; ".join(f"{h.name}: {h.detail}" for h in found if not h.ok)
     if reasons and recorded is not None:
-        constant, found = (
-            None,
-            [Hypothesis("every step's moments were recorded", True, f"else no bound of C: {reasons}")],
-        )
+        constant = None
+        found = [Hypothesis("every step's moments were recorded", True, f"else no bound of C: {reasons}")]
     checks += found
     after = _after_division(window, update[1])
     checks.append(no_events(window, [s for s in factor.underflow_slots if s not in after])[1])

@@ -53,8 +53,8 @@ QUANTITY = "average dual norm of the gradient (nuclear norm, or sum of moduli)"
 LONGEST = 48  # n, the steps that a gradient is reconstructed from: about 2/sqrt(1-beta) is best
 
 alpha, c, kappa = sp.symbols("alpha c kappa", positive=True)
-b, tau, x, x0, y, S, e, p, q, z, m0, k, D, T, nM, nP, nE, nG = sp.symbols(
-    "b tau x x_0 y S e p q z m_0 k D T nM nP nE nG", nonnegative=True
+b, tau, x, x0, y, S, e, p, q, z, m0, k, D, nM, nP, nE, nG = sp.symbols(
+    "b tau x x_0 y S e p q z m_0 k D nM nP nE nG", nonnegative=True
 )
 F, N, MO, PO, EO, GO, f, f_next, A, R, J = sp.symbols("F N MO PO EO GO f f_next A R J", real=True)
 P, K = sp.symbols("P K", nonnegative=True)

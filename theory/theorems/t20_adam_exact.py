@@ -29,7 +29,7 @@ import numpy as np
 from flint import arb
 
 from theory.composition import NoEnclosure
-from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
+from theory.enclosure import BITS, Ball, ball, compile_expression, ends, largest, norm, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem, no_events
 from theory.theorems import _adam_energy as lemmas
 from theory.theorems import _adam_lemmas as moving
@@ -42,7 +42,7 @@ from theory.theorems._floor_root import fall, gaps_visited
 from theory.theorems._mean_rounding import LEMMAS as ROUNDING_LEMMAS
 from theory.theorems.t08_stochastic_gd import measured
 from theory.theorems.t12_rmsprop import _signal
-from theory.theorems.t21_adam import QUANTITY, hypotheses, largest, norm
+from theory.theorems.t21_adam import QUANTITY, hypotheses
 from theory.window import Window
 
 _EXACT = ("m.decay", "m.inject", "m.add", "m", "update.m_hat", "update.div", "update.scale")

@@ -43,20 +43,16 @@ Source: derived here; a bound of the drift by kappa alone would miss the growth 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
 from flint import arb
 
-from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
-from theory.rounding_model import shrinks
+from theory.enclosure import BITS, Ball, ball, compile_expression, ends, largest, norm, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems import _adam_lemmas as lemmas
 from theory.theorems import _adam_numbers as numbers
@@ -64,6 +60,7 @@ from theory.theorems import _rmsprop_lemmas
 from theory.theorems._adam_roundings import CORRECTED, correction_names, values_of
 from theory.theorems._floor_root import fall
 from theory.theorems._mean_rounding import LEMMAS as ROUNDING_LEMMAS
+from theory.theorems._noise_scope import mean_zero, nearest_or_shrinking, preconditioner_scalars
 from theory.theorems.t08_stochastic_gd import measured
 from theory.window import Window
 
@@ -257,28 +254,13 @@ def _smaller(x: Ball, y: Ball) -> Ball:
     return ball(min(ends(x)[1], ends(y)[1]))
 
 
-def norm(values: Iterable[Ball]) -> Ball:
-    """Euclidean norm."""
-    return sum((x * x for x in values), arb(0)).sqrt()
-
-
-def largest(values: Iterable[Ball]) -> Ball:
-    """The maximum, as a ball."""
-    return functools.reduce(lambda x, y: x.max(y), values)
-
-
 def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     """What every bound of Adam's floor asks of a run; the structure comes first, alone if it is another."""
     structure = _structure(window)
     if not structure.ok:
         return (structure,)
     slots, used = window.slots, [s for s in (*_DAG, *CORRECTED, "w", "m", "v", "g", "noise") if s in window.slots]
-    modes = {s: slots[s][1] for s in used}
-    other = [f"{s}: {mode}" for s, mode in modes.items() if not (is_nearest(mode) or shrinks(mode))]
-    first, injected, kept, injection, eps, lr = (
-        window.scalars.get(f"scalar.{name}", math.nan)
-        for name in ("beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "lr")
-    )
+    first, injected = (window.scalars.get(f"scalar.{name}", math.nan) for name in ("beta1", "one_minus_beta1"))
     least, widest = float(np.min(window.min_abs["v"])), float(np.max(window.max_abs["w"]))
     arrays = (window.squared_gradient, window.loss_start, *(window.max_abs[name] for name in ("g", "m", "v")))
     finite = all(np.all(np.isfinite(x)) for x in arrays)
@@ -286,22 +268,13 @@ def hypotheses(window: Window) -> tuple[Hypothesis, ...]:
     normal = max(slots[s][0].smallest_normal for s in ("g", *(x for x in slots if x.endswith("noisy"))))
     checks = [
         structure,
-        Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
+        nearest_or_shrinking(window, used),
         one_format_of_weights(window),
         Hypothesis("0 <= stored beta1 < 1", 0 <= first < 1, stored_scalar(window, "beta1")),
         Hypothesis("stored 1 - beta1 > 0", injected > 0, stored_scalar(window, "one_minus_beta1")),
-        Hypothesis("0 < stored beta2 <= 1", 0 < kept <= 1, stored_scalar(window, "beta2")),
-        Hypothesis("stored 1 - beta2 > 0", injection > 0, stored_scalar(window, "one_minus_beta2")),
-        Hypothesis(
-            "constant eps >= 0 and lr > 0",
-            eps >= 0 and 0 < lr < math.inf,
-            f"{stored_scalar(window, 'eps')}, {stored_scalar(window, 'lr')}",
-        ),
+        *preconditioner_scalars(window),
         _corrections(window),
-        Hypothesis("noise of mean zero", window.noise in ("none", "gaussian", "minibatch"), window.noise),
-        Hypothesis(
-            "minibatches are drawn outside the program", window.noise != "minibatch" or not window.gradient_inside
-        ),
+        *mean_zero(window),
         no_events(window)[0],
         no_events(window, [s for s in _NORMAL if s in slots])[1],
         not_flushed(window, ("w.sub", "w")),

@@ -24,13 +24,12 @@ from __future__ import annotations
 import numpy as np
 from flint import arb
 
-from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
+from theory.enclosure import BITS, Ball, ball, compile_expression, ends, largest, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems import _adam_energy as lemmas
 from theory.theorems import _adam_numbers as numbers
 from theory.theorems import _adam_roundings as roundings
 from theory.theorems import t20_adam_exact as t20
-from theory.theorems.t21_adam import largest
 from theory.window import FloatArray, Window
 
 QUANTITY = "average over the window and seeds of the sum of |grad_i|"

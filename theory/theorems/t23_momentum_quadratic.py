@@ -39,8 +39,8 @@ from flint import arb
 
 from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, le, lt
-from theory.enclosure import BITS, Ball, ball, ends, working_precision
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Step, cited, le, lt
+from theory.enclosure import BITS, Ball, ball, ends, largest, working_precision
 from theory.rounding_model import gap_toward, shrinks
 from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
 from theory.theorems._floor_root import gaps_visited, root_is_monotone
@@ -48,7 +48,7 @@ from theory.theorems._floor_root import x as _root_x
 from theory.theorems._floor_root import y as _root_y
 from theory.theorems._gradient_mean import gradient_mean
 from theory.theorems._mean_rounding import moments
-from theory.theorems._momentum_moments import LEMMAS, Responses, bounded_gains, responses
+from theory.theorems._momentum_moments import LEMMAS, Responses, bounded_gains, decay_rate, responses
 from theory.theorems._rmsprop_numbers import noisy_slot
 from theory.theorems.t08_stochastic_gd import QUANTITY, measured
 from theory.window import FloatArray, Window
@@ -85,8 +85,7 @@ floor = Derivation(
     "T23",
     givens=(lt(h_m * rho, 1),),
     steps=(
-        Step(_split.conclusion, Instance(_split)),
-        Step(_trace.conclusion, Instance(_trace)),
+        *cited(_split, _trace),
         Step(le(*_step), Instance(root_is_monotone, {_root_x: U, _root_y: g_w * Q_w + g_m * Q_m + F})),
         Step(lt(h_m * rho, 1), Given()),
         Step(le(G, BOUND), Combine({0: 1 / (1 - h_m * rho), 2: 1 / (1 - h_m * rho)})),
@@ -265,33 +264,20 @@ def _gains(window: Window, curvature: Ball) -> list[list[Ball]] | None:
     least = arb(float(window.strong_convexity)) if window.hessian is not None and window.hessian.ndim > 1 else curvature
     if not least > 0:
         return None
-    slowest = max(_decay_rate(step, injection, kept, x) for x in (least, curvature))
+    slowest = max(decay_rate(step, injection, kept, x) for x in (least, curvature))
     for share in (0.5, 0.1):
         rate = arb(1 - share * (1 - slowest**2))
         if least is curvature:
-            found = bounded_gains(step, injection, kept, curvature, rate)
-            if found is not None:
-                return found
+            gains = bounded_gains(step, injection, kept, curvature, rate)
+            if gains is not None:
+                return gains
             continue
         edges = [least * (curvature / least) ** (arb(k) / PIECES) for k in range(PIECES + 1)]
         pieces = [bounded_gains(step, injection, kept, a.union(b), rate) for a, b in itertools.pairwise(edges)]
         if all(x is not None for x in pieces):
-            largest = [x for x in pieces if x is not None]
-            return [[_largest([x[i][j] for x in largest]) for j in (0, 1)] for i in (0, 1)]
+            found = [x for x in pieces if x is not None]
+            return [[largest(x[i][j] for x in found) for j in (0, 1)] for i in (0, 1)]
     return None
-
-
-def _largest(values: list[Ball]) -> Ball:
-    result = values[0]
-    for x in values[1:]:
-        result = result.max(x)
-    return result
-
-
-def _decay_rate(step: Ball, injection: Ball, kept: Ball, curvature: Ball) -> float:
-    """Spectral radius of one step, roughly: it only chooses the weights of a bound."""
-    a, b, k = float(step * injection * curvature), float(kept), 1.0
-    return float(np.max(np.abs(np.roots([k, -(1 - a + b), b]))))
 
 
 def _gradient(window: Window) -> _Gradient:

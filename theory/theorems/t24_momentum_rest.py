@@ -42,11 +42,11 @@ from theory.derivation import Combine, Derivation, Given, Instance, Step, le
 from theory.derivation import eq as equal
 from theory.enclosure import Ball, ball, ends, evaluate
 from theory.rounding_model import low_high, underflow_unit
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, stored_scalar
+from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_subtraction, stored_scalar
 from theory.theorems._momentum import first_moment
-from theory.theorems._rest_set import half_gaps
+from theory.theorems._rest_set import bound_at_rest, end_norm, half_gaps
 from theory.theorems._underflow import absolute_part
-from theory.window import FloatArray, Window
+from theory.window import Window
 
 QUANTITY = "gradient norm where the run halted"
 
@@ -139,31 +139,19 @@ def evaluate_bound(window: Window) -> Bound:
             size = rest.stretch * ((ball(half) + rest.step) / (rest.low * lr) + rest.stored)
             total += (((1 - rest.decay_low) * size + rest.momentum) / rest.injection + ball(error)) ** 2
         squares.append(total)
-    covered = window.halted
-    per_seed = np.array([ends(s.sqrt())[1] if ok else math.nan for s, ok in zip(squares, covered, strict=True)])
-    mean = sum((s for s, ok in zip(squares, covered, strict=True) if ok), ball(0)) / int(covered.sum())
-    lower, upper = ends(mean.sqrt())
-    note = "" if covered.all() else f"{covered.sum()} of {window.seeds} seeds halted; the others are not covered"
-    return Bound("T24", QUANTITY, tuple(checks), lower, upper, per_seed=per_seed, note=note)
-
-
-def measured(window: Window) -> FloatArray:
-    """Norm of the true gradient at the end of the window, [S]."""
-    return np.asarray(np.sqrt(np.sum(window.end_gradient**2, axis=0)), dtype=np.float64)
+    return bound_at_rest("T24", QUANTITY, checks, squares, window.halted)
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    program, slots, outputs = window.program, window.slots, dict(window.program.outputs)
-    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
-    if not plain or set(program.state) != {"w", "m"} or outputs["w"] != "w.sub":
-        return (Hypothesis("one subtraction updates w, and m is the only other state", False, window.optimizer),)
+    slots, structure = window.slots, one_subtraction(window, momentum=True)
+    if not structure.ok:
+        return (structure,)
     other = [s for s in ("w.sub", "w") if not is_nearest(slots[s][1])]
-    random = [s for s in program.slots if isinstance(slots[s][1], Stochastic) and not s.startswith("scalar.")]
+    random = [s for s in window.program.slots if isinstance(slots[s][1], Stochastic) and not s.startswith("scalar.")]
     nested = slots["w"][0].holds(slots["w.sub"][0]) or slots["w.sub"][0].holds(slots["w"][0])
     lr, still = window.scalars.get("scalar.lr", math.nan), int(np.sum(window.halted))
     return (
-        Hypothesis("one subtraction updates w, and m is the only other state", True),
+        structure,
         Hypothesis("round to nearest in w.sub and w", not other, ", ".join(other)),
         Hypothesis("deterministic", not random and window.noise == "none", f"noise {window.noise}, random {random}"),
         Hypothesis("the formats of w.sub and w are nested", nested),
@@ -233,7 +221,7 @@ THEOREM = Theorem(
     statement=STATEMENT,
     derivations=(REST, MOMENTUM),
     evaluate=evaluate_bound,
-    measured=measured,
+    measured=end_norm,
     optimizers=("momentum",),
     floor=True,
 )

@@ -36,14 +36,22 @@ import numpy as np
 import sympy as sp
 from flint import arb
 
-from fpsim.rounding import is_nearest
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Instance, Step, le
+from theory.derivation import Axiom, Combine, Derivation, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
-from theory.rounding_model import shrinks
-from theory.theorem import Bound, Hypothesis, Theorem, no_events, not_flushed, one_format_of_weights, stored_scalar
+from theory.theorem import (
+    Bound,
+    Hypothesis,
+    Theorem,
+    no_events,
+    not_flushed,
+    one_format_of_weights,
+    one_subtraction,
+    stored_scalar,
+)
 from theory.theorems._dither import LEMMAS, Dither, StepError, adversarial, dithered, step_error, uniform_gap
 from theory.theorems._floor_root import fall, gaps_visited, quadratic_root, summation, weighted_root
+from theory.theorems._noise_scope import nearest_or_shrinking
 from theory.theorems.t08_stochastic_gd import QUANTITY, curvatures, measured
 from theory.window import Window
 
@@ -89,11 +97,7 @@ coordinate = Derivation(
     "one dithered coordinate",
     givens=(),
     steps=(
-        Step(drive.conclusion, Instance(drive)),
-        Step(size.conclusion, Instance(size)),
-        Step(square.conclusion, Instance(square)),
-        Step(variance.conclusion, Instance(variance)),
-        Step(correlation.conclusion, Instance(correlation)),
+        *cited(drive, size, square, variance, correlation),
         Step(
             le(SQUARE * g**2 - LINEAR * g - CONSTANT, (P - (L * S + rest * M1**2) / 2) / alpha),
             Combine(
@@ -185,19 +189,15 @@ def _note(window: Window) -> str:
 
 
 def _hypotheses(window: Window) -> tuple[Hypothesis, ...]:
-    program, slots = window.program, window.slots
-    operation = next((o for o in program.operations if o.slot == "w.sub"), None)
-    plain = operation is not None and operation.kind == "sub" and operation.operands[0] == "w"
-    if not plain or program.state != ("w",) or dict(program.outputs)["w"] != "w.sub":
-        return (Hypothesis("one subtraction updates the only state w", False, window.optimizer),)
-    modes = {s: slots[s][1] for s in ("w.sub", "w")}
-    other = [f"{s}: {mode}" for s, mode in modes.items() if not (is_nearest(mode) or shrinks(mode))]
+    structure = one_subtraction(window)
+    if not structure.ok:
+        return (structure,)
     lr, deviation = window.scalars.get("scalar.lr", math.nan), window.hyperparameters.get("sigma", math.nan)
     widest = float(np.max(window.max_abs["w"])) if "w" in window.max_abs else math.nan
     known = isinstance(deviation, (int, float)) and 0 < deviation < math.inf
     return (
-        Hypothesis("one subtraction updates the only state w", True),
-        Hypothesis("round to nearest or stochastic, variant A", not other, ", ".join(other)),
+        structure,
+        nearest_or_shrinking(window, ("w.sub", "w")),
         one_format_of_weights(window),
         Hypothesis("Gaussian noise", window.noise == "gaussian" and known, f"{window.noise}, sigma = {deviation}"),
         Hypothesis("a constant positive step size", 0 < lr < math.inf, stored_scalar(window, "lr")),

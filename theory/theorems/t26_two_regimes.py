@@ -41,7 +41,7 @@ from flint import arb
 from fpsim.rounding import is_nearest
 from theory.axioms import NEAREST_MOVES, NEAREST_STAYS
 from theory.composition import NoEnclosure
-from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, le
+from theory.derivation import Axiom, Combine, Derivation, Given, Instance, Sign, Step, cited, le
 from theory.enclosure import BITS, Ball, ball, compile_expression, ends, working_precision
 from theory.theorem import Bound, Hypothesis, Theorem
 from theory.theorems import _deterministic_rmsprop as numbers
@@ -165,7 +165,7 @@ coordinate = Derivation(
     givens=(le(size, p * yy + q),),
     steps=(
         Step(le(size, p * yy + q), Given(), "a priori; 0 if the moves were measured"),
-        *(Step(x.conclusion, Instance(x)) for x in (split, credited, cauchy, weighted, square_of_step)),
+        *cited(split, credited, cauchy, weighted, square_of_step),
         Step(
             _COORDINATE,
             Combine({
