@@ -38,7 +38,8 @@ ROWS = [
     {"nn"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
-TORCH_ROOMS = ("fpsim.arrays_torch", "fpsim.cuda", "fpsim.nn")  # themselves imported on first use
+FACES = tuple(f"fpsim.optim.torch_{part}" for part in ("face", "machine", "options", "parts", "state"))
+TORCH_ROOMS = ("fpsim.arrays_torch", "fpsim.cuda", "fpsim.nn", *FACES)  # themselves imported on first use
 FOR_PROOFS = {
     "number_format",
     "formats",
@@ -188,3 +189,6 @@ def test_importing_fpsim_does_not_load_the_compiler() -> None:
 
 def test_the_emulator_works_without_torch() -> None:
     assert not loaded_by("import fpsim; fpsim.round(0.1, 'bfloat16'); fpsim.encode(1.0, 'bfloat16')") & HEAVY
+    assert (
+        not loaded_by("import fpsim; assert 'Adam' in dir(fpsim.optim) and not hasattr(fpsim.optim, 'Nothing')") & HEAVY
+    )

@@ -5,7 +5,13 @@ rounded stochastically are a choice of precision, not a wrapper:
 ``precision.replace({"w.sub": (fmt, "stochastic"), "w": (fmt, "stochastic")})``.
 
 An installed package adds its own through the entry point group ``fpsim.optimizers``, name -> ``Program``.
+
+For PyTorch every step is a class too, such as ``fpsim.optim.Adam(params, lr=..., precision=...)``, a
+``torch.optim.Optimizer``. The classes are made on first access, because torch is loaded with them.
 """
+
+import importlib
+from typing import Any
 
 from fpsim import plugins
 from fpsim.optim.adafactor import adafactor, adafactor_vector
@@ -73,6 +79,7 @@ __all__ = [
     "sgd",
     "sign_sgd",
     "signum",
+    "torch_class",
 ]
 
 
@@ -104,3 +111,63 @@ def find(name: str) -> tuple[Program, str]:
             f"{name!r} of package {package} is a {type(program).__name__}; a Program (what fpsim.step makes) is needed"
         )
     return program, package
+
+
+def torch_class(program: Program, name: str | None = None) -> Any:
+    """A step of your own as a class of PyTorch's optimizers, like ``fpsim.optim.Adam``.
+
+    Parameters
+    ----------
+    program : a step that stores the weights ``w`` and reads the gradient ``g`` besides its states, which start at 0
+    name : of the class; default: the program's
+
+    Returns
+    -------
+    class : a ``torch.optim.Optimizer`` that takes ``params``, the program's hyperparameters (``beta1`` and ``beta2``
+        together as ``betas``, alone as ``momentum`` and ``alpha``), ``precision``, ``key`` and ``run``
+
+    Raises
+    ------
+    ValueError
+        The program has another input, or no ``w``.
+
+    Examples
+    --------
+    >>> import fpsim, torch
+    >>> @fpsim.step
+    ... def signs(w, g, *, lr=0.25):
+    ...     return {"w": fpsim.slot("w.sub", w - fpsim.slot("update.scale", lr * fpsim.tracing.sign(g)))}
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+    >>> optimizer = torch_class(signs, "Signs")([w], precision=fpsim.Precision.uniform("float8_e4m3fn"))
+    >>> w.grad = torch.tensor([0.1, -0.001])
+    >>> optimizer.step()
+    >>> w.tolist()
+    [0.75, -0.75]
+    """
+    table, face = _torch_module("torch_table", "torch_class"), _torch_module("torch_face", "torch_class")
+    return face.class_of(table.of_program(name or program.name, program))
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a step for PyTorch, made when it is first asked for."""
+    if not name[:1].isupper() or name not in importlib.import_module("fpsim.optim.torch_table").names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made = _torch_module("torch_face", name).make(name)
+    globals()[name] = made  # found without this function from now on
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *importlib.import_module("fpsim.optim.torch_table").names()})
+
+
+def _torch_module(module: str, asked: str) -> Any:
+    """A module of this package that needs torch, for what was asked."""
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise ImportError(
+            f"fpsim.optim.{asked} is for PyTorch and needs it: pip install 'fpsim[torch]'. Without it, fpsim.run takes "
+            "the programs of fpsim.optim.STEPS"
+        ) from error
+    return importlib.import_module(f"fpsim.optim.{module}")

@@ -65,6 +65,18 @@ def plan_of(
     if not isinstance(options["lr"], (int, float)):
         raise ValueError(f"lr={options['lr']!r}; admissible: a number of Python")
     kernels = kernels_of(dtype, foreach=bool(options["foreach"]), tail=tail, capability=capability, root=root)
+    return programs_of(name, options, kernels)
+
+
+def programs_of(name: str, options: Mapping[str, Any], kernels: Kernels) -> list[Program]:
+    """The plan of a class of ``STATES`` for the options of a param group, as they are called in PyTorch.
+
+    Examples
+    --------
+    >>> options = {"lr": 0.1, "lr_decay": 0.0, "eps": 1e-10, "weight_decay": 0.0, "maximize": True}
+    >>> [program.state for program in programs_of("Adagrad", options, Kernels())]
+    [('w', 'v')]
+    """
     return _PLANS[name](options, kernels)
 
 

@@ -1,0 +1,76 @@
+"""What tells one optimizer class for PyTorch from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fpsim.precision import Precision
+from fpsim.program import Program
+
+Function: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Layout: TypeAlias = tuple[int, ...]
+
+
+def uniform(dtype: str) -> Precision:
+    """Every operation in the format of the parameter."""
+    return Precision.uniform(dtype)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """What a program may depend on besides the options of a param group.
+
+    Parameters
+    ----------
+    step : its number, from 0;  dtype : name of the parameter's dtype;  ndim : number of its axes
+    chosen : whether the user has chosen a precision other than ``Face.precision``
+    tail : whether it is for the elements that ``Face.tails`` marks
+    """
+
+    step: int
+    dtype: str
+    ndim: int
+    chosen: bool
+    tail: bool = False
+
+
+@dataclass(frozen=True)
+class Face:
+    """One optimizer class: everything in which it differs from the others.
+
+    Parameters
+    ----------
+    name : the class
+    program : (options of a param group, Spot) -> Program with its hyperparameters bound; it reads ``w`` and ``g``
+    defaults : option -> its default, in the order of positional arguments
+    states : state array of the program -> its name in ``optimizer.state[p]``; the array ``w`` is the parameter itself,
+        and an array without a name here keeps its own
+    precision : name of a parameter's dtype -> the precision where a param group gives none
+    stages : the program is the same in all steps from number ``stages`` - 1 on: 1, or 2 where the first one differs
+    start : state array -> its start value, or the name of the option that holds it; the others start at 0
+    functions : name of an opaque operation -> what computes it, of a float64 array; element by element where the
+        program is one of vectors, because these go through the machine in pieces
+    tails : (shape, strides, the gradient's strides, name of the dtype) -> places, in C order, of the elements that have
+        a program of their own where the precision is ``precision``; for elementwise programs and states of one number
+    below_one : options that are below 1
+    by_ndim : whether ``program`` looks at ``Spot.ndim``
+    about : what is computed; the class's documentation shows it
+    """
+
+    name: str
+    program: Callable[[Mapping[str, Any], Spot], Program]
+    defaults: Mapping[str, Any]
+    states: Mapping[str, str] = field(default_factory=dict)
+    precision: Callable[[str], Precision] = uniform
+    stages: int = 1
+    start: Mapping[str, float | str] = field(default_factory=dict)
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    tails: Callable[[Layout, Layout, Layout, str], npt.NDArray[np.int64]] | None = None
+    below_one: tuple[str, ...] = ("betas",)
+    by_ndim: bool = False
+    about: str = ""

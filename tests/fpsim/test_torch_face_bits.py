@@ -1,0 +1,195 @@
+"""Without a precision of one's own the classes have the bits of torch.optim, in a training loop and on bare tensors."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+import fpsim
+from fpsim.optim.torch_variants import VARIANTS
+
+torch = pytest.importorskip("torch")
+
+CASES = {
+    "SGD": [{"lr": 0.1}, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+            {"momentum": 0.9, "dampening": 0.5, "maximize": True}],
+    "Adam": [{}, {"lr": 0.01, "betas": (0.4, 0.9), "weight_decay": 0.1, "amsgrad": True}, {"maximize": True}],
+    "AdamW": [{}, {"weight_decay": 0.0, "amsgrad": True}],
+    "RMSprop": [{}, {"momentum": 0.9, "centered": True, "weight_decay": 0.01, "maximize": True}],
+    "Adagrad": [{}, {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5}],
+    "NAdam": [{}, {"weight_decay": 0.1, "decoupled_weight_decay": True}],
+}  # fmt: skip
+EVERY = [(name, options) for name, cases in CASES.items() for options in cases]
+# eps = 1e-8 is 0 in float16, here as in PyTorch
+pytestmark = pytest.mark.filterwarnings("ignore::fpsim.optim.torch_face.ScalarWarning")
+INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tails depend on the number of threads; and on a busy machine they wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def codes(x):
+    """Codes, with one for NaN: PyTorch's depend on the processor."""
+    x = x.detach().masked_fill(x.isnan(), float("nan"))
+    return x.contiguous().view(INTEGERS[x.dtype]).tolist() if x.dtype in INTEGERS else x.tolist()
+
+
+def parameters(dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in ((5, 11), (70,), (3,))]
+
+
+def steps(optimizer, number, first=0):
+    """Gradients of all magnitudes, some of them zero."""
+    given = [p for group in optimizer.param_groups for p in group["params"]]
+    for step in range(first, first + number):
+        generator = torch.Generator().manual_seed(1000 + step)
+        for p in given:
+            scale = torch.exp2(torch.randint(-12, 3, p.shape, generator=generator))
+            gradient = torch.randn(p.shape, generator=generator) * scale
+            p.grad = torch.where(torch.rand(p.shape, generator=generator) < 0.1, 0.0, gradient).to(p.dtype)
+        optimizer.step()
+
+
+def everything(optimizer):
+    given = [p for group in optimizer.param_groups for p in group["params"]]
+    states = [{k: x for k, x in optimizer.state[p].items() if k != "step" and x is not None} for p in given]
+    return [codes(p) for p in given], [{k: codes(x) for k, x in sorted(state.items())} for state in states]
+
+
+def test_every_class_is_here():
+    assert set(CASES) == set(VARIANTS)
+
+
+@pytest.mark.parametrize("dtype", list(INTEGERS), ids=str)
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+def test_bits_of_parameters_and_states(name, options, dtype):
+    ours = getattr(fpsim.optim, name)(parameters(dtype), **options)
+    theirs = getattr(torch.optim, name)(parameters(dtype), foreach=False, **options)
+    for part in range(3):
+        steps(ours, 8, first=8 * part)
+        steps(theirs, 8, first=8 * part)
+        assert everything(ours) == everything(theirs)
+
+
+@pytest.mark.parametrize("dtype", list(INTEGERS), ids=str)
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_run_changes_hands_in_both_directions(name, dtype):
+    """torch.optim and fpsim.optim continue each other's checkpoints, with the bits of a run that one of them did."""
+    options = CASES[name][1]
+    whole = getattr(torch.optim, name)(parameters(dtype), foreach=False, **options)
+    steps(whole, 9)
+    first = getattr(torch.optim, name)(parameters(dtype), foreach=False, **options)
+    steps(first, 3)
+    second = getattr(fpsim.optim, name)(first.param_groups[0]["params"])
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    steps(second, 3, first=3)
+    if (name, dtype) in [("NAdam", torch.bfloat16), ("NAdam", torch.float16)]:
+        steps(second, 3, first=6)  # loading into PyTorch's would round mu_product to the dtype, from its own file too
+        assert everything(second) == everything(whole)
+        return
+    third = getattr(torch.optim, name)(first.param_groups[0]["params"], foreach=False)
+    third.load_state_dict(copy.deepcopy(second.state_dict()))
+    steps(third, 3, first=6)
+    assert everything(third) == everything(whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_training_a_model_differs_by_one_line(dtype):
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        torch.manual_seed(3)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 33), torch.nn.GELU(), torch.nn.Linear(33, 2)).to(dtype)
+        x, y = torch.randn(64, 8).to(dtype), torch.randn(64, 2).to(dtype)
+        optimizer = library.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=40)
+        for _ in range(40):
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(model(x), y).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+        results.append([codes(p) for p in model.parameters()])
+    assert results[0] == results[1]
+
+
+def test_a_precision_of_ones_own_is_one_program_for_all_elements():
+    """Elements of vector tails have the bits of the others: the place of an element is no part of the emulation."""
+    for dtype in (torch.bfloat16, torch.float32):
+        precision = fpsim.Precision.torch(str(dtype)).replace({"v": "bfloat16", "v.addcmul": "bfloat16"})
+        parameter = torch.nn.Parameter(torch.full((37,), 0.7, dtype=dtype))
+        optimizer = fpsim.optim.Adam([parameter], lr=0.1, weight_decay=0.3, precision=precision)
+        for _ in range(5):
+            parameter.grad = torch.full_like(parameter, 0.3)
+            optimizer.step()
+        assert len(set(parameter.tolist())) == 1 and parameter[0] < 0.5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_thread_has_a_tail(threads):
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(5)
+    start = torch.randn(70_001, generator=generator).bfloat16()
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = library.SGD([parameter], lr=0.1, momentum=0.9)
+        for _ in range(2):
+            parameter.grad = start.square()
+            optimizer.step()
+        results.append(codes(parameter))
+    assert results[0] == results[1]
+
+
+def randn(generator, *shape):
+    return torch.randn(shape, generator=generator).bfloat16()
+
+
+LAYOUTS = {
+    "in order": (lambda g: randn(g, 37, 41), lambda g: randn(g, 37, 41)),
+    "transposed": (lambda g: randn(g, 37, 41).mT, lambda g: randn(g, 37, 41).mT),
+    "a transposed gradient": (lambda g: randn(g, 41, 37), lambda g: randn(g, 37, 41).mT),
+    "a transposed parameter": (lambda g: randn(g, 37, 41).mT, lambda g: randn(g, 41, 37)),
+    "channels last": tuple(
+        [lambda g: randn(g, 3, 5, 7, 11).to(memory_format=torch.channels_last)] * 2
+    ),
+    "axes of length 1": (lambda g: randn(g, 1, 70, 1).mT, lambda g: randn(g, 1, 1, 70)),
+    "permuted": (lambda g: randn(g, 3, 7, 11).permute(1, 2, 0), lambda g: randn(g, 3, 7, 11).permute(1, 2, 0)),
+    "gaps": (lambda g: randn(g, 37, 82)[:, ::2], lambda g: randn(g, 37, 82)[:, ::2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("name", ["SGD", "Adam", "NAdam"])
+def test_memory_of_any_layout(layout, name):
+    """Which elements are left over after the last full vector follows from where they are in memory."""
+    options = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9} if name == "SGD" else {})
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        generator = torch.Generator().manual_seed(6)
+        parameter = torch.nn.Parameter(LAYOUTS[layout][0](generator))
+        optimizer = getattr(library, name)([parameter], **options)
+        for _ in range(4):
+            parameter.grad = LAYOUTS[layout][1](generator)
+            optimizer.step()
+        results.append(codes(parameter))
+    assert results[0] == results[1]
+
+
+def test_double_precision_and_what_nesterov_needs():
+    parameter = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = fpsim.optim.SGD([parameter], lr=0.1)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert parameter.tolist() == [1 - 0.1] * 3
+    with pytest.raises(ValueError, match=r"nesterov=True with momentum=0.0 and dampening=0.0; admissible: momentum ab"):
+        fpsim.optim.SGD([parameter], nesterov=True)
+    with pytest.raises(TypeError, match="amsgrad=1; admissible: True, False"):
+        fpsim.optim.Adam([parameter], amsgrad=1)
