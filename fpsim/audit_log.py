@@ -28,6 +28,12 @@ class AuditLog:
         name -> shape, dtype, dtypes of the moments, group; ``samples``, each a ``step``, the hyperparameters of the
         ``groups`` and the measurements of the ``tensors`` (``fpsim.audit_measure``); ``errors``
     attached : whether it is still being filled
+
+    Examples
+    --------
+    >>> log = AuditLog.empty("Adam", "adam", every=100, elements=None, torch="2.13.0")
+    >>> log.names, log.understood, log.attached
+    ([], True, False)
     """
 
     def __init__(self, record: dict[str, Any]) -> None:

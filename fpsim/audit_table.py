@@ -48,10 +48,8 @@ def row(log: AuditLog, name: str) -> list[str]:
     except KeyError:
         return [name, about["dtype"], *["" for _ in COLUMNS]]
     group = next(s for s in reversed(log.record["samples"]) if name in s["tensors"])["groups"][about["group"]]
-    dtypes = [
-        about["dtype"],
-        *(f"{role} {dtype}" for role, dtype in about["moments"].items() if dtype != about["dtype"]),
-    ]
+    others = {role: dtype for role, dtype in about["moments"].items() if dtype != about["dtype"]}
+    dtypes = [about["dtype"], *(f"{role} {dtype}" for role, dtype in others.items())]
     ends = list(x["headroom"].values())
     return [
         name,
@@ -105,9 +103,8 @@ def _caption(log: AuditLog) -> str:
     if not log.record["samples"]:
         lines.append(f"No step was measured yet: every {log.every} steps, of which {log.steps} were made.")
     elif not log.understood:
-        lines.append(
-            f"{log.record['optimizer']} is not understood: of its weights, those with g != 0 that did not change."
-        )
+        unknown = log.record["optimizer"]
+        lines.append(f"{unknown} is not understood: w frozen are weights with g != 0 that did not change.")
     lines += [f"Not finite: {found}." for found in _nonfinite(log.record)]
     cut = _cut(log.record)
     if cut:
