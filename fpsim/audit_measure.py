@@ -25,6 +25,7 @@ headroom         name -> [up, down] binades: how often the largest |x| can be do
                          (negative: it is subnormal)
 nonfinite        name -> entries that are infinite or NaN
 largest          name -> largest finite |x|
+t                        number of the step as the optimizer counts it; 0 where it does not
 binades          binade e -> entries with 2^e <= |w| < 2^(e+1)
 
 What does not apply is absent. Where v never decays by definition (Adagrad) there is nothing stuck.
@@ -113,6 +114,7 @@ def measure(rule: Rule | None, group: Group, w: Tensor, state: Any, old: Before)
     for role in ("m", "v"):
         if tensors.get(rule.moment(role, group)) is not None:
             arrays[role] = tensors[rule.moment(role, group)]
+    found["t"] = moments.step
     found |= _weights(rule, moments, old.w, new)
     if "v" in arrays:
         found |= _second_moment(rule, moments, old.v, arrays["v"])

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from fpsim.audit_log import AuditLog
 
+WIDTH = 132  # of text: what a row with eight numbers needs
 COLUMNS = {
     "w frozen": "weights with a nonzero update that did not change",
     "v stuck": "second moments that no gradient can lower: fl(beta2 v) >= v",
@@ -31,10 +32,10 @@ def table(log: AuditLog) -> Table:
     title = f"{log.record['optimizer']}, {log.steps} steps"
     title += f", measured in step {samples[-1]['step']}" if samples else ""
     found = Table(title=title, title_justify="left", caption=_caption(log), caption_justify="left")
-    found.add_column("tensor")
-    found.add_column("dtype")
+    for column in ("tensor", "dtype"):
+        found.add_column(column, overflow="fold")
     for column in COLUMNS:
-        found.add_column(column, justify="right")
+        found.add_column(column, justify="right", no_wrap=True)
     for name in log.names if samples else ():
         found.add_row(*row(log, name))
     return found
@@ -86,7 +87,7 @@ def text(log: AuditLog) -> str:
     """The table as plain text."""
     from rich.console import Console
 
-    console = Console(width=max(118, shutil.get_terminal_size((118, 24)).columns), no_color=True)
+    console = Console(width=max(WIDTH, shutil.get_terminal_size().columns), no_color=True)
     with console.capture() as captured:
         console.print(table(log))
     return captured.get().rstrip("\n")
