@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fpsim import audit_measure, audit_rules
+from fpsim.audit_follow import Follower
 from fpsim.audit_log import AuditLog
 
 EVERY = 100
@@ -18,6 +19,7 @@ def audit(
     every: int = EVERY,
     names: Iterable[tuple[str, Any]] | Mapping[str, Any] | None = None,
     elements: int | None = ELEMENTS,
+    follow: int = 0,
 ) -> AuditLog:
     """Attach to an optimizer: look at every tensor before and after each ``every``-th step, and change nothing.
 
@@ -33,6 +35,9 @@ def audit(
         optimizer was given, else its own numbering
     elements : int, at least 1: the most entries looked at in one tensor, evenly spread and the same ones every time;
         None: all. Each count says how many entries it is out of.
+    follow : int, at least 0: entries of each tensor whose second moment is also kept without rounding, in every step,
+        so that the log says how many times too long the rounding of v makes the steps (``fpsim.audit_follow``). This
+        costs a little in every step, not only in those that are measured.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def audit(
     TypeError
         ``optimizer`` is no torch.optim.Optimizer.
     ValueError
-        ``every`` or ``elements`` is less than 1.
+        ``every`` or ``elements`` is less than 1, or ``follow`` less than 0.
 
     Warns
     -----
@@ -69,22 +74,24 @@ def audit(
 
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer: {type(optimizer).__name__}; admissible: a torch.optim.Optimizer")
-    for name, value in (("every", every), ("elements", 1 if elements is None else elements)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r}; admissible: whole numbers from 1")
+    counts = {"every": (every, 1), "elements": (1 if elements is None else elements, 1), "follow": (follow, 0)}
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r}; admissible: whole numbers from {least}")
     pairs = names.items() if isinstance(names, Mapping) else (names or ())
-    hooks = _Hooks(optimizer, every, {id(w): name for name, w in pairs}, elements)
+    hooks = _Hooks(optimizer, every, {id(w): name for name, w in pairs}, elements, follow)
     return hooks.log
 
 
 class _Hooks:
     """What runs before and after the optimizer's steps."""
 
-    def __init__(self, optimizer: Any, every: int, names: Mapping[int, str], elements: int | None) -> None:
+    def __init__(self, optimizer: Any, every: int, names: Mapping[int, str], elements: int | None, follow: int) -> None:
         import torch
 
         self.rule = audit_rules.rule_of(optimizer)
         self.names = names
+        self.follower = Follower(self.rule, follow) if follow and self.rule is not None else None
         self.elements = elements
         self.old: list[tuple[str, int, Any, audit_measure.Before]] = []
         self.handles = [
@@ -100,20 +107,26 @@ class _Hooks:
         for handle in self.handles:
             handle.remove()
         self.old = []
+        self.follower = None
 
     def before(self, optimizer: Any, *_: Any) -> None:
         import torch
 
         self.old = []
-        if (self.log.steps + 1) % self.log.every:
+        due = (self.log.steps + 1) % self.log.every == 0
+        if not due and self.follower is None:
             return
         try:
             with torch.no_grad():
                 for number, group in enumerate(optimizer.param_groups):
                     numbers = audit_rules.hyperparameters(group)
                     for i, w in enumerate(group["params"]):
-                        if w.numel() and w.is_floating_point() | w.is_complex():
-                            state = optimizer.state.get(w, {})
+                        if not w.numel() or not (w.is_floating_point() or w.is_complex()):
+                            continue
+                        state = optimizer.state.get(w, {})
+                        if self.follower is not None:
+                            self.follower.before(w, numbers, state)
+                        if due:
                             old = audit_measure.before(self.rule, numbers, w, state, self.elements)
                             self.old.append((self.name(group, number, i), number, w, old))
         except Exception as error:
@@ -124,19 +137,30 @@ class _Hooks:
 
         self.log.steps += 1
         old, self.old = self.old, []
+        if not old and self.follower is None:
+            return
         try:
             with torch.no_grad():
-                measured = {}
-                groups = [audit_rules.hyperparameters(group) for group in optimizer.param_groups] if old else []
-                for name, number, w, copies in old:
-                    state = optimizer.state.get(w, {})
-                    if w.grad is not None:
-                        measured[name] = audit_measure.measure(self.rule, groups[number], w, state, copies)
-                    self.log.describe(name, number, w, state, self.rule)
+                groups = [audit_rules.hyperparameters(group) for group in optimizer.param_groups]
+                if self.follower is not None:
+                    for numbers, group in zip(groups, optimizer.param_groups, strict=True):
+                        for w in group["params"]:
+                            self.follower.after(w, numbers)
                 if old:
-                    self.log.add(groups, measured)
+                    self.measure(optimizer, groups, old)
         except Exception as error:
             self.failed(error)
+
+    def measure(self, optimizer: Any, groups: list[dict[str, Any]], old: list[Any]) -> None:
+        """Note what every tensor that had a gradient shows."""
+        measured = {}
+        for name, number, w, copies in old:
+            state = optimizer.state.get(w, {})
+            if w.grad is not None:
+                found = audit_measure.measure(self.rule, groups[number], w, state, copies)
+                measured[name] = found | (self.follower.measure(w, state) if self.follower is not None else {})
+            self.log.describe(name, number, w, state, self.rule)
+        self.log.add(groups, measured)
 
     def name(self, group: Mapping[str, Any], number: int, i: int) -> str:
         given = self.names.get(id(group["params"][i]))

@@ -106,7 +106,7 @@ def measure(rule: Rule | None, group: Group, w: Tensor, state: Any, old: Before)
         unmoved = new == old.w
         if dense:
             found["w_unmoved"] = _share(unmoved, g != 0)
-        return found | _ranges(arrays)
+        return _without_nan(found | _ranges(arrays))
     names = [name for name, x in state.items() if hasattr(x, "shape") and x.shape == w.shape]
     tensors = {name: entries(state[name], old.chosen) if name in names else x for name, x in state.items()}
     effective = audit_rules.effective_gradient(g, old.w, group)
@@ -121,7 +121,12 @@ def measure(rule: Rule | None, group: Group, w: Tensor, state: Any, old: Before)
         found |= _denominator(rule, moments)
     if "m" in arrays:
         found |= _first_moment(rule, moments, old.m, arrays["m"], arrays.get("v"))
-    return found | _ranges(arrays)
+    return _without_nan(found | _ranges(arrays))
+
+
+def _without_nan(found: dict[str, Any]) -> dict[str, Any]:
+    """What is infinite or no number is left out: ``nonfinite`` tells of it."""
+    return {name: x for name, x in found.items() if not isinstance(x, float) or math.isfinite(x)}
 
 
 def _weights(rule: Rule, x: Moments, w: Tensor, new: Tensor) -> dict[str, Any]:

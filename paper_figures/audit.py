@@ -126,6 +126,8 @@ def _ranges(axes: Axes, log: AuditLog, names: Sequence[str]) -> None:
                 first[array] = True
             low.append((start, fmt.emin, row))
             high.append((end, fmt.emax + 1, row))
+    if not low:
+        low, high = [(-1, -1, 0)], [(1, 1, 0)]  # nothing but zeros
     left, right = min(x for x, _, _ in low) - 3, max(x for x, _, _ in high) + 3
     for ends, outer, side in ((low, left, -1), (high, right, 1)):
         for row in range(len(names)):

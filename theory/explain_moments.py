@@ -12,9 +12,11 @@ from fpsim import exact
 from fpsim.number_format import Format
 from theory.enclosure import Ball, ball, ends, evaluate, working_precision
 from theory.explain_tensor import NEAREST, Finding, Tensor, counted
+from theory.rounding_model import low_high
 from theory.theorem import Hypothesis
 from theory.theorems.t05_adam_step import SQUARED_CONSTANT
 from theory.theorems.t14_frozen_decay import frozen, regime
+from theory.window import FloatArray
 
 AVERAGES = ("adam", "nadam", "rmsprop")
 
@@ -30,11 +32,18 @@ def frozen_decay(tensor: Tensor) -> Finding | None:
         return Finding("T14", tensor.name, tuple(checks), "", measured)
     decay = tensor.stored(tensor.group["beta2"])
     predicted = _predicted_share(tensor, decay)
-    effect = "; the effective beta2 is 1 and v can only grow" if predicted == 1 else ""
+    low, high = effective_decay(decay, tensor.v, tensor.kernel)
+    effect = "; the effective beta2 is 1 and v can only grow"
+    if predicted != 1:
+        effect = f"; the effective beta2 of normal v is {low:.6g} to {high:.6g}"
     if math.isnan(predicted) and not _normal(tensor, "v"):
         smallest = tensor.v.smallest_subnormal
-        effect = f"; subnormal v up to {float(1 / (2 * (1 - Fraction(decay)))) * smallest:.3g} stay too"
+        effect += f"; subnormal v up to {float(1 / (2 * (1 - Fraction(decay)))) * smallest:.3g} stay too"
     off = stuck is not None and stuck[1] > 0 and not math.isnan(predicted) and stuck[0] != predicted * stuck[1]
+    found = tensor.x.get("beta2_effective")
+    if found is not None:
+        measured += f", the median of fl(beta2 v)/v is {found:.6g}"
+        off = off or (_normal(tensor, "v") and not low <= found <= high)
     where = f"in {tensor.dtypes['v']} with beta2 = {tensor.group['beta2']:.6g}"
     statement = f"{where}, {regime(decay, tensor.v.precision)}{effect}."
     return Finding("T14", tensor.name, tuple(checks), statement, measured, predicted=predicted, contradicted=off)
@@ -54,7 +63,7 @@ def fixed_point_of_v(tensor: Tensor) -> Finding | None:
     if tensor.v is None:
         return None
     checks = _moving_average(tensor)
-    otherwise = measured = ""
+    settles = measured = ""
     if all(check.ok for check in checks):
         decay, half = tensor.stored(tensor.group["beta2"]), Fraction(1, 2 ** (tensor.v.precision + 1))
         freezes = 1 - Fraction(decay) <= half
@@ -64,14 +73,28 @@ def fixed_point_of_v(tensor: Tensor) -> Finding | None:
         if freezes and decay < 1:
             short = math.sqrt(tensor.stored(1 - tensor.group["beta2"]) * 2**tensor.v.precision)
             low, high = 1 / (math.sqrt(2) * short), 1 / short
-            otherwise = (
-                f"Were it so, v would settle at the power of two between c/u and 2c/u times g^2, "
-                f"and steps would be {low:.3g} to {high:.3g} times as long as declared."
+            settles = (
+                f"v settles at the power of two between c/u and 2c/u times g^2, and steps become "
+                f"{low:.3g} to {high:.3g} times as long as declared."
             )
-            checks.append(Hypothesis("|g| is constant", False, "samples do not show every gradient"))
+            checks += _constant_gradients(tensor)
         factor = tensor.x.get("lr_factor")
-        measured = f"measured: steps are {factor:.3g} times as long as with an exact v" if factor else ""
-    return Finding("T15", tensor.name, tuple(checks), "", measured, otherwise)
+        measured = f"measured: steps {factor:.3g} times as long as with an exact v, the median" if factor else ""
+    return Finding("T15", tensor.name, tuple(checks), settles, measured, f"With it {settles}" if settles else "")
+
+
+def _constant_gradients(tensor: Tensor) -> list[Hypothesis]:
+    """What an audit that follows entries shows of their gradients."""
+    constant, zero = tensor.x.get("g_constant"), tensor.x.get("v_from_zero", False)
+    if constant is None:
+        return [Hypothesis("|g| is constant", False, "samples do not show every gradient, follow= does")]
+    detail = f"{constant[0]} of {constant[1]} entries followed"
+    return [
+        Hypothesis("|g| is constant", constant[0] == constant[1], detail),
+        Hypothesis(
+            "v starts at or below the fixed point", bool(zero), "followed from v = 0" if zero else "not from v = 0"
+        ),
+    ]
 
 
 def silent_gradients(tensor: Tensor) -> Finding | None:
@@ -115,7 +138,7 @@ def first_against_second(tensor: Tensor) -> Finding | None:
         return Finding("T5", tensor.name, tuple(checks), "", measured)
     with working_precision():
         bound = ends(squared.sqrt())[1]
-    statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients: no step is longer than lr times that."
+    statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients; steps are at most lr sqrt(c2)/c1 times that (T4)."
     off = ratio > bound
     return Finding("T5", tensor.name, tuple(checks), statement, measured, predicted=bound, contradicted=off)
 
@@ -185,9 +208,32 @@ def rounded_once(decay: float, fmt: Format, kernel: Format) -> bool:
     whole = np.arange(1, 2**fmt.precision)
     values = np.concatenate([whole * fmt.smallest_subnormal, whole[whole >= 2**fmt.mantissa_bits] * fmt.eps])
     once = frozen(values, decay, fmt, NEAREST)
+    return bool(np.array_equal(once, _decayed(values, decay, fmt, kernel) >= values))
+
+
+@functools.lru_cache(maxsize=256)
+def effective_decay(decay: float, fmt: Format, kernel: Format) -> tuple[float, float]:
+    """The least and the largest fl(decay v)/v of normal v whose product is normal.
+
+    Attained where the format has at most 11 bits of precision; else by the relative error of one rounding.
+
+    Examples
+    --------
+    >>> from fpsim.formats import format
+    >>> effective_decay(float(np.float32(0.9)), format("bfloat16"), format("float32"))
+    (0.896551724137931, 0.9032258064516129)
+    """
+    if fmt.precision <= 11:
+        values = 1 + np.arange(2**fmt.mantissa_bits) * fmt.eps
+        quotients = _decayed(values, decay, fmt, kernel) / values
+        return float(quotients.min()), float(quotients.max())
+    low, high = (float(x) for x in low_high(fmt, NEAREST))
+    return math.nextafter(low * decay, 0), min(1.0, math.nextafter(high * decay, 2))
+
+
+def _decayed(values: FloatArray, decay: float, fmt: Format, kernel: Format) -> FloatArray:
     first = [exact.operation("mul", (decay, float(v)), kernel, NEAREST) for v in values]
-    twice = [exact.operation("mul", (1.0, x), fmt, NEAREST) for x in first]
-    return bool(np.array_equal(once, np.array(twice) >= values))
+    return np.array([exact.operation("mul", (1.0, x), fmt, NEAREST) for x in first])
 
 
 def _normal(tensor: Tensor, name: str) -> bool:

@@ -114,7 +114,8 @@ def test_training_is_the_same_to_the_last_bit(which: str, dtype: torch.dtype) ->
         net = network(dtype)
         kind, options = OPTIMIZERS[which]
         optimizer = kind(net.parameters(), **options)
-        log = audit(optimizer, every=2, elements=None if dtype is torch.float32 else 10) if watched else None
+        elements, follow = (None, 0) if dtype is torch.float32 else (10, 3)
+        log = audit(optimizer, every=2, elements=elements, follow=follow) if watched else None
         train(net, optimizer, 7)
         if log is not None:
             log.detach()
@@ -367,9 +368,44 @@ def test_bad_input() -> None:
     for every in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match=r"every=.*admissible: whole numbers from 1"):
             audit(optimizer, every)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="elements=0"):
-        audit(optimizer, elements=0)
+    for name in ("elements", "follow"):
+        with pytest.raises(ValueError, match=f"{name}=-1"):
+            audit(optimizer, **{name: -1})
     log = audit(optimizer)
     with pytest.raises(KeyError, match="nothing yet"):
         log.last("w")
     assert math.isfinite(log.steps)
+
+
+def test_followed_entries_show_how_much_too_long_the_steps_are() -> None:
+    """bfloat16, beta2 = 0.999 and a constant |g|: T15 says sqrt(u/2c) to sqrt(u/c)."""
+    w = torch.zeros(30, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = torch.optim.RMSprop([w], lr=1e-6, alpha=0.999)
+    w.grad = torch.linspace(1, 2, 30).bfloat16()
+    with audit(optimizer, 1000, {"w": w}, follow=20) as log:
+        for _ in range(6000):
+            optimizer.step()
+    first, last = (log.record["samples"][i]["tensors"]["w"] for i in (0, -1))
+    assert last["g_constant"] == [20, 20] and last["v_from_zero"] is True
+    assert 1.39 < last["lr_factor"] < 1.99 and first["lr_factor"] < last["lr_factor"]
+    g, v = w.grad.double(), optimizer.state[w]["square_avg"].double()
+    chosen = audit_measure.choose(30, 20, "cpu")
+    settled = (g * g * (1 - 0.999**6000) / v).sqrt()[chosen].median()
+    assert last["lr_factor"] == pytest.approx(float(settled), rel=1e-9)
+
+
+@pytest.mark.parametrize("which", ["adam, amsgrad, L2", "rmsprop", "adagrad", "nadam", "sgd", "adadelta"])
+def test_in_binary64_followed_and_stored_agree(which: str) -> None:
+    net = network(torch.float64)
+    kind, options = OPTIMIZERS[which]
+    optimizer = kind(net.parameters(), **options)
+    train(net, optimizer, 3)
+    with audit(optimizer, 5, net.named_parameters(), follow=7) as log:
+        train(net, optimizer, 10)
+    for name in log.names:
+        x = log.last(name)
+        if which in ("sgd", UNKNOWN):
+            assert "lr_factor" not in x
+        else:
+            assert x["lr_factor"] == pytest.approx(1, rel=1e-12) and x["v_from_zero"] is False
+            assert x["g_constant"][0] == 0

@@ -14,7 +14,7 @@ import fpsim
 from fpsim.formats import format
 from theory.enclosure import ends
 from theory.explain import Explanation, explain
-from theory.explain_moments import rounded_once, squared_ratio
+from theory.explain_moments import effective_decay, rounded_once, squared_ratio
 from theory.explain_tensor import Tensor
 from theory.explain_weights import first_frozen_binade
 
@@ -52,7 +52,7 @@ def test_adams_defaults_in_bfloat16() -> None:
         assert t14.applies and t14.predicted == 1.0 and "no v ever decreases" in t14.statement
         t15, zero = found.of("T15", name)
         assert not t15.applies and "|g| is constant" in t15.reason
-        assert "1.4 to 1.98 times as long as declared" in t15.otherwise
+        assert "1.4 to 1.98 times as long as declared" in t15.otherwise and "follow=" in t15.reason
         assert zero.applies and zero.predicted == pytest.approx(math.sqrt(2.0**-134 / 1e-3), rel=1e-4)
         (t5,) = found.of("T5", name)
         assert t5.applies and log.last(name)["ratio_max"] <= t5.predicted < 8
@@ -211,7 +211,7 @@ def test_two_roundings_are_compared_on_every_value() -> None:
     assert rounded_once(float(np.float32(0.999)), format("bfloat16"), format("float32"))
     assert rounded_once(0.999, format("float64"), format("float64"))
     assert not rounded_once(0.999, format("e8m20"), format("float32"))  # too many to try
-    # 130 (1 - B) is a little more than 1/2: rounded once 130 decreases; binary32 makes it a tie, which the even 130 wins
+    # 130 (1 - B) is a little more than 1/2: rounded once 130 decreases; binary32 makes it a tie, and 130 is even
     assert not rounded_once(1 - (1 + 2.0**-18) / 260, format("bfloat16"), format("float32"))
 
 
@@ -219,3 +219,32 @@ def test_lines_are_few_where_tensors_are_many() -> None:
     found = explain(audited(torch.optim.Adam, torch.bfloat16))
     many = Explanation(found.of("T14") * 5, found.floor)
     assert "and 14 more tensors" in str(many)
+
+
+def test_the_fixed_point_where_the_log_shows_constant_gradients() -> None:
+    """T15 then applies, and the steps are as much too long as it says."""
+    w = torch.zeros(30, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = torch.optim.RMSprop([w], lr=1e-6, alpha=0.999)
+    w.grad = torch.linspace(1, 2, 30).bfloat16()
+    with fpsim.audit(optimizer, 6000, {"w": w}, follow=30) as log:
+        for _ in range(6000):
+            optimizer.step()
+    t15 = explain(log).of("T15")[0]
+    assert t15.applies and "1.4 to 1.98" in t15.statement and "times as long as with an exact v" in t15.measured
+    assert 1.4 <= log.last("w")["lr_factor"] <= 1.98
+    log.record["samples"][0]["tensors"]["w"]["g_constant"] = [29, 30]
+    assert "|g| is constant: 29 of 30" in explain(log).of("T15")[0].reason
+
+
+@pytest.mark.parametrize("beta2", [0.9, 0.99, 0.9975, 0.999])
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32"])
+def test_the_effective_decay_is_that_of_torch(name: str, beta2: float) -> None:
+    fmt = format(name)
+    steps = min(fmt.mantissa_bits, 12)
+    v = torch.tensor(1 + np.arange(1 << steps) * 2.0**-steps, dtype=getattr(torch, name))
+    quotients = v.mul(beta2).double() / v.double()
+    low, high = effective_decay(float(np.float32(beta2)), fmt, format("float32"))
+    if name == "float32":
+        assert low <= quotients.min() and quotients.max() <= high
+    else:
+        assert (low, high) == (quotients.min(), quotients.max())
