@@ -9,6 +9,7 @@ from typing import Any
 from fpsim import audit_measure, audit_rules
 from fpsim.audit_follow import Follower
 from fpsim.audit_log import AuditLog
+from fpsim.audit_probe import Probe
 
 EVERY = 100
 ELEMENTS = 4096  # a share of so many entries is known to 0.8 % (one standard deviation)
@@ -127,7 +128,8 @@ class _Hooks:
                         if self.follower is not None:
                             self.follower.before(w, numbers, state)
                         if due:
-                            old = audit_measure.before(self.rule, numbers, w, state, self.elements)
+                            probe = self.probe(optimizer, group)
+                            old = audit_measure.before(self.rule, numbers, w, state, self.elements, probe)
                             self.old.append((self.name(group, number, i), number, w, old))
         except Exception as error:
             self.failed(error)
@@ -157,10 +159,15 @@ class _Hooks:
         for name, number, w, copies in old:
             state = optimizer.state.get(w, {})
             if w.grad is not None:
-                found = audit_measure.measure(self.rule, groups[number], w, state, copies)
+                torchs = not audit_rules.own_precision(optimizer.param_groups[number])
+                found = audit_measure.measure(self.rule, groups[number], w, state, copies, torchs)
                 measured[name] = found | (self.follower.measure(w, state) if self.follower is not None else {})
-            self.log.describe(name, number, w, state, self.rule)
+            self.log.describe(name, number, w, state, self.rule, optimizer.param_groups[number])
         self.log.add(groups, measured)
+
+    def probe(self, optimizer: Any, group: Mapping[str, Any]) -> Probe | None:
+        own = self.rule is not None and self.rule.v and audit_rules.own_precision(group)
+        return Probe(type(optimizer), self.rule, group) if own and self.rule is not None else None
 
     def name(self, group: Mapping[str, Any], number: int, i: int) -> str:
         given = self.names.get(id(group["params"][i]))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpsim.audit_rules import Rule
+from fpsim.audit_rules import Rule, own_precision
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,8 @@ class AuditLog:
     ----------
     record : plain data, what ``save`` writes:
         ``optimizer``, ``rule`` (None: not understood), ``every``, ``elements``, ``torch``; ``steps`` seen; ``tensors``
-        name -> shape, dtype, dtypes of the moments, group; ``samples``, each a ``step``, the hyperparameters of the
+        name -> shape, dtype, dtypes of the moments, group, arithmetic ("torch", or "own" where a class of fpsim.optim
+        rounds as its user chose); ``samples``, each a ``step``, the hyperparameters of the
         ``groups`` and the measurements of the ``tensors`` (``fpsim.audit_measure``); ``errors``
     attached : whether it is still being filled
 
@@ -112,7 +113,9 @@ class AuditLog:
                 return found
         raise KeyError(f"no measurement of {name!r}; measured: {', '.join(self.names) or 'nothing yet'}")
 
-    def describe(self, name: str, group: int, w: Any, state: Mapping[str, Any], rule: Rule | None) -> None:
+    def describe(
+        self, name: str, group: int, w: Any, state: Mapping[str, Any], rule: Rule | None, options: Mapping[str, Any]
+    ) -> None:
         """Note what a tensor is."""
         moments = {"m": rule.m, "v": rule.v} if rule is not None else {}
         present = {role: state[key] for role, key in moments.items() if state.get(key) is not None}
@@ -122,6 +125,7 @@ class AuditLog:
             "moments": {role: _dtype(x) for role, x in present.items()},
             "device": w.device.type,
             "group": group,
+            "arithmetic": "own" if own_precision(options) else "torch",
         }
 
     def add(self, groups: list[dict[str, Any]], tensors: dict[str, Any]) -> None:

@@ -28,17 +28,22 @@ largest          name -> largest finite |x|
 t                        number of the step as the optimizer counts it; 0 where it does not
 binades          binade e -> entries with 2^e <= |w| < 2^(e+1)
 
-What does not apply is absent. Where v never decays by definition (Adagrad) there is nothing stuck.
+What does not apply is absent. Where v never decays by definition (Adagrad) there is nothing stuck. Of a class of
+fpsim.optim with a precision of its own fl(beta2 v) is what its own step makes of v where the gradient is 0, and what
+else only torch's operations would tell is absent; so is all that needs fl where a slot rounds stochastically.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpsim import audit_rules
 from fpsim.audit_rules import Group, Moments, Rule, Tensor
+
+if TYPE_CHECKING:
+    from fpsim.audit_probe import Probe
 
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -51,6 +56,7 @@ class Before:
     w: Tensor
     m: Tensor | None
     v: Tensor | None
+    decayed: Tensor | None = None  # fl(beta2 v) where it is not torch that computes it
 
 
 def choose(count: int, most: int | None, device: Any) -> Tensor | None:
@@ -80,8 +86,10 @@ def entries(x: Tensor, chosen: Tensor | None) -> Tensor:
     return torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
 
 
-def before(rule: Rule | None, group: Group, w: Tensor, state: Any, most: int | None) -> Before:
-    """Look at one tensor before the step."""
+def before(
+    rule: Rule | None, group: Group, w: Tensor, state: Any, most: int | None, probe: Probe | None = None
+) -> Before:
+    """Look at one tensor before the step; ``probe`` is of an optimizer that rounds as its user chose."""
     chosen = choose(w.numel(), most, w.device)
 
     def old(role: str) -> Tensor | None:
@@ -89,11 +97,13 @@ def before(rule: Rule | None, group: Group, w: Tensor, state: Any, most: int | N
         found = state.get(name)
         return entries(found, chosen) if found is not None else None
 
-    return Before(chosen, entries(w, chosen), old("m"), old("v"))
+    v = old("v")
+    decayed = probe(w, state, chosen) if probe is not None and v is not None else None
+    return Before(chosen, entries(w, chosen), old("m"), v, decayed)
 
 
-def measure(rule: Rule | None, group: Group, w: Tensor, state: Any, old: Before) -> dict[str, Any]:
-    """Look at one tensor after the step; the module says what the result holds."""
+def measure(rule: Rule | None, group: Group, w: Tensor, state: Any, old: Before, torchs: bool = True) -> dict[str, Any]:
+    """Look at one tensor after the step; the module says what the result holds. ``torchs``: it rounds as torch does."""
     new = entries(w, old.chosen)
     found: dict[str, Any] = {"entries": new.numel(), "binades": _binades(new), "zeros": int((new == 0).sum())}
     arrays = {"w": new}
@@ -117,8 +127,10 @@ def measure(rule: Rule | None, group: Group, w: Tensor, state: Any, old: Before)
     found["t"] = moments.step
     found |= _weights(rule, moments, old.w, new)
     if "v" in arrays:
-        found |= _second_moment(rule, moments, old.v, arrays["v"])
-        found |= _denominator(rule, moments)
+        if torchs or old.decayed is not None:
+            found |= _second_moment(rule, moments, old, arrays["v"], torchs)
+        if torchs:
+            found |= _denominator(rule, moments)
     if "m" in arrays:
         found |= _first_moment(rule, moments, old.m, arrays["m"], arrays.get("v"))
     return _without_nan(found | _ranges(arrays))
@@ -135,7 +147,7 @@ def _weights(rule: Rule, x: Moments, w: Tensor, new: Tensor) -> dict[str, Any]:
     change, moved = change.where(finite, 0), (new.double() - w.double()).where(finite, 0)
     found: dict[str, Any] = {"change_max": float(change.abs().max())}
     everything = change
-    if audit_rules.decoupled(x.group) and x.group["weight_decay"]:
+    if audit_rules.decoupled(x.group) and x.group["weight_decay"]:  # of another precision: as torch rounds it
         kept = 1 - x.group["lr"] * x.group["weight_decay"]
         decayed = w.mul(kept)
         found["w_decay_frozen"] = _share(decayed == w, w != 0)
@@ -148,16 +160,19 @@ def _weights(rule: Rule, x: Moments, w: Tensor, new: Tensor) -> dict[str, Any]:
     return found
 
 
-def _second_moment(rule: Rule, x: Moments, old: Tensor | None, new: Tensor) -> dict[str, Any]:
-    old = new.new_zeros(new.shape) if old is None else old
+def _second_moment(rule: Rule, x: Moments, copies: Before, new: Tensor, torchs: bool) -> dict[str, Any]:
+    old = new.new_zeros(new.shape) if copies.v is None else copies.v
     beta2, injection = rule.beta2(x.group), rule.injection(x.group)
-    decayed = old if beta2 is None else old.mul(beta2)
-    alone = new.new_zeros(new.shape).addcmul(x.g, x.g, value=injection)
+    decayed = copies.decayed
+    if decayed is None:
+        decayed = old if beta2 is None else old.mul(beta2)
     found: dict[str, Any] = {
         "v_fell": int((new < old).sum()),
         "v_swamped": _share(new == decayed, x.g != 0),
-        "g2_underflow": _share(alone == 0, x.g != 0),
     }
+    if torchs:
+        alone = new.new_zeros(new.shape).addcmul(x.g, x.g, value=injection)
+        found["g2_underflow"] = _share(alone == 0, x.g != 0)
     squares = float((x.g.double() ** 2).sum())
     if 0 < squares < math.inf:
         found["injection_effective"] = float((new.double() - decayed.double()).sum()) / squares

@@ -77,12 +77,15 @@ class Rule:
 def rule_of(optimizer: Any) -> Rule | None:
     """The rule of an optimizer, None if its step is no known one.
 
-    A class is known by the function that makes its step, so that a subclass with another step is not.
+    A class of torch.optim is known by the function that makes its step, so that a subclass with another step is not;
+    those of fpsim.optim that compute what torch.optim computes by their names, which are the same.
     """
     from torch import optim
 
-    step = inspect.unwrap(type(optimizer).step)
     known = {"Adam": ADAM, "AdamW": ADAM, "NAdam": NADAM, "RMSprop": RMSPROP, "Adagrad": ADAGRAD, "SGD": SGD_}
+    if type(optimizer).__module__ == "fpsim.optim":
+        return known.get(type(optimizer).__name__)
+    step = inspect.unwrap(type(optimizer).step)
     return next((rule for name, rule in known.items() if inspect.unwrap(getattr(optim, name).step) is step), None)
 
 
@@ -106,6 +109,11 @@ def effective_gradient(g: Tensor, w: Tensor, group: Group) -> Tensor:
     g = -g if group.get("maximize") else g
     decay = group.get("weight_decay", 0.0)
     return g.add(w, alpha=decay) if decay and not decoupled(group) else g
+
+
+def own_precision(group: Group) -> bool:
+    """Whether a class of fpsim.optim rounds as its user chose, not as torch does."""
+    return group.get("precision") is not None
 
 
 def decoupled(group: Group) -> bool:

@@ -52,7 +52,7 @@ def floor_of(
     rule = record["rule"]
     if not tensors:
         return Floor("", (Hypothesis("a step was measured", False, f"{record['steps']} steps were made"),))
-    if rule is None:
+    if not tensors[0].understood.ok:
         return Floor("", (tensors[0].understood,))
     if rule == "sgd":
         return _rest(tensors, deterministic)

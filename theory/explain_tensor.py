@@ -68,6 +68,7 @@ class Tensor:
     w, v : formats of the weights and of the second moment (None: there is none)
     kernel : the format that PyTorch computes in
     size : entries of the tensor
+    arithmetic : ``"torch"``, or ``"own"``: a class of fpsim.optim with a precision of its own
     x : the measurements, ``fpsim.audit_measure``
     """
 
@@ -82,6 +83,7 @@ class Tensor:
     kernel: Format
     size: int
     x: Mapping[str, Any]
+    arithmetic: str = "torch"
 
     @classmethod
     def of(cls, record: Mapping[str, Any], name: str) -> Tensor | None:
@@ -108,6 +110,7 @@ class Tensor:
             kernel=widest if widest.precision > 24 else named_format("float32"),
             size=parts * int(np.prod(about["shape"], dtype=np.int64)),
             x=samples[-1]["tensors"][name],
+            arithmetic=about["arithmetic"],
         )
 
     def stored(self, value: float) -> float:
@@ -124,6 +127,8 @@ class Tensor:
 
     @property
     def understood(self) -> Hypothesis:
+        if self.arithmetic != "torch":
+            return Hypothesis("it rounds as PyTorch does", False, f"{self.optimizer} with a precision of its own")
         return Hypothesis("the optimizer is understood", self.rule is not None, self.optimizer)
 
     def constant(self, name: str) -> Hypothesis:

@@ -409,3 +409,37 @@ def test_in_binary64_followed_and_stored_agree(which: str) -> None:
         else:
             assert x["lr_factor"] == pytest.approx(1, rel=1e-12) and x["v_from_zero"] is False
             assert x["g_constant"][0] == 0
+
+
+def test_the_classes_of_fpsim_are_understood() -> None:
+    """By default they have torch's bits, and so the same log."""
+    pytest.importorskip("fpsim.optim.torch_face", reason="fpsim.optim has no classes for PyTorch")
+    for name in ("Adam", "AdamW", "RMSprop", "NAdam", "Adagrad", "SGD"):
+        records = []
+        for where in (torch.optim, fpsim.optim):
+            net = network(torch.bfloat16)
+            optimizer = getattr(where, name)(net.parameters(), lr=1e-2)
+            with audit(optimizer, 3, net.named_parameters()) as log:
+                train(net, optimizer, 6)
+            assert log.understood and not log.errors
+            records.append([sample["tensors"] for sample in log.record["samples"]])
+        assert records[0] == records[1], name
+
+
+def test_of_a_precision_of_ones_own_the_step_itself_is_asked() -> None:
+    pytest.importorskip("fpsim.optim.torch_face", reason="fpsim.optim has no classes for PyTorch")
+    for v, share_ in (("bfloat16", 1.0), ("e8m14", 0.0)):
+        precision = fpsim.Precision.uniform("e8m20").replace({"v*": v})
+        net = network(torch.float32)
+        optimizer = fpsim.optim.Adam(net.parameters(), weight_decay=0.1, precision=precision)
+        with audit(optimizer, 3, net.named_parameters()) as log:
+            train(net, optimizer, 6)
+        x = log.last("0.weight")
+        assert not log.errors and share(x["v_stuck"]) == share_ and "g2_underflow" not in x
+        assert x["beta2_effective"] == pytest.approx(0.999 if share_ == 0 else 1.0, rel=2**-14)
+        assert log.record["tensors"]["0.weight"]["arithmetic"] == "own"
+    random = fpsim.Precision.uniform("bfloat16", "stochastic")
+    optimizer = fpsim.optim.Adam(net.parameters(), precision=random, key=0)
+    with audit(optimizer, 1, net.named_parameters()) as log:
+        train(net, optimizer, 2)
+    assert not log.errors and "v_stuck" not in log.last("0.weight") and "w_frozen" in log.last("0.weight")
