@@ -143,8 +143,11 @@ def _without_nan(found: dict[str, Any]) -> dict[str, Any]:
 
 def _weights(rule: Rule, x: Moments, w: Tensor, new: Tensor) -> dict[str, Any]:
     change = rule.change(x)
-    finite = change.isfinite() & new.isfinite() & w.isfinite()
-    change, moved = change.where(finite, 0), (new.double() - w.double()).where(finite, 0)
+    moved = new.double() - w.double()
+    finite = None
+    if not all(_extremes(y) is not None for y in (change, moved)):
+        finite = change.isfinite() & moved.isfinite()
+        change, moved = change.where(finite, 0), moved.where(finite, 0)
     found: dict[str, Any] = {"change_max": float(change.abs().max())}
     everything = change
     if audit_rules.decoupled(x.group) and x.group["weight_decay"]:  # of another precision: as torch rounds it
@@ -152,8 +155,10 @@ def _weights(rule: Rule, x: Moments, w: Tensor, new: Tensor) -> dict[str, Any]:
         decayed = w.mul(kept)
         found["w_decay_frozen"] = _share(decayed == w, w != 0)
         everything = change - (1 - kept) * w.double()
-        moved = moved - (decayed.double() - w.double()).where(finite, 0)
-    found["w_frozen"] = _share(new == w, (everything != 0) & finite)
+        shrunk = decayed.double() - w.double()
+        moved = moved - (shrunk if finite is None else shrunk.where(finite, 0))
+    updated = everything != 0
+    found["w_frozen"] = _share(new == w, updated if finite is None else updated & finite)
     square = float((change * change).sum())
     if square > 0:
         found["lr_effective"] = x.group["lr"] * float((moved * change).sum()) / square
@@ -222,11 +227,14 @@ def _ranges(arrays: dict[str, Tensor]) -> dict[str, Any]:
 
     found: dict[str, Any] = {"headroom": {}, "nonfinite": {}, "largest": {}}
     for name, x in arrays.items():
-        size = x.abs()
-        finite = size.isfinite()
-        found["nonfinite"][name] = int((~finite).sum())
-        size = size.where(finite, 0)
-        largest = float(size.max())
+        size, found["nonfinite"][name] = x.abs(), 0
+        ends = _extremes(x)
+        if ends is None:
+            finite = size.isfinite()
+            found["nonfinite"][name] = int((~finite).sum())
+            size = size.where(finite, 0)
+            ends = (0.0, float(size.max()))
+        largest = max(abs(ends[0]), abs(ends[1]))
         if largest > 0:
             limits = torch.finfo(x.dtype)
             smallest = float(size.where(size > 0, limits.max).min())
@@ -234,6 +242,12 @@ def _ranges(arrays: dict[str, Tensor]) -> dict[str, Any]:
             found["headroom"][name] = [up, _binade(smallest) - _binade(limits.smallest_normal)]
         found["largest"][name] = largest
     return found
+
+
+def _extremes(x: Tensor) -> tuple[float, float] | None:
+    """(smallest, largest), None if anything is infinite or NaN."""
+    low, high = (float(y) for y in x.aminmax())
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def _binade(x: float) -> int:

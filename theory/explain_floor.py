@@ -66,7 +66,7 @@ def floor_of(
             "", (Hypothesis("a floor theorem is about this optimizer", False, record["optimizer"]),), note=note
         )
     name = "smoothness L, noise and the range of v over a stationary window are known"
-    return Floor(theorem, (Hypothesis(name, False, "a log of samples has none of them"),), note=note)
+    return Floor(theorem, (Hypothesis(name, False, "no log has them; fpsim advise takes them"),), note=note)
 
 
 def _rest(tensors: Sequence[Tensor], deterministic: bool) -> Floor:

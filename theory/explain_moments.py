@@ -138,7 +138,7 @@ def first_against_second(tensor: Tensor) -> Finding | None:
         return Finding("T5", tensor.name, tuple(checks), "", measured)
     with working_precision():
         bound = ends(squared.sqrt())[1]
-    statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients; steps are at most lr sqrt(c2)/c1 times that (T4)."
+    statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients; steps exceed lr sqrt(c2)/c1 times that by their rounding only."
     off = ratio > bound
     return Finding("T5", tensor.name, tuple(checks), statement, measured, predicted=bound, contradicted=off)
 
