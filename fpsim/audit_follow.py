@@ -16,13 +16,14 @@ from fpsim.audit_rules import Group, Rule, Tensor
 
 @dataclass
 class Followed:
-    """Entries of one tensor: the exact second moment, the first |g| and where it never changed, steps since then."""
+    """Entries of one tensor: the exact second moment; the first |g|, where it never changed, whether it has everywhere."""
 
     chosen: Tensor | None
     exact: Tensor
     from_zero: bool
     size: Tensor | None = None
     constant: Tensor | None = None
+    varied: bool = False
     w: Tensor | None = None
 
 
@@ -61,7 +62,7 @@ class Follower:
         kept.exact.mul_(1.0 if decay is None else decay).addcmul_(g, g, value=self.rule.injection(group))
         if kept.size is None or kept.constant is None:
             kept.size, kept.constant = g.abs(), g == g
-        else:
+        elif not kept.varied:
             kept.constant &= g.abs() == kept.size
 
     def measure(self, w: Tensor, state: Any) -> dict[str, Any]:
@@ -69,6 +70,7 @@ class Follower:
         kept = self.kept.get(w)
         if kept is None or kept.constant is None or self.rule.v not in state:
             return {}
+        kept.varied = not kept.constant.any()  # then there is nothing left to compare in every step
         stored = entries(state[self.rule.v], kept.chosen).double()
         both = (stored > 0) & (kept.exact > 0)
         found: dict[str, Any] = {

@@ -138,7 +138,8 @@ def first_against_second(tensor: Tensor) -> Finding | None:
         return Finding("T5", tensor.name, tuple(checks), "", measured)
     with working_precision():
         bound = ends(squared.sqrt())[1]
-    statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients; steps exceed lr sqrt(c2)/c1 times that by their rounding only."
+    steps = "no step exceeds lr sqrt(c2)/c1 times that by more than its rounding"
+    statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients; {steps}."
     off = ratio > bound
     return Finding("T5", tensor.name, tuple(checks), statement, measured, predicted=bound, contradicted=off)
 
