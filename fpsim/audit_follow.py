@@ -16,7 +16,7 @@ from fpsim.audit_rules import Group, Rule, Tensor
 
 @dataclass
 class Followed:
-    """Entries of one tensor: the exact second moment; the first |g|, where it never changed, whether it has everywhere."""
+    """Entries of one tensor: the exact second moment; the first |g|, where it never changed, if it has everywhere."""
 
     chosen: Tensor | None
     exact: Tensor

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 KIND = "fpsim audit"
 VERSION = 1
+MOST_SAMPLES = 256  # of a log: a run of 10^6 steps must not fill the memory
 
 
 class AuditLog:
@@ -27,7 +28,8 @@ class AuditLog:
         ``optimizer``, ``rule`` (None: not understood), ``every``, ``elements``, ``torch``; ``steps`` seen; ``tensors``
         name -> shape, dtype, dtypes of the moments, group, arithmetic ("torch", or "own" where a class of fpsim.optim
         rounds as its user chose); ``samples``, each a ``step``, the hyperparameters of the
-        ``groups`` and the measurements of the ``tensors`` (``fpsim.audit_measure``); ``errors``
+        ``groups`` and the measurements of the ``tensors`` (``fpsim.audit_measure``), at most 256 spread over the run;
+        ``errors``
     attached : whether it is still being filled
 
     Examples
@@ -129,8 +131,11 @@ class AuditLog:
         }
 
     def add(self, groups: list[dict[str, Any]], tensors: dict[str, Any]) -> None:
-        """Note the measurements of the present step."""
-        self.record["samples"].append({"step": self.steps, "groups": groups, "tensors": tensors})
+        """Note the measurements of the present step; of very many samples every second one is given up."""
+        samples = self.record["samples"]
+        samples.append({"step": self.steps, "groups": groups, "tensors": tensors})
+        if len(samples) > MOST_SAMPLES:
+            del samples[1:-1:2]
 
     def save(self, path: str | Path) -> Path:
         """Write the record as JSON, whole or not at all.
@@ -171,6 +176,9 @@ class AuditLog:
             raise ValueError(f"path={str(path)!r} is no log of an audit; AuditLog.save writes one")
         if record.get("version") != VERSION:
             raise ValueError(f"path={str(path)!r} has version {record.get('version')!r}; admissible: {VERSION}")
+        missing = sorted(cls.empty("", None, 1, None, "").record.keys() - record.keys())
+        if missing:
+            raise ValueError(f"path={str(path)!r} is no whole log of an audit: {', '.join(missing)} is missing")
         return cls(record)
 
     def table(self) -> Table:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from theory.explain_floor import Floor, floor_of
-from theory.explain_moments import first_against_second, fixed_point_of_v, frozen_decay, silent_gradients
-from theory.explain_tensor import Finding, Tensor
-from theory.explain_weights import frozen_weights
+if TYPE_CHECKING:  # the theorems load SymPy: when they are asked
+    from theory.explain_floor import Floor
+    from theory.explain_tensor import Finding
 
 KIND = "fpsim audit"
 
@@ -83,6 +82,11 @@ def explain(log: Any, *, deterministic: bool = False) -> Explanation:
         ...
     ValueError: log has kind 'else'; admissible: 'fpsim audit', what fpsim.audit returns
     """
+    from theory.explain_floor import floor_of
+    from theory.explain_moments import first_against_second, fixed_point_of_v, frozen_decay, silent_gradients
+    from theory.explain_tensor import Tensor
+    from theory.explain_weights import frozen_weights
+
     record = getattr(log, "record", log)
     kind = record.get("kind") if isinstance(record, Mapping) else type(record).__name__
     if kind != KIND:

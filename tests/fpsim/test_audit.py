@@ -354,6 +354,7 @@ def test_files_that_are_no_logs(tmp_path: Path) -> None:
         ("{", "no log of an audit"),
         ("[]", "no log of an audit"),
         (json.dumps({"kind": "fpsim audit", "version": 99}), "has version 99; admissible: 1"),
+        (json.dumps({"kind": "fpsim audit", "version": 1, "samples": []}), "elements, errors, every, .* is missing"),
     ):
         (tmp_path / "log.json").write_text(text)
         with pytest.raises(ValueError, match=reason):
@@ -444,3 +445,15 @@ def test_of_a_precision_of_ones_own_the_step_itself_is_asked() -> None:
     with audit(optimizer, 1, net.named_parameters()) as log:
         train(net, optimizer, 2)
     assert not log.errors and "v_stuck" not in log.last("0.weight") and "w_frozen" in log.last("0.weight")
+
+
+def test_a_long_run_keeps_samples_from_all_of_it() -> None:
+    w = torch.ones(1, requires_grad=True)
+    optimizer = torch.optim.SGD([w], lr=1e-3)
+    w.grad = torch.ones(1)
+    with audit(optimizer, 1, {"w": w}) as log:
+        for _ in range(700):
+            optimizer.step()
+    steps = [sample["step"] for sample in log.record["samples"]]
+    assert 128 <= len(steps) <= 256 and steps[0] == 1 and steps[-1] == 700 and steps == sorted(steps)
+    assert max(np.diff(steps)) <= 16

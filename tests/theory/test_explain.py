@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,14 @@ import torch
 
 import fpsim
 from fpsim.formats import format
+from theory import explain
 from theory.enclosure import ends
-from theory.explain import Explanation, explain
+from theory.explain import Explanation
 from theory.explain_moments import effective_decay, rounded_once, squared_ratio
 from theory.explain_tensor import Tensor
 from theory.explain_weights import first_frozen_binade
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +254,19 @@ def test_the_effective_decay_is_that_of_torch(name: str, beta2: float) -> None:
         assert low <= quotients.min() and quotients.max() <= high
     else:
         assert (low, high) == (quotients.min(), quotients.max())
+
+
+def test_importing_the_package_loads_no_algebra() -> None:
+    code = (
+        "import sys, theory; assert callable(theory.explain); assert not {'sympy', 'flint', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_precision_of_its_own_is_not_pytorchs() -> None:
+    log = audited(torch.optim.Adam, torch.bfloat16)
+    for about in log.record["tensors"].values():
+        about["arithmetic"] = "own"
+    found = explain(log)
+    assert found.findings and not any(f.applies for f in found.findings)
+    assert "rounds as PyTorch does" in found.floor.reason
