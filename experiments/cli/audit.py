@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.cli import UsageError
+
+if TYPE_CHECKING:
+    from fpsim.audit_log import AuditLog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,17 @@ def run(args: argparse.Namespace) -> int:
         log = AuditLog.load(args.log)
     except (ValueError, OSError) as error:
         raise UsageError(f"fpsim audit: error: {error}") from error
+    if args.figure is not None and not log.record["samples"]:
+        raise UsageError("fpsim audit: error: --figure: no step was measured, there is nothing to draw")
+    try:
+        return _say(log, args)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        damage = f"{type(error).__name__} {error}"
+        raise UsageError(f"fpsim audit: error: {str(args.log)!r} is a damaged log of an audit: {damage}") from error
+
+
+def _say(log: AuditLog, args: argparse.Namespace) -> int:
+    """Table, theorems, figure; 1 where a theorem is contradicted."""
     print(log)
     contradicted = False
     if not args.no_theorems:
@@ -41,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{found}")
         contradicted = bool(found.contradictions)
     if args.figure is not None:
-        if not log.record["samples"]:
-            raise UsageError("fpsim audit: error: --figure: no step was measured, there is nothing to draw")
         from paper_figures import audit
 
         (path,) = audit.build(log, args.figure.parent, args.figure.stem, (args.figure.suffix[1:],))

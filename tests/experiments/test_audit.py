@@ -85,6 +85,16 @@ def test_bad_input(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "No step was measured yet" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("part", ["tensors", "samples"])
+def test_a_damaged_log_is_one_line(part: str, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads(log.read_text())
+    record[part] = {"layer.weight": {}} if part == "tensors" else [{"step": 3}]
+    log.write_text(json.dumps(record))
+    assert main(["audit", str(log)]) == 2
+    said = capsys.readouterr().err
+    assert "is a damaged log of an audit" in said and said.count("\n") == 1
+
+
 def test_the_cost_is_measured() -> None:
     """No time is asserted: ``fpsim audit --cost`` prints them."""
     found = list(audit_cost.measure(1, ("float32",), every=2))
