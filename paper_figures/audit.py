@@ -129,6 +129,7 @@ def _ranges(axes: Axes, log: AuditLog, names: Sequence[str]) -> None:
     if not low:
         low, high = [(-1, -1, 0)], [(1, 1, 0)]  # nothing but zeros
     left, right = min(x for x, _, _ in low) - 3, max(x for x, _, _ in high) + 3
+    grey = False
     for ends, outer, side in ((low, left, -1), (high, right, 1)):
         for row in range(len(names)):
             limits = [limit for _, limit, at in ends if at == row]
@@ -137,10 +138,11 @@ def _ranges(axes: Axes, log: AuditLog, names: Sequence[str]) -> None:
             limit = max(limits) if side < 0 else min(limits)
             if (limit - outer) * side < 0:
                 axes.barh(row, outer - limit, left=limit, height=1.0, color="0.9", linewidth=0, zorder=0)
+                grey = True
     axes.set_xlim(left, right)
     _tensor_axis(axes, names)
     axes.set_yticks(range(len(names)), [])
-    axes.set_xlabel(r"$\log_2$ of the modulus (grey: not normal in its dtype)")
+    axes.set_xlabel(r"$\log_2$ of the modulus" + (" (grey: not normal in its dtype)" if grey else ""))
 
 
 def _tensor_axis(axes: Axes, names: Sequence[str]) -> None:
@@ -184,6 +186,7 @@ def _rates(axes: Axes, log: AuditLog) -> None:
     axes.set_ylim(bottom=min([0.0, *low]))
     _step_axis(axes, log)
     axes.set_ylabel("effective / declared lr")
+    axes.set_title("median and range of the tensors", fontsize=8, pad=3)
 
 
 def _step_axis(axes: Axes, log: AuditLog) -> None:
