@@ -91,17 +91,33 @@ def _rest(tensors: Sequence[Tensor], deterministic: bool) -> Floor:
     )
     if not all(check.ok for check in checks):
         return Floor(theorem, checks)
-    squares = 0.0
     with working_precision():
-        for t in tensors:
-            low, _ = t.rounding(t.kernel)
-            scale = 1 / (low**2 * ball(t.group["lr"]))
-            if momentum:
-                stored = t.rounding(t.w)[0]
-                decay, injection = ball(t.stored(momentum)), ball(t.stored(1 - t.group["dampening"]))
-                scale *= (1 - decay * stored * low) / (injection * stored * low**2)
-            half = sum(n * 4.0 ** (max(int(e), t.w.emin) - t.w.precision) for e, n in t.x["binades"].items())
-            half += t.x["zeros"] * (t.w.smallest_subnormal / 2) ** 2
-            squares += ends(scale**2)[1] * half * t.size / t.x["entries"]
+        squares = math.fsum(_squared(t, momentum) * t.size / t.x["entries"] for t in tensors)
     counted = sum(t.x["entries"] for t in tensors) < sum(t.size for t in tensors)
     return Floor(theorem, checks, math.sqrt(squares), "Estimated from the entries looked at." if counted else "")
+
+
+def _squared(t: Tensor, momentum: float) -> float:
+    """The sum of the squared limits of |g_i| over the entries of a tensor.
+
+    T6: w stays, so the kernel's w - a is within half a gap of it; rounding in the kernel hides 2^(e-q) more, and what
+    underflows in lr g its smallest number. T24: of m' = D1 b m + D2 c g + A the roundings are those of two operations
+    of the kernel that are stored, and one more in c g; A is at most two of the smallest numbers.
+    """
+    p, q, eta = t.w.precision, t.kernel.precision, t.w.smallest_subnormal
+    low, stored = t.rounding(t.kernel)[0], t.rounding(t.w)[0]
+    scale, more = 1 / (low**2 * ball(t.group["lr"])), ball(0)  # lr is rounded, and lr g
+    if momentum:
+        decay, injection = ball(t.stored(momentum)), ball(t.stored(1 - t.group["dampening"]))
+        smallest = injection * stored * low**2
+        scale, more = scale * (1 - decay * stored**2) / smallest, 2 * ball(eta) / smallest
+    hidden = 2.0 ** (p - q) if q > p else 0.0
+    halves = {max(int(e), t.w.emin): 0 for e in t.x["binades"]}
+    for e, n in t.x["binades"].items():
+        halves[max(int(e), t.w.emin)] += n
+    halves[t.w.emin] = halves.get(t.w.emin, 0) + t.x["zeros"]
+    total = ball(0)
+    for e, n in halves.items():
+        half = ball(2.0 ** (e - p)) * (1 + ball(hidden)) + ball(t.kernel.smallest_subnormal)
+        total += n * (half * scale + more) ** 2
+    return ends(total)[1]

@@ -270,3 +270,28 @@ def test_a_precision_of_its_own_is_not_pytorchs() -> None:
     found = explain(log)
     assert found.findings and not any(f.applies for f in found.findings)
     assert "rounds as PyTorch does" in found.floor.reason
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32"])
+def test_no_gradient_at_rest_exceeds_the_floor_of_its_weight(name: str, momentum: float) -> None:
+    """Single weights, with the largest constant gradient that leaves w (and m) where they are, found by bisection."""
+    dtype, lr = getattr(torch, name), 2.0**-4
+    for start in (1.0, 1.5, 3.75):
+
+        def rests(g: float, start: float = start) -> tuple[bool, Any]:
+            w = torch.tensor([start], dtype=dtype, requires_grad=True)
+            optimizer = torch.optim.SGD([w], lr=lr, momentum=momentum)
+            with fpsim.audit(optimizer, 400 if momentum else 2, {"w": w}) as log:
+                for _ in range(400 if momentum else 2):
+                    w.grad = torch.tensor([g], dtype=dtype)
+                    optimizer.step()
+            return float(w.detach()) == start, explain(log, deterministic=True).floor
+
+        low, high = 0.0, 32 * format(name).eps / lr
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (middle, high) if rests(middle)[0] else (low, middle)
+        still, floor = rests(low)
+        g = float(torch.tensor(low, dtype=dtype))
+        assert still and 0.2 * floor.value < g <= floor.value, (start, g, str(floor))
