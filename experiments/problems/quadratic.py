@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from experiments.problems.base import Array, Problem, checked_integer, gamma, outward, quiet
+from experiments.problems.base import Array, Problem, checked_integer, checked_real, gamma, outward, quiet
 from experiments.problems.linear import column_sums
 from experiments.problems.spectra import center_of, separable_spectral, shape_of, spectrum_of
 from fpsim.tracing import slot, step
@@ -56,6 +56,7 @@ def quadratic(
     smoothness: float = 1.0,
     center: str = "thirds",
     rows: int = 0,
+    size: float = 1.0,
 ) -> Quadratic:
     """The diagonal quadratic.
 
@@ -65,6 +66,7 @@ def quadratic(
     spectrum : ``uniform``, ``geometric`` or ``isotropic``; h_0 = smoothness, h_{d-1} = smoothness / condition
     center : ``thirds``, ``grid`` or ``zero`` (see ``experiments.problems.spectra.center_of``)
     rows : of the matrix that the weights are; 0: they are a vector
+    size : 2^-60..2^60, multiplies minimiser and start points: how large the weights are
 
     Raises
     ------
@@ -79,7 +81,8 @@ def quadratic(
     """
     d = checked_integer("quadratic dimension", dimension, 1, 1 << 16)
     h = spectrum_of("quadratic", spectrum, d, smoothness, condition)
-    c = center_of("quadratic", center, d)
+    scale = checked_real("quadratic size", size, 2.0**-60, 2.0**60)
+    c = scale * center_of("quadratic", center, d)
     shape = shape_of("quadratic", d, rows)
     return Quadratic(
         name="quadratic",
@@ -93,6 +96,7 @@ def quadratic(
         minimizer=c,
         shape=shape,
         spectral_smoothness=separable_spectral(h, shape),
+        start_scale=0.125 * scale,
         program=_gradient,
         constants={"center": c, "curvature": h},
     )
