@@ -160,7 +160,7 @@ def findings(machine: Machine) -> list[Finding]:
     if found.v is not None:
         numbers |= {"v_low": found.v.low, "v_high": found.v.high}
     worth = times > NEXT_TO_NOTHING or level == "problem"
-    fixes = cheapest(setting, _candidates(setting), _effect(found.bound)) if worth else ()
+    fixes = cheapest(setting, _candidates(setting, times > NEXT_TO_NOTHING), _effect(found.bound)) if worth else ()
     named = tuple(dict.fromkeys(filter(None, (found.theorem, wide.theorem))))
     return [Finding("floor", level, text, named, numbers, raw, check(found), fixes)]
 
@@ -211,11 +211,11 @@ def _effect(before: float) -> Callable[[Setting], str | None]:
     return effect
 
 
-def _candidates(setting: Setting) -> list[Candidate]:
+def _candidates(setting: Setting, formats_matter: bool) -> list[Candidate]:
     machine = Machine(setting)
     (w, mode), lr = machine.slots["w"], dict(setting.hyperparameters).get("lr")
     found: list[Candidate] = [*wider("w", w)]
-    if lr is not None:
+    if lr is not None and not formats_matter:
         found.append((f"lr {lr / 4:g}", 0, f"--lr {lr / 4:g}", {"lr": lr / 4}))
     if is_nearest(mode):
         found.append(("round w stochastically", 0, "--w stochastic", {"w": "stochastic"}))

@@ -47,6 +47,13 @@ def _silent(machine: Machine, silent: float) -> Finding:
          "--arithmetic fused --v bfloat16", {"arithmetic": "fused", "v": "bfloat16"}),
     ]  # fmt: skip
 
+    (fused, bytes_more, flags, change), g = candidates[-1], machine.slots["g"][0]
+    if setting.gradients < g.smallest_normal:
+        usual = 2.0 ** math.ceil(math.log2(64 * g.smallest_normal / setting.gradients))
+        both = scaled(setting, usual)
+        flags += f" --gradients {both['gradients']:g} --noise {both['noise']:g}"
+        candidates.append((f"multiply the loss by {usual:g}, in {fused}", bytes_more, flags, {**change, **both}))
+
     def effect(other: Setting) -> str | None:
         machine = Machine(other)
         below = silent_below(machine)

@@ -47,10 +47,12 @@ def finding(place: int, found: Finding, seen: Checked | None, width: int, same: 
         lines.append(f"   the changes of {same} remove it too")
     for k, fix in enumerate(() if same else found.fixes):
         lines += wrapped(_fix(fix), width, "   cheapest change: " if k == 0 else "   or: ", "      ")
-    if seen is not None:
-        verdict = VERDICTS[seen.ok]
-        lines += wrapped(f"{seen.measured}", width, f"   {verdict}: ", "      ")
-    return lines
+    return lines + outcome(seen, width)
+
+
+def outcome(seen: Checked | None, width: int) -> list[str]:
+    """What a simulation showed."""
+    return [] if seen is None else wrapped(seen.measured, width, f"   {VERDICTS[seen.ok]}: ", "      ")
 
 
 def _fix(fix: Fix) -> str:

@@ -69,7 +69,8 @@ def _eps(machine: Machine) -> list[Finding]:
         return []
     fmt = machine.slots["update.eps"][0]
     silent = silent_below(machine) if "v" in machine.program.state else 0.0
-    needed = 2.0 ** math.ceil(math.log2(fmt.smallest_normal))
+    digit = 10.0 ** math.floor(math.log10(fmt.smallest_normal))
+    needed = float(f"{math.ceil(fmt.smallest_normal / digit) * digit:.1g}")
     text = (
         f"eps = {declared:g} does nothing: sqrt(v) + eps is 0 in {machine.name('update.eps')} where v is 0, whose "
         f"smallest number is {number(fmt.smallest_subnormal)} [R3]."
@@ -126,7 +127,7 @@ def _gradients(machine: Machine) -> list[Finding]:
     scale = 2.0 ** math.ceil(math.log2(64 * fmt.smallest_normal / total))
     grown = scaled(setting, scale)
     flags = f"--gradients {grown['gradients']:g} --noise {grown['noise']:g}"
-    raw = study(setting, "sequence", {"kind": "normal", "scale": total}, steps=200, window=1.0)
+    raw = study(setting, "sequence", {"kind": "normal", "scale": rounded(total)}, steps=200, window=1.0)
 
     def check(window: Window) -> Checked:
         count = window.underflow.get("g", 0)

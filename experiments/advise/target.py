@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from experiments.advise.floor import Floor, floor_of
+from experiments.advise.finding import Finding, number
+from experiments.advise.floor import Floor, check, floor_of, study_of
 from experiments.advise.machine import Machine, arrays_of
 from experiments.advise.setting import Setting
 from fpsim.rounding import CODES
@@ -50,6 +51,16 @@ def solve(setting: Setting, wanted: float) -> Target:
     modes = ["nearest_even", "stochastic"] if setting.rounding in CODES else [setting.rounding]
     alone = [_least(setting, base, array, mode, wanted) for array in arrays for mode in modes]
     return Target(wanted, wide, None, tuple(alone), _together(setting, base, alone, wanted))
+
+
+def prediction(found: Target) -> Finding:
+    """That the widths together keep the floor, to be simulated."""
+    assert found.together is not None
+    setting, bound = found.together
+    text = f"The gradient settles at {number(found.floor)} at most [{bound.theorem}]."
+    return Finding(
+        "target floor", "note", text, (bound.theorem,), {"bound": bound.bound}, study_of(setting), check(bound)
+    )
 
 
 def _choice(setting: Setting, bits: int, mode: str) -> str:

@@ -88,11 +88,14 @@ def _advise(setting: Setting, wanted: float | None, args: argparse.Namespace) ->
             checked[place] = _simulated(x, f"{place + 1} of {len(found)}")
         same = next((k + 1 for k, y in enumerate(found[:place]) if x.fixes and y.fixes == x.fixes), 0)
         print("\n".join([*printing.finding(place + 1, x, checked[place], width, same), ""]), flush=True)
-    target = None if wanted is None else _target(setting, wanted, width)
+    target = None
+    if wanted is not None:
+        target, seen = _target(setting, wanted, args.confirm, width)
+        checked.append(seen)
     print("\n".join(printing.commands(found)))
     print("\n[T1] and the like are theorems: see fpsim verify --list; [R1] to [R7] are in theory/rounding_model.py")
     if args.json is not None:
-        write_file(args.json, _record(setting, found, checked, target))
+        write_file(args.json, _record(setting, found, checked[: len(found)], target))
         print(f"record: {args.json}")
     wrong = sum(x is not None and x.ok is False for x in checked)
     if wrong:
@@ -113,13 +116,19 @@ def _simulated(finding: Finding, place: str) -> Checked | None:
         return next(confirm([finding]))
 
 
-def _target(setting: Setting, wanted: float, width: int) -> Target:
+def _target(setting: Setting, wanted: float, confirm: bool, width: int) -> tuple[Target, Checked | None]:
     from experiments.advise import printing
-    from experiments.advise.target import solve
+    from experiments.advise.advice import reproduction
+    from experiments.advise.target import prediction, solve
 
-    found = solve(setting, wanted)
-    print("\n".join([*printing.target(found, width), ""]), flush=True)
-    return found
+    found, seen = solve(setting, wanted), None
+    print("\n".join(printing.target(found, width)), flush=True)
+    if found.together is not None:
+        kept = prediction(found)
+        seen = _simulated(kept, "all widths together") if confirm else None
+        print("\n".join([*printing.outcome(seen, width), f"   {reproduction(kept)}"]))
+    print(flush=True)
+    return found, seen
 
 
 def _record(

@@ -1,6 +1,7 @@
 """What ``fpsim advise`` says before a run is what the run then shows: every prediction is simulated bit by bit."""
 
 import functools
+import json
 import shlex
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 from tiers import slow_but
 
 import fpsim
-from experiments.advise import moments, noisy, weights
+from experiments.advise import floor, moments, noisy, scalars, second_moment, weights
 from experiments.advise.advice import advise, confirm, record, reproduction
 from experiments.advise.expected import SETTLED
 from experiments.advise.finding import Finding
 from experiments.advise.machine import Machine
 from experiments.advise.setting import build
 from experiments.advise.target import smallest, solve
-from experiments.cli import main
+from experiments.cli import Parser, main, scan
 from experiments.simulate import windows
 from experiments.study import Study
 from theory.theorems import theorem
@@ -55,24 +56,30 @@ def of_defaults() -> list[Finding]:
     return advise(build({}))
 
 
+def hold(found: list[Finding]) -> None:
+    """Sentences name theorems, and simulations show what they say."""
+    assert found
+    for finding, seen in zip(found, confirm(found), strict=True):
+        assert finding.topic == "floor" or "[T" in finding.text or "[R" in finding.text
+        assert all("[" in fix.effect for fix in finding.fixes)
+        assert seen is None or seen.ok, (finding.text, seen.measured)
+    rows = record(found, [None] * len(found))
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+
+
 def by_topic(raw: dict[str, Any]) -> dict[str, Finding]:
     return {x.topic: x for x in (advise(build(raw)) if raw else of_defaults())}
 
 
 @pytest.mark.parametrize("raw", slow_but(DEFAULTS, *DEFAULTS[:3]), ids=str)
 def test_the_defaults_of_pytorch_do_what_is_predicted(raw: dict[str, Any]) -> None:
-    found = of_defaults() if raw == DEFAULTS[0] else advise(build(raw))
-    assert found
-    for finding, seen in zip(found, confirm(found), strict=True):
-        assert seen is None or seen.ok, (finding.text, seen.measured)
+    hold(of_defaults() if raw == DEFAULTS[0] else advise(build(raw)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("raw", OTHERS, ids=str)
 def test_other_settings_do_what_is_predicted(raw: dict[str, Any]) -> None:
-    found = advise(build(raw))
-    for finding, seen in zip(found, confirm(found), strict=True):
-        assert seen is None or seen.ok, (finding.text, seen.measured)
+    hold(advise(build(raw)))
 
 
 def test_what_is_said_of_the_defaults_in_bfloat16() -> None:
@@ -93,6 +100,16 @@ def test_eps_and_small_gradients_of_float16() -> None:
     assert found["eps"].level == "problem"
     assert "eps" not in by_topic({"format": "float16", "eps": 1e-4})
     assert "eps" not in by_topic({})
+
+
+@pytest.mark.parametrize(("name", "g", "by_hand"), [("bfloat16", 0.001, 2.0**-21), ("float8_e4m3fn", 8.0, 2.0)])
+def test_v_ends_where_t15_says(name: str, g: float, by_hand: float) -> None:
+    """2^ceil(log2(c g^2 / u)): 0.001 * 1e-6 * 2^8 = 2.56e-7 and 0.001 * 64 * 2^4 = 1.024."""
+    machine = Machine(build({"format": name, "gradients": g}))
+    assert moments.predicted_v(machine, np.array([g]))[0] == by_hand
+    state = {"w": [0.0], "m": [0.0], "v": [0.0]}
+    left = fpsim.run(machine.program, state, {"g": [g]}, machine.precision, steps=1500)
+    assert left.state["v"][0, 0] == by_hand
 
 
 @pytest.mark.parametrize("g", [0.006, 0.005])
@@ -145,14 +162,19 @@ def test_where_noise_leaves_a_frozen_v() -> None:
     assert stays.low <= ran.state["v"].min() and ran.state["v"].max() <= stays.high
 
 
+FINDERS = {"eps": scalars, "gradients": scalars, "second moment": second_moment, "learning rate": second_moment}
+FINDERS |= {"weights": weights, "floor": floor}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("raw", [{}, {"optimizer": "sgd"}, {"format": "float16"}], ids=str)
+@pytest.mark.parametrize("raw", [{}, {"optimizer": "sgd"}, {"format": "float16"}, {"format": "float8_e4m3fn"}], ids=str)
 def test_a_change_that_is_advised_removes_its_problem(raw: dict[str, Any]) -> None:
     for finding in advise(build(raw)):
         for fix in finding.fixes:
             words = shlex.split(fix.flags)
             changes = {words[k].removeprefix("--"): words[k + 1] for k in range(0, len(words), 2)}
-            after = {x.topic: x for x in advise(build(raw | changes))}.get(finding.topic)
+            machine = Machine(build(raw | changes))
+            after = {x.topic: x for x in FINDERS[finding.topic].findings(machine)}.get(finding.topic)
             worse = after is not None and after.text[:12] == finding.text[:12]
             if finding.topic == "floor":
                 worse = after is None or not after.numbers["bound"] < finding.numbers["bound"]
@@ -172,9 +194,7 @@ def test_a_target_floor_asks_for_widths_that_keep_it() -> None:
     assert found.together is not None
     made, bound = found.together
     assert bound.bound < 4e-4
-    from experiments.advise.floor import study_of
-
-    window = windows(Study.build(study_of(made)).cells())[0]
+    window = windows(Study.build(floor.study_of(made)).cells())[0]
     measured = np.sqrt(np.mean(theorem("T21").measured(window)) / window.dimension)
     assert measured < 4e-4
 
@@ -186,23 +206,25 @@ def test_a_target_below_what_float32_has_names_a_step_size() -> None:
     assert smallest(lambda bits: bits >= 23) == 23 and smallest(lambda bits: True) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "raw", [{}, {"format": "float8_e4m3fn"}, {"v": "e8m15 stochastic", "arithmetic": "rounded"}], ids=str
+    "raw", [*DEFAULTS[1:3], {"optimizer": "signum"}, {"optimizer": "sgd", "w": "stochastic8"}], ids=str
 )
-def test_every_command_runs(raw: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_the_study_that_is_simulated(raw: dict[str, Any]) -> None:
+    found = [x for x in advise(build(raw)) if x.study is not None]
+    assert found
+    for finding in found:
+        words, *verify = [shlex.split(part) for part in reproduction(finding).split(" && ")]
+        parser = Parser()
+        scan.add_arguments(parser)
+        args = parser.parse_args(words[2:])
+        assert scan._study(args).cells() == Study.build(finding.study).cells()
+        assert all(part[:2] == ["fpsim", "verify"] and part[2] == str(args.out) for part in verify)
+
+
+@pytest.mark.slow
+def test_the_commands_run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("paper_figures.floors.build", lambda rows, out: [])
-    for finding in advise(build(raw)):
+    for finding in of_defaults():
         for words in reproduction(finding).split(" && "):
             assert main(shlex.split(words)[1:]) == 0, words
-
-
-@pytest.mark.slow
-def test_every_sentence_names_a_theorem_and_every_command_is_one() -> None:
-    for raw in (*DEFAULTS, *OTHERS):
-        for row in record(found := advise(build(raw)), [None] * len(found)):
-            assert row["topic"] == "floor" or "[T" in row["text"] or "[R" in row["text"]
-            assert row["command"] == "" or row["command"].startswith("fpsim scan --optimizer ")
-            for fix in row["fixes"]:
-                assert "[" in fix["effect"]
