@@ -14,6 +14,7 @@ from typing import NoReturn
 # What ``fpsim --help`` lists. A verb's module has add_arguments(parser) and run(args) -> exit code.
 VERBS = {
     "scan": "measure where optimizers stop improving, width by width, beside proven bounds",
+    "advise": "say before any training what a format will do to an optimizer, and what to change",
     "status": "show how far a study is, from another terminal",
     "verify": "hold every theorem against a study or random runs, check a certificate, list theorems",
     "questions": "answer open questions of the literature, each by the study that shows it",
