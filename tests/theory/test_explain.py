@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiers import slow_but
 
 import fpsim
 from fpsim.formats import format
@@ -273,7 +274,7 @@ def test_a_precision_of_its_own_is_not_pytorchs() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("name", slow_but(["bfloat16", "float16", "float32"], "bfloat16"))
 def test_no_gradient_at_rest_exceeds_the_floor_of_its_weight(name: str, momentum: float) -> None:
     """Single weights, with the largest constant gradient that leaves w (and m) where they are, found by bisection."""
     dtype, lr = getattr(torch, name), 2.0**-4
