@@ -138,6 +138,9 @@ def first_against_second(tensor: Tensor) -> Finding | None:
         return Finding("T5", tensor.name, tuple(checks), "", measured)
     with working_precision():
         bound = ends(squared.sqrt())[1]
+    begun = "the audit began with the first step" if tensor.from_start else f"first sample {tensor.first_ratio:.4g}"
+    under = tensor.from_start or tensor.first_ratio <= bound
+    checks.append(Hypothesis("the run starts under the bound", under, begun))
     steps = "no step exceeds lr sqrt(c2)/c1 times that by more than its rounding"
     statement = f"|m|/sqrt(v) <= {bound:.4g}, whatever the gradients; {steps}."
     off = ratio > bound

@@ -70,6 +70,8 @@ class Tensor:
     size : entries of the tensor
     arithmetic : ``"torch"``, or ``"own"``: a class of fpsim.optim with a precision of its own
     x : the measurements, ``fpsim.audit_measure``
+    from_start : whether the audit began with the optimizer's first step, where the moments are 0
+    first_ratio : the largest |m|/sqrt(v) in the first sample
     """
 
     name: str
@@ -84,6 +86,8 @@ class Tensor:
     size: int
     x: Mapping[str, Any]
     arithmetic: str = "torch"
+    from_start: bool = False
+    first_ratio: float = float("nan")
 
     @classmethod
     def of(cls, record: Mapping[str, Any], name: str) -> Tensor | None:
@@ -111,6 +115,8 @@ class Tensor:
             size=parts * int(np.prod(about["shape"], dtype=np.int64)),
             x=samples[-1]["tensors"][name],
             arithmetic=about["arithmetic"],
+            from_start=samples[0]["tensors"][name].get("t") == samples[0]["step"],
+            first_ratio=samples[0]["tensors"][name].get("ratio_max", float("nan")),
         )
 
     def stored(self, value: float) -> float:

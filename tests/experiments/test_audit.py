@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiers import slow_but
 
 import fpsim
 from experiments import audit_cost
@@ -49,7 +50,7 @@ def test_table_and_theorems(log: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "T14" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+@pytest.mark.parametrize("kind", slow_but(["png", "pdf", "svg"], "svg"))
 def test_the_figure(kind: str, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / f"drawn.{kind}"
     assert main(["audit", str(log), "--figure", str(file)]) == 0
@@ -95,6 +96,7 @@ def test_a_damaged_log_is_one_line(part: str, log: Path, capsys: pytest.CaptureF
     assert "is a damaged log of an audit" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_cost_is_measured() -> None:
     """No time is asserted: ``fpsim audit --cost`` prints them."""
     found = list(audit_cost.measure(1, ("float32",), every=2))

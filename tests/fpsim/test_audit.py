@@ -107,7 +107,7 @@ def test_weights_freeze_in_bfloat16_and_the_step_is_shorter_than_declared() -> N
 
 
 @pytest.mark.parametrize("which", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_training_is_the_same_to_the_last_bit(which: str, dtype: torch.dtype) -> None:
     results = []
     for watched in (False, True):
