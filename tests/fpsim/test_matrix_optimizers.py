@@ -345,6 +345,18 @@ def test_a_schedule_of_the_step_size(name: str) -> None:
     assert all(np.array_equal(scheduled[array], constant[array]) for array in state)
 
 
+@pytest.mark.parametrize("scalars", ["wide", "stored", "python"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_policy_of_scalars(name: str, scalars: str) -> None:
+    """In binary32 all of them are within its rounding; the shape of w is no hyperparameter that would be stored."""
+    rounded = taken(name, Precision.uniform("binary32"), 2)["w"]
+    other = taken(name, Precision.uniform("binary32", scalars=scalars), 2)["w"]  # type: ignore[arg-type]
+    np.testing.assert_allclose(rounded, other, atol=1e-5)
+    narrow = Precision.uniform("bfloat16", scalars="stored")
+    shape = {report.name: report.effective for report in METHODS["scion_sign"].report(narrow, (1, 257))}
+    assert shape["scalar.shape"] == exact.operation("div", (1.0, 257.0), *narrow.default)
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="polar='qr'; admissible: newton_schulz, exact"):
         matrix.muon(polar="qr")  # type: ignore[arg-type]
