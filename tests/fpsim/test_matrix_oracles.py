@@ -123,6 +123,15 @@ def test_draws_are_normal_and_a_function_of_key_and_step() -> None:
     assert abs(np.mean(numbers * later)) < 0.02
 
 
+def test_five_newton_schulz_steps_lift_singular_values() -> None:
+    """As the module's docstring says, of a matrix whose norm is taken up by one singular value."""
+    values = np.array([1.0, 0.003, 0.01, 0.03, 0.1])
+    method = matrix.muon(nesterov=False).bind(lr=1, beta1=0, eps=0)
+    w = method.step(method.start(np.zeros((5, 5)), WIDE), np.diag(values), WIDE)["w"]
+    lifted = -np.diag(w)
+    assert lifted.min() > 0.68 and lifted.max() < 1.21
+
+
 @pytest.mark.parametrize("m", [np.zeros((3, 2)), np.outer([1.0, 2.0], [3.0, 4.0, 5.0])])
 def test_a_polar_factor_leaves_out_what_the_matrix_lacks(m: np.ndarray) -> None:
     singular = np.linalg.svd(factorizations.polar(m), compute_uv=False)
