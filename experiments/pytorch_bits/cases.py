@@ -87,10 +87,10 @@ def cases(optimizers: Iterable[str] = tuple(OPTIONS), dtypes: Iterable[str] = DT
 
 # What is exempt, and the ATen operation that differs: one kernel for the whole step instead of those of ``Kernels``.
 FUSED = {
-    "SGD": "_fused_sgd_: contracts its own products and sums; 16-bit vectors keep their parameter (a bug of 2.13)",
+    "SGD": "_fused_sgd_: 16-bit types stay in binary32 from decay to update; in 2.13 full vectors of them do not move",
     "Adam": "_fused_adam_: moments are sums of two products, not lerp and addcmul; its square root is not MKL's",
-    "AdamW": "_fused_adamw_: as _fused_adam_; decay subtracts lr lambda w",
-    "Adagrad": "_fused_adagrad_: 16-bit types store nothing between square and update; its square root is not MKL's",
+    "AdamW": "_fused_adamw_: as _fused_adam_",
+    "Adagrad": "_fused_adagrad_: 16-bit types stay in binary32 from square to update; its square root is not MKL's",
 }
 
 

@@ -63,6 +63,26 @@ def test_every_optimizer_for_a_thousand_steps(side):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "altered"),
+    [
+        (Case("Adam", 0, "float32", "single"), {"root": "exact"}),
+        (Case("SGD", 2, "float32", "single"), {"capability": None}),
+        (Case("Adam", 1, "bfloat16", "single"), {"capability": None}),
+        (Case("RMSprop", 1, "float16", "foreach"), {"capability": None}),
+    ],
+    ids=str,
+)
+def test_the_bits_of_another_path_are_told_apart(case, altered, side):
+    other = {"DEFAULT": "AVX2", "AVX2": "DEFAULT"}[side.facts["capability"]]
+    facts = {**side.facts, **{name: value or other for name, value in altered.items()}}
+    theirs, ours = side.bits(case, 200), compare.simulated(case, 200, facts)
+    if facts == side.facts:
+        pytest.skip("the square root is correctly rounded here")
+    assert not all(equal(x, ours[name]).all() for name, x in theirs.items())
+
+
+@pytest.mark.slow
 def test_the_fused_implementations_are_the_exception(side):
     rows = fused_rows(side)
     assert {row["optimizer"] for row in rows if row["mismatches"]} == set(FUSED)

@@ -17,6 +17,7 @@ from fpsim.optim.pytorch import (
     nadam,
     plan_of,
     rmsprop,
+    root,
     sgd,
     simulate,
     tail_of,
@@ -163,6 +164,16 @@ def test_the_error_of_mkl_s_square_root():
     errors = (found - np.sqrt(x)) / 2.0**-23
     assert 0.7 < np.abs(errors).max() < 0.75
     assert 0.19 < (found != np.sqrt(x.astype(np.float32))).mean() < 0.21
+
+
+def test_pytorch_can_be_asked_for_its_square_root():
+    pytest.importorskip("torch")
+    state, inputs = given(adam(), 4)
+    found = [
+        simulate(adam(kernels=Kernels(root=known)), state, inputs, Precision.torch("float32"), steps=4).state["w"]
+        for known in ("torch", root())
+    ]
+    assert np.array_equal(*found)
 
 
 def _adding(kernels):

@@ -25,7 +25,7 @@ class Kernels:
     Parameters
     ----------
     contract : the compiler made one fma of the last product and sum of addcmul and lerp (AVX2 and AVX512, not DEFAULT)
-    fused_add : ``add(alpha=)`` keeps its product in binary32 or makes an fma of it, else it rounds it to the dtype. In
+    fused_add : ``add(alpha=)`` is an fma in binary32, else its product is rounded to the dtype. In
         float32 this goes with ``contract``. The 16-bit types round it under DEFAULT, and in the elements that are
         left over after the last full pair of vectors under AVX2 and AVX512
     tail : these elements are such left-overs, which scalar code computes: see ``lerp``
@@ -57,7 +57,7 @@ class Kernels:
         """``x.add(y, alpha=alpha)``: x + alpha y, with alpha in the dtype."""
         factor = scalar(label, alpha)
         fused = self.contract if self.fused_add is None else self.fused_add
-        if fused:  # the 16-bit types multiply and add, which is the same: in binary32 their products are exact
+        if fused:
             return _stored(name, slot(f"{name}.wide", fma(y, factor, x)))
         product = _stored(f"{name}.product", slot(f"{name}.product.wide", y * factor))
         return _stored(name, slot(f"{name}.wide", x + product))
