@@ -184,13 +184,20 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         given = p.grad.detach().to("cpu").contiguous()
         here = {"w": p.detach(), **states}
         held = {name: tensor.to("cpu").contiguous() for name, tensor in here.items()}
+        plan, runner = self._plan(p, index, group, options, step, False)
         tail = self._tail(p, group)
+        if len(tail):
+            of_tail, its_runner = self._plan(p, index, group, options, step, True)
+            if its_runner is runner:  # it is the same program
+                tail = tail[:0]
+        work = [(held, given, plan, runner)]
         some = 0 < len(tail) < p.numel()
-        # states of one number are stepped with the whole parameter
-        marked = {name: x.view(-1)[tail] if x.numel() == p.numel() else x.clone() for name, x in held.items() if some}
-        work = [(held, given, len(tail) == p.numel())] + [(marked, given.view(-1)[tail], True)] * some
-        for arrays, gradient, in_tail in work:
-            plan, runner = self._plan(p, index, group, options, step, in_tail)
+        if some:  # states of one number are stepped with the whole parameter
+            marked = {name: x.view(-1)[tail] if x.numel() == p.numel() else x.clone() for name, x in held.items()}
+            work.append((marked, given.view(-1)[tail], of_tail, its_runner))
+        elif len(tail):
+            work = [(held, given, of_tail, its_runner)]
+        for arrays, gradient, plan, runner in work:
             self._warn(plan.scalars.warnings)
             key = self._key(seed_of(group["key"]), number) if runner.draws else None
             runner.step(arrays, gradient, plan.scalars.at(step), key, step)
