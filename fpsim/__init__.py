@@ -9,6 +9,8 @@ array([1.  , 1.25,  inf])
 from fpsim import optim
 from fpsim.accumulator import Accumulator
 from fpsim.arrays import add, div, fma, mul, round, sqrt, sub
+from fpsim.audit import audit  # the function stands in front of the module of the same name
+from fpsim.audit_log import AuditLog
 from fpsim.block_arrays import BlockCodes, block_decode, block_encode, block_round
 from fpsim.block_formats import BlockFormat, block_format
 from fpsim.codes import decode, encode
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Accumulator",
+    "AuditLog",
     "BlockCodes",
     "BlockFormat",
     "Events",
@@ -44,6 +47,7 @@ __all__ = [
     "absolute",
     "add",
     "as_dtype",
+    "audit",
     "block_decode",
     "block_encode",
     "block_format",

@@ -8,7 +8,7 @@ Inside fpsim, a module imports from its own row and the rows above:
     exact_run cpu cuda
     array_call arrays more_arrays elementary_arrays block_arrays contractions run event_counts
     optim
-    nn
+    nn audit audit_follow audit_log audit_measure audit_probe audit_rules audit_table
 
 theory imports from fpsim what a proof is about; experiments imports fpsim and theory; paper_figures imports all three.
 Only the verbs in experiments/cli import paper_figures, inside a function.
@@ -35,7 +35,7 @@ ROWS = [
     {"array_call", "arrays", "arrays_torch", "more_arrays", "elementary_arrays", "block_arrays", "contractions", "run"}
     | {"event_counts"},
     {"optim"},
-    {"nn"},
+    {"nn", "audit", "audit_follow", "audit_log", "audit_measure", "audit_probe", "audit_rules", "audit_table"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 FACES = tuple(f"fpsim.optim.torch_{part}" for part in ("dtypes", "face", "machine", "matrix", "options", "parts", "state"))

@@ -14,10 +14,12 @@ from typing import NoReturn
 # What ``fpsim --help`` lists. A verb's module has add_arguments(parser) and run(args) -> exit code.
 VERBS = {
     "scan": "measure where optimizers stop improving, width by width, beside proven bounds",
+    "advise": "say before any training what a format will do to an optimizer, and what to change",
     "status": "show how far a study is, from another terminal",
     "verify": "hold every theorem against a study or random runs, check a certificate, list theorems",
     "questions": "answer open questions of the literature, each by the study that shows it",
     "formats": "list the named number formats, or print the properties of one",
+    "audit": "explain the log of fpsim.audit, which watches a PyTorch training loop: table, theorems, figure",
     "bench": "measure how fast the emulator is, beside a memory copy and other libraries",
     "selftest": "check that results are right on this machine, to the last bit",
 }

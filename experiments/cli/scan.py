@@ -41,6 +41,8 @@ CONSTANTS = {
 
 MOST_FIGURES = 8  # of a grid over more than formats and roundings
 
+# Tables of a study, and the flags that give one line of them each.
+_PAIRS = {"hyperparameters": "set", "options": "option", "overrides": "override"}
 # How and where, which a study file does not say: results do not depend on it.
 _HOW = ("engine", "workers", "scheduler", "cluster", "out", "dry_run")
 
@@ -57,6 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         constants.add_argument(_flag(key), dest=key, metavar=metavar, help=text)
     constants.add_argument(
         "--set", dest="hyperparameters", metavar="NAME=X", action="append", help="any hyperparameter of an optimizer"
+    )
+    constants.add_argument(
+        "--option", dest="options", metavar="NAME=X", action="append", help="an option of a problem, such as condition"
+    )
+    constants.add_argument(
+        "--override",
+        dest="overrides",
+        metavar="SLOTS=CHOICE",
+        action="append",
+        help="format, rounding or both of some slots: v=e5m10, w,w.sub=stochastic, 'update.*=bfloat16 stochastic'",
     )
     how = parser.add_argument_group("how and where")
     how.add_argument(
@@ -267,30 +279,53 @@ def _study(args: argparse.Namespace) -> Any:
 
     given = {key: value for key in (*FLAGS, *CONSTANTS) if (value := getattr(args, key)) is not None}
     from_file = load(args.study) if args.study is not None else {}
-    if args.hyperparameters is not None:
-        for pair in args.hyperparameters:
-            if not re.match(r"[^\s=]+=", pair):
-                raise StudyError("set", f"{pair!r} is not NAME=X")
-        names = [pair.partition("=")[0] for pair in args.hyperparameters]
-        for name in names:
-            if names.count(name) > 1:
-                raise StudyError("set", f"{name} is given {names.count(name)} times; give it once, as {name}=X,Y")
-        table = from_file.get("hyperparameters", {})
-        pairs = dict(pair.split("=", 1) for pair in args.hyperparameters)
-        given["hyperparameters"] = (table if isinstance(table, dict) else {}) | pairs
+    for key, flag in _PAIRS.items():
+        if getattr(args, key) is not None:
+            table = from_file.get(key, {})
+            given[key] = (table if isinstance(table, dict) else {}) | _pairs(flag, getattr(args, key))
     for key in _HOW:
         if key in from_file:
             raise StudyError("study", f"{args.study}: {key!r} is no part of a study; give the flag {_flag(key)}")
     return Study.build(from_file | given)
 
 
+def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    """A table of the texts NAME=X of a flag; of --override one choice stands for several slots."""
+    from experiments.fields import StudyError
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        if not re.match(r"[^\s=]+=", text):
+            raise StudyError(flag, f"{text!r} is not NAME=X")
+        names, _, value = text.partition("=")
+        for name in names.split(",") if flag == "override" else [names]:
+            if name in pairs:
+                count = sum(other.partition("=")[0] == name for other in texts)
+                advice = "give it once" if flag == "override" else f"give it once, as {name}=X,Y"
+                raise StudyError(flag, f"{name} is given {max(count, 2)} times; {advice}")
+            pairs[name] = _plain(value) if flag == "option" else value
+    return pairs
+
+
+def _plain(text: str) -> float | int | str | bool:
+    """The value of an option as TOML would read it: a number, true or false, else a text."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _origin(args: argparse.Namespace, error: Any) -> str:
     """The error with the place its value came from: a flag, or a key of the study file."""
     key, _, name = error.key.partition(".")
-    if args.study is not None and key not in ("study", "set", *_HOW) and getattr(args, key, None) is None:
+    if args.study is not None and key not in ("study", *_PAIRS.values(), *_HOW) and getattr(args, key, None) is None:
         return f"{args.study}: {error.key}: {error.message}"
-    if key == "hyperparameters" and name:
-        return f"--set {name}: {error.message}"
+    if key in _PAIRS and name:
+        return f"--{_PAIRS[key]} {name}: {error.message}"
     return f"{_flag(error.key)}: {error.message}"
 
 

@@ -57,6 +57,7 @@ def quadratic(
     center: str = "thirds",
     rows: int = 0,
     start: float = 0.125,
+    size: float = 1.0,
 ) -> Quadratic:
     """The diagonal quadratic.
 
@@ -66,7 +67,8 @@ def quadratic(
     spectrum : ``uniform``, ``geometric`` or ``isotropic``; h_0 = smoothness, h_{d-1} = smoothness / condition
     center : ``thirds``, ``grid`` or ``zero`` (see ``experiments.problems.spectra.center_of``)
     rows : of the matrix that the weights are; 0: they are a vector
-    start : weights start uniform in (-start, start)
+    start : weights start uniform in (-start size, start size)
+    size : 2^-60..2^60, multiplies minimiser and start points: how large the weights are
 
     Raises
     ------
@@ -81,7 +83,8 @@ def quadratic(
     """
     d = checked_integer("quadratic dimension", dimension, 1, 1 << 16)
     h = spectrum_of("quadratic", spectrum, d, smoothness, condition)
-    c = center_of("quadratic", center, d)
+    scale = checked_real("quadratic size", size, 2.0**-60, 2.0**60)
+    c = scale * center_of("quadratic", center, d)
     shape = shape_of("quadratic", d, rows)
     return Quadratic(
         name="quadratic",
@@ -95,7 +98,7 @@ def quadratic(
         minimizer=c,
         shape=shape,
         spectral_smoothness=separable_spectral(h, shape),
-        start_scale=checked_real("quadratic start", start, 2.0**-100, 2.0**100),
+        start_scale=checked_real("quadratic start", start, 2.0**-100, 2.0**100) * scale,
         program=_gradient,
         constants={"center": c, "curvature": h},
     )

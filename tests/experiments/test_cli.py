@@ -33,6 +33,15 @@ SMALL = [
 ]
 
 
+def test_options_and_overrides_are_flags_too(capsys):
+    words = ["--optimizer", "sgd", "--problem", "quadratic", "--option", "size=0.5", "--option", "spectrum=isotropic"]
+    words += ["--override", "g,w.*=e5m10 stochastic", "--mantissa", "7", "--rounding", "up", "--steps", "3"]
+    assert main(["scan", "--dry-run", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "options: size = 0.5; spectrum = isotropic" in printed
+    assert "overrides: g=e5m10 stochastic w.*=e5m10 stochastic" in printed
+
+
 @pytest.fixture
 def no_figure(monkeypatch):
     """Leave the figure out where it is not the point: it takes a second."""
@@ -69,6 +78,9 @@ def fake_command(*words):
         (["--set", "eps=0", "--set", "eps=1"], "--set: eps is given 2 times; give it once, as eps=X,Y"),
         (["--set", "rho=0.5"], "--set rho: 0.5 is used by no cell"),
         (["--set", "beta2=1"], "--set beta2: 1 is outside [0, 1)"),
+        (["--option", "rows"], "--option: 'rows' is not NAME=X"),
+        (["--override", "w=e5m10", "--override", "v,w=e5m10"], "--override: w is given 2 times; give it once"),
+        (["--override", "v=e99"], "--override v: "),
         (["--out", ""], "--out: '' is no folder; name one"),
         (["--man", "3"], "unrecognized arguments: --man 3"),
     ],

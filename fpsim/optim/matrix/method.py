@@ -77,15 +77,14 @@ class MatrixMethod:
         if lost:
             raise ValueError(f"products that are no operations of {self.name!r}: {', '.join(sorted(lost))}")
         declared = self._ledger(1, 1).hyperparameters
-        own = {name: value for name, value in declared.items() if name not in MATRIX}
-        for name, value in own.items():
+        for name, value in declared.items():
             if isinstance(value, tuple):
                 raise ValueError(f"hyperparameter {name!r} has {len(value)} values; admissible: one number or schedule")
             low, high, closed = INTERVALS.get(name, (-math.inf, math.inf, False))
             if not isinstance(value, ScalarExpression) and not (low <= value < high or (closed and value == high)):
                 interval = f"[{low:g}, {high:g}{']' if closed else ')'}"
                 raise ValueError(f"hyperparameter {name}={float(value):g}; admissible: {interval}")
-        object.__setattr__(self, "hyperparameters", own)
+        object.__setattr__(self, "hyperparameters", declared)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -275,14 +274,14 @@ class MatrixMethod:
 
     def _ledger(self, rows: int, columns: int) -> Program:
         """What has slots and scalars, as a Program without operations: Precision and its scalars take that."""
-        arrays = {**self.state, "g": MATRIX}
+        arrays, lengths = {**self.state, "g": MATRIX}, {"rows": rows, "columns": columns}
         return Program(
             name=self.name,
             inputs=tuple(arrays),
             outputs=tuple((name, name) for name in self.state),
-            scalars=tuple(Scalar(f"scalar.{name}", x) for name, x in self.scalars.items()),
+            scalars=tuple(Scalar(f"scalar.{name}", x.substitute(lengths)) for name, x in self.scalars.items()),
             operations=(),
-            hyperparameters={**self.hyperparameters, "rows": rows, "columns": columns},
+            hyperparameters=self.hyperparameters,
             shapes=arrays,
             part_of=self.slots,
         )

@@ -37,12 +37,13 @@ def muon(*, polar: Polar = "newton_schulz", ns_steps: int = 5, nesterov: bool = 
 
     Which variant
     -------------
-    The author's code (KellerJordan/Muon), with its operation order up to two points: it forms both averages with a
-    lerp, m + (1 - beta1)(g - m), and its iteration runs in bfloat16: give the slots ``ns.*`` bfloat16 for that, with
-    ns.square, ns.linear, ns.quadratic, ns.apply and ns.keep in binary32 where the matrix kernel adds in float32.
-    torch.optim.Muon folds the shape factor into lr and takes max(|U|_F, eps) for |U|_F + eps; its lr is 1e-3 and decay
-    0.1 by default. Moonshot's variant scales by 0.2 max(rows, columns)^1/2 instead. ``experiments/muon.py`` has an
-    averaged momentum without Nesterov's combination. It does not converge at a constant lr: every step has the norm lr.
+    The author's code (KellerJordan/Muon) in its textbook form. That code forms both averages with a lerp,
+    m + (1 - beta1)(g - m), runs the iteration in bfloat16 and computes c A A as (c A) A. torch.optim.Muon computes
+    c (A A) as here, rounds only the sums b A + c A A and a X + (..) X to bfloat16, folds the shape factor into lr and
+    divides by max(|U|_F, eps); its lr is 1e-3 and decay 0.1 by default. The slots of its arithmetic: ``ns.*`` in
+    bfloat16, but ns.square_sum, ns.square, ns.linear, ns.quadratic, ns.apply and ns.keep in binary32, and the products
+    with ``accumulators={"ns.*": "binary32"}``. Moonshot's variant scales by 0.2 max(rows, columns)^1/2 instead. It does
+    not converge at a constant lr: every step has about the norm lr.
 
     Raises
     ------

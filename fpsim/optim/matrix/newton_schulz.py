@@ -4,8 +4,8 @@ X_0 = U / (|U|_F + eps), transposed if it has more rows than columns; then ``ste
 
     A = X X^T;  X <- a X + (b A + c A A) X
 
-The published coefficients (a, b, c) = (3.4445, -4.7750, 2.0315) do not converge to the polar factor: five steps take
-singular values in about (0.01, 1] to about 0.7 .. 1.2.
+The published coefficients (a, b, c) = (3.4445, -4.7750, 2.0315) do not converge to the polar factor: five exact steps
+take singular values in [0.003, 1] to 0.68 .. 1.21.
 
 Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; Bernstein and Newhouse, "Old
 optimizer, new norm: an anthology", arXiv:2409.20325, for the iteration as steepest descent under the spectral norm.

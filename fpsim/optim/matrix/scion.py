@@ -42,10 +42,11 @@ def scion(*, norm: Norm = "spectral", constrained: bool = False, ns_steps: int =
 
     Which variant
     -------------
-    LIONS-EPFL/scion, the sign folded into lmo. Its spectral norm can take max(1, sqrt(rows/columns)) instead; its
-    iteration runs in bfloat16 (give ns.* that format) and it averages with a lerp. The column norm of a hidden layer is
-    divided by columns in some configurations. Vectors take d / rms(d); pytorch_optimizer 3.6.1 has that wrong by
-    sqrt(n). Recommended for tied nanoGPT: spectral radius 50, sign radius 3000 on the head, lr 2^-12.
+    LIONS-EPFL/scion, the sign folded into lmo, where ``constrained`` is the default. Its spectral norm can take
+    max(1, sqrt(rows/columns)), its column norm of a hidden layer is divided by columns, and its iteration runs in
+    bfloat16 with (c A) A for c (A A): give ns.* that format. Vectors take d / rms(d), which pytorch_optimizer 3.6.1 has
+    wrong by sqrt(n). Defaults are those recommended for a tied nanoGPT: spectral radius 50, sign radius 3000 on the
+    head, lr 2^-12; radius 1 for columns and rows.
     It does not converge at a constant lr: every step has the norm lr radius.
 
     Raises

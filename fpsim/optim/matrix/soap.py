@@ -52,10 +52,11 @@ def soap(*, frequency: int = 10) -> MatrixMethod:
 
     Which variant
     -------------
-    The author's code (nikhilvyas/SOAP) with its defaults: no update in the first call, eps before bias correction.
-    Algorithm 3 of the paper has no bias correction and keeps m unrotated as here; the code keeps m in the rotated basis
-    and turns it with the basis: equal but for rounding. While left or right is rank-deficient its null-space
-    eigenvectors are arbitrary, and differ between LAPACKs. No merging of dimensions, no limit on their size.
+    The author's code (nikhilvyas/SOAP) as pytorch_optimizer 4.1.0 has it, with its defaults: no update in the first
+    call, eps before bias correction, which Algorithm 3 of the paper leaves out. m is kept unrotated as in the paper;
+    versions of the code that keep it in the rotated basis, and turn it with the basis, differ by rounding only. While
+    left or right is rank-deficient its null-space eigenvectors are arbitrary, and differ between LAPACKs. No merging of
+    dimensions, no limit on their size.
 
     Raises
     ------

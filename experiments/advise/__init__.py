@@ -1,0 +1,1 @@
+"""What a format will do to an optimizer, said before any training: theorems' predictions, each with its simulation."""
