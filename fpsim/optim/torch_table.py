@@ -6,11 +6,12 @@ hyperparameters; where PyTorch's has the name already, it is called ``Textbook..
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from fpsim.optim import STEPS
+from fpsim.optim import STEPS, matrix
 from fpsim.optim.matrix import METHODS, MatrixMethod
 from fpsim.optim.torch_row import Face, Spot
 from fpsim.optim.torch_variants import VARIANTS
@@ -92,10 +93,9 @@ def of_program(
 
 
 def _about(method: MatrixMethod) -> str:
-    return (
-        f"{method.name} of ``fpsim.optim.matrix``, for parameters that are matrices. What it computes stands there; "
-        "sums of products have the format of their slot."
-    )
+    """What the documentation says of the function that makes the method, up to its errors and examples."""
+    made_by = getattr(matrix, method.name.partition("_")[0])
+    return (inspect.getdoc(made_by) or "").partition("Raises\n---")[0].strip()
 
 
 def _bound(
