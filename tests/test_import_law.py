@@ -38,7 +38,9 @@ ROWS = [
     {"nn", "audit", "audit_follow", "audit_log", "audit_measure", "audit_probe", "audit_rules", "audit_table"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
-FACES = tuple(f"fpsim.optim.torch_{part}" for part in ("face", "machine", "options", "parts", "state"))
+FACES = tuple(
+    f"fpsim.optim.torch_{part}" for part in ("dtypes", "face", "machine", "matrix", "options", "parts", "state")
+)
 TORCH_ROOMS = ("fpsim.arrays_torch", "fpsim.cuda", "fpsim.nn", *FACES)  # themselves imported on first use
 FOR_PROOFS = {
     "number_format",

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 
 from fpsim.optim import torch_table
-from fpsim.optim.torch_machine import DTYPES, Runner, dtype_for, holds
+from fpsim.optim.matrix import MatrixMethod
+from fpsim.optim.torch_dtypes import DTYPES, dtype_for, holds
+from fpsim.optim.torch_machine import Runner
+from fpsim.optim.torch_matrix import MatrixRunner, MatrixScalars
 from fpsim.optim.torch_options import (
     check_common,
     check_names,
@@ -34,17 +37,30 @@ class ScalarWarning(UserWarning):
 class _Plan:
     """What follows from the options of a param group, for one kind of parameter and one stage of the program."""
 
-    def __init__(self, basis: tuple[Any, ...], program: Program, precision: Precision, run: int, spot: Spot) -> None:
+    def __init__(
+        self, basis: tuple[Any, ...], program: Program | MatrixMethod, precision: Precision, run: int, spot: Spot
+    ) -> None:
         self.basis, self.program, self.precision, self.run = basis, program, precision, run
-        self.scalars = Scalars(program, precision, spot.step)
-        self.identity = (program.inputs, program.outputs, program.scalars, program.operations, precision, run)
+        self.scalars: Scalars | MatrixScalars
+        self.identity: tuple[Any, ...]  # what a runner is made for
+        if isinstance(program, Program):
+            self.scalars = Scalars(program, precision, spot.step)
+            self.identity = (program.inputs, program.outputs, program.scalars, program.operations, precision, run)
+        else:
+            self.scalars = MatrixScalars(program, precision, spot)
+            self.identity = (program.name, precision, run)
+
+    def runner(self, face: Face) -> Runner | MatrixRunner:
+        if isinstance(self.program, Program):
+            return Runner(self.program, self.precision, self.run, face.functions)
+        return MatrixRunner(self.program, self.precision, self.run)
 
 
 class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """What all classes here have in common; ``make`` gives each its face."""
 
     face: Face
-    program: Program
+    program: Program | MatrixMethod
 
     def __init__(
         self,
@@ -99,7 +115,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if p.device.type not in ("cpu", "cuda"):
             raise ValueError(f"{where} on device {p.device}; admissible: cpu, cuda")
 
-    def _check_fit(self, runner: Runner, dtype: Any, index: int, key: Any) -> None:
+    def _check_fit(self, runner: Any, dtype: Any, index: int, key: Any) -> None:
         if runner.draws and key is None:
             raise ValueError(f"param group {index}: key=None, and a slot rounds stochastically; give key=fpsim.Key(0)")
         fmt = runner.slots["w"][0]
@@ -168,13 +184,20 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         given = p.grad.detach().to("cpu").contiguous()
         here = {"w": p.detach(), **states}
         held = {name: tensor.to("cpu").contiguous() for name, tensor in here.items()}
+        plan, runner = self._plan(p, index, group, options, step, False)
         tail = self._tail(p, group)
+        if len(tail):
+            of_tail, its_runner = self._plan(p, index, group, options, step, True)
+            if its_runner is runner:  # it is the same program
+                tail = tail[:0]
+        work = [(held, given, plan, runner)]
         some = 0 < len(tail) < p.numel()
-        # states of one number are stepped with the whole parameter
-        marked = {name: x.view(-1)[tail] if x.numel() == p.numel() else x.clone() for name, x in held.items() if some}
-        work = [(held, given, len(tail) == p.numel())] + [(marked, given.view(-1)[tail], True)] * some
-        for arrays, gradient, in_tail in work:
-            plan, runner = self._plan(p, index, group, options, step, in_tail)
+        if some:  # states of one number are stepped with the whole parameter
+            marked = {name: x.view(-1)[tail] if x.numel() == p.numel() else x.clone() for name, x in held.items()}
+            work.append((marked, given.view(-1)[tail], of_tail, its_runner))
+        elif len(tail):
+            work = [(held, given, of_tail, its_runner)]
+        for arrays, gradient, plan, runner in work:
             self._warn(plan.scalars.warnings)
             key = self._key(seed_of(group["key"]), number) if runner.draws else None
             runner.step(arrays, gradient, plan.scalars.at(step), key, step)
@@ -193,7 +216,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _plan(
         self, p: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int, tail: bool
-    ) -> tuple[_Plan, Runner]:
+    ) -> tuple[_Plan, Any]:
         """Scalars and machine; both are kept while the options are what they were."""
         at = (index, p.dtype, p.ndim if self.face.by_ndim else 0, min(step, self.face.stages - 1), tail)
         basis = (options, group["precision"], group["run"], group["key"] is None)
@@ -202,18 +225,18 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             self._check_parameter(p, index)
             check_common(f"param group {index}: ", group["precision"], group["run"])
             precision, chosen = self._precision(group, p.dtype)
-            spot = Spot(step, DTYPES[p.dtype], p.ndim, chosen, tail)
+            spot = Spot(step, DTYPES[p.dtype], tuple(p.shape), chosen, tail)
             program = self.face.program(dict(zip(self.face.defaults, options, strict=True)), spot)
             plan = _Plan(basis, program, precision, group["run"], spot)
             if plan.identity not in self._runners:
-                self._runners[plan.identity] = Runner(program, precision, group["run"], self.face.functions)
+                self._runners[plan.identity] = plan.runner(self.face)
             self._check_fit(self._runners[plan.identity], p.dtype, index, group["key"])
             self._plans[at] = plan
         return plan, self._runners[plan.identity]
 
-    def _start(self, p: Any, state: dict[str, Any], group: Mapping[str, Any], runner: Runner) -> dict[str, str]:
+    def _start(self, p: Any, state: dict[str, Any], group: Mapping[str, Any], runner: Any) -> dict[str, str]:
         """State array of the program -> its name in ``state``, where all of them are now."""
-        names = {name: self.face.states.get(name, name) for name in runner.program.state if name != "w"}
+        names = {name: self.face.states.get(name, name) for name in runner.states}
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float64)
         for name, named in names.items():
@@ -225,6 +248,9 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 start = self.face.start.get(name, 0.0)
                 value = float(group[start] if isinstance(start, str) else start)
                 dtype, shape = dtype_for(fmt, p.dtype), runner.shape(name, p.shape)
+                if name in runner.identities:
+                    state[named] = torch.eye(*shape, dtype=dtype, device=p.device)
+                    continue
                 like = p if shape == tuple(p.shape) else p.new_empty(shape)
                 state[named] = torch.full_like(like, value, dtype=dtype, memory_format=torch.preserve_format)
         return names
@@ -298,18 +324,16 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                     if self.face.stages > 1:  # SGD of PyTorch does not count its steps
                         saved.setdefault("step", self.face.stages - 1)
                     _, runner = self._plan(p, index, theirs, self._options(index, theirs), 0, False)
-                    names = [name for name in runner.program.state if name != "w"]
-                    shapes = {self.face.states.get(name, name): runner.shape(name, p.shape) for name in names}
+                    shapes = {self.face.states.get(x, x): runner.shape(x, p.shape) for x in runner.states}
                     check_state(number, saved, shapes)
 
     def _restore(self, p: Any, index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         state = self.state[p]
         state["step"] = torch.tensor(float(saved["step"]), dtype=torch.float64)
         _, runner = self._plan(p, index, group, self._options(index, group), 0, False)
-        for name in runner.program.state:
-            if name != "w":
-                named, dtype = self.face.states.get(name, name), dtype_for(runner.slots[name][0], p.dtype)
-                state[named] = saved[named].detach().to(device=p.device, dtype=dtype, copy=True)
+        for name in runner.states:
+            named, dtype = self.face.states.get(name, name), dtype_for(runner.slots[name][0], p.dtype)
+            state[named] = saved[named].detach().to(device=p.device, dtype=dtype, copy=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -319,7 +343,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """What can be made again from groups and state."""
         self._defaults: dict[Any, Precision] = {}
         self._plans: dict[Any, _Plan] = {}
-        self._runners: dict[Any, Runner] = {}
+        self._runners: dict[Any, Runner | MatrixRunner] = {}
         self._keys: dict[tuple[int, int], Key] = {}
         self._warned: set[str] = getattr(self, "_warned", set())
 
@@ -333,7 +357,7 @@ def make(name: str) -> type[ProgramOptimizer]:
 
 def class_of(face: Face) -> type[ProgramOptimizer]:
     """The class of a face."""
-    program = face.program(face.defaults, Spot(0, "float32", 2, chosen=True))
+    program = face.program(face.defaults, Spot(0, "float32", (2, 2), chosen=True))
     about = {"face": face, "program": program, "__doc__": documentation(face, program)}
     made = type(face.name, (ProgramOptimizer,), about)
     made.__signature__ = signature(face)  # type: ignore[attr-defined]

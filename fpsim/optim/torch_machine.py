@@ -18,7 +18,7 @@ from fpsim.cpu.machine import Machine
 from fpsim.cpu.threads import in_pieces
 from fpsim.cpu.whole_machine import WholeMachine
 from fpsim.formats import format as named_format
-from fpsim.number_format import Format
+from fpsim.optim.torch_dtypes import DTYPES, store
 from fpsim.optim.torch_parts import Parts, parts_of
 from fpsim.optim.torch_row import Function
 from fpsim.precision import Precision, Slot
@@ -29,7 +29,6 @@ from fpsim.scalars import STEP, ScalarExpression
 from fpsim.shapes import DEFAULT, Sizes
 
 PIECE = 1 << 16  # elements: shorter ones pay for the calls (2^13 took twice as long), longer ones leave the caches
-DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 class Runner:
@@ -49,6 +48,8 @@ class Runner:
         self.program, self.precision, self.run = program.bind(**moving), precision, run
         self.slots: dict[str, Slot] = precision.resolve(program)
         self.functions = functions
+        self.states = tuple(name for name in program.state if name != "w")
+        self.identities: tuple[str, ...] = ()  # states that start as such
         self.flat = program.shape("w") == DEFAULT
         parts = [part for part, _ in parts_of(program)]
         self.elementwise = all(part.uniform and all(o.kind != "sum" for o in part.operations) for part in parts)
@@ -118,7 +119,9 @@ class Runner:
             register = registers[name]
             register.copy_(tensor.view(register.shape))
             fmt, mode = self.slots[name]
-            if not fmt.holds(_format_of(tensor)):  # what is there may be off the grid: it is loaded as any start state
+            if not fmt.holds(
+                named_format(DTYPES[tensor.dtype])
+            ):  # what is there may be off the grid: it is loaded as any start state
                 values = register.numpy()
                 at_load = "nearest_even" if isinstance(mode, Stochastic) else mode
                 arrays.round(values, fmt, at_load, out=values)
@@ -127,7 +130,7 @@ class Runner:
         machine.run(1, {"g": given.numpy()[np.newaxis, ..., np.newaxis]})
         for name, tensor in tensors.items():
             register = machine.register(name)
-            _store(register, tensor.view(register.shape))
+            store(register, tensor.view(register.shape))
         idle.append(machine)
 
     def _sizes(self, of: torch.Size) -> Sizes:
@@ -145,27 +148,6 @@ class Runner:
     def _machine(self, program: Program, precision: Precision, lengths: dict[str, int]) -> Any:
         runs = np.array([self.run], dtype=np.uint64)
         return (_Elementwise if program.uniform else _Whole)(program, [precision], 1, lengths, Key(0), runs)
-
-
-def holds(dtype: Any, fmt: Format) -> bool:
-    """Whether a dtype of torch has every value of a format."""
-    return named_format(DTYPES[dtype]).holds(fmt)
-
-
-def dtype_for(fmt: Format, parameter: Any) -> Any:
-    """The dtype of a state: the parameter's if it has every value of the format, else float32, else float64."""
-    return next(dtype for dtype in (parameter, torch.float32, torch.float64) if holds(dtype, fmt))
-
-
-def _format_of(tensor: torch.Tensor) -> Format:
-    return named_format(DTYPES[tensor.dtype])
-
-
-def _store(source: torch.Tensor, target: torch.Tensor) -> None:
-    """Into a dtype that holds every value. NaN is one code; torch's vectors make another one of it in bfloat16."""
-    target.copy_(source)
-    if target.dtype == torch.bfloat16 and bool(source.sum().isnan()):
-        target.masked_fill_(source.isnan(), float("nan"))
 
 
 class _Live:

@@ -12,7 +12,8 @@ import torch
 
 from fpsim.formats import NAMED
 from fpsim.number_format import Format
-from fpsim.optim.torch_machine import DTYPES
+from fpsim.optim.matrix import MatrixMethod
+from fpsim.optim.torch_dtypes import DTYPES
 from fpsim.optim.torch_row import Face
 from fpsim.precision import Precision
 from fpsim.program import Program
@@ -68,7 +69,7 @@ True
 """
 
 
-def documentation(face: Face, program: Program) -> str:
+def documentation(face: Face, program: Program | MatrixMethod) -> str:
     """What ``help`` shows of a class."""
     states = ", ".join(face.states.get(x, x) for x in program.state if x != "w") or "nothing else"
     about = face.about.replace("\n\n", "\n").strip()

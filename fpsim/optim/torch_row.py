@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fpsim.precision import Precision
 from fpsim.program import Program
+
+if TYPE_CHECKING:
+    from fpsim.optim.matrix import MatrixMethod
 
 Function: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 Layout: TypeAlias = tuple[int, ...]
@@ -27,14 +30,14 @@ class Spot:
 
     Parameters
     ----------
-    step : its number, from 0;  dtype : name of the parameter's dtype;  ndim : number of its axes
+    step : its number, from 0;  dtype : name of the parameter's dtype;  shape : the parameter's
     chosen : whether the user has chosen a precision other than ``Face.precision``
     tail : whether it is for the elements that ``Face.tails`` marks
     """
 
     step: int
     dtype: str
-    ndim: int
+    shape: Layout
     chosen: bool
     tail: bool = False
 
@@ -46,7 +49,8 @@ class Face:
     Parameters
     ----------
     name : the class
-    program : (options of a param group, Spot) -> Program with its hyperparameters bound; it reads ``w`` and ``g``
+    program : (options of a param group, Spot) -> Program with its hyperparameters bound, which reads ``w`` and ``g``;
+        or a MatrixMethod of ``fpsim.optim.matrix``
     defaults : option -> its default, in the order of positional arguments
     states : state array of the program -> its name in ``optimizer.state[p]``; the array ``w`` is the parameter itself,
         and an array without a name here keeps its own
@@ -58,12 +62,12 @@ class Face:
     tails : (shape, strides, the gradient's strides, name of the dtype) -> places, in C order, of the elements that have
         a program of their own where the precision is ``precision``; for elementwise programs and states of one number
     below_one : options that are below 1
-    by_ndim : whether ``program`` looks at ``Spot.ndim``
+    by_ndim : whether ``program`` looks at the number of axes
     about : what is computed; the class's documentation shows it
     """
 
     name: str
-    program: Callable[[Mapping[str, Any], Spot], Program]
+    program: Callable[[Mapping[str, Any], Spot], Program | MatrixMethod]
     defaults: Mapping[str, Any]
     states: Mapping[str, str] = field(default_factory=dict)
     precision: Callable[[str], Precision] = uniform

@@ -6,11 +6,13 @@ hyperparameters; where PyTorch's has the name already, it is called ``Textbook..
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from fpsim.optim import STEPS
+from fpsim.optim import STEPS, matrix
+from fpsim.optim.matrix import METHODS, MatrixMethod
 from fpsim.optim.torch_row import Face, Spot
 from fpsim.optim.torch_variants import VARIANTS
 from fpsim.program import RUNNABLE, Program
@@ -44,7 +46,10 @@ _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
 
 def of_program(
-    name: str, program: Program, states: Mapping[str, str] | None = None, of_vectors: Program | None = None
+    name: str,
+    program: Program | MatrixMethod,
+    states: Mapping[str, str] | None = None,
+    of_vectors: Program | None = None,
 ) -> Face:
     """The face of a program whose hyperparameters are the options of a param group.
 
@@ -62,7 +67,7 @@ def of_program(
     >>> dict(of_program("Adam", adam).defaults)
     {'lr': 0.001, 'betas': (0.9, 0.999), 'eps': 1e-08}
     """
-    if not _fits(program):
+    if isinstance(program, Program) and not _fits(program):
         raise ValueError(
             f"program {program.name!r} reads {', '.join(program.inputs)} and stores {', '.join(program.state)}; "
             "needed: one that stores 'w', reads 'g' besides its states, and has operations that machines run"
@@ -82,13 +87,21 @@ def of_program(
         defaults={option: defaults[option] for option in order},
         states=_MOMENTS if states is None else states,
         below_one=("betas", "momentum", "alpha"),
-        by_ndim=of_vectors is not None,
-        about=program.variant,
+        by_ndim=of_vectors is not None or isinstance(program, MatrixMethod),
+        about=program.variant if isinstance(program, Program) else _about(program),
     )
 
 
-def _bound(of_matrices: Program, of_others: Program, options: Mapping[str, Any], spot: Spot) -> Program:
-    program = of_matrices if spot.ndim == 2 else of_others
+def _about(method: MatrixMethod) -> str:
+    """What the documentation says of the function that makes the method, up to its errors and examples."""
+    made_by = getattr(matrix, method.name.partition("_")[0])
+    return (inspect.getdoc(made_by) or "").partition("Raises\n---")[0].strip()
+
+
+def _bound(
+    of_matrices: Program | MatrixMethod, of_others: Program | MatrixMethod, options: Mapping[str, Any], spot: Spot
+) -> Program | MatrixMethod:
+    program = of_matrices if len(spot.shape) == 2 else of_others
     values = {}
     for hyperparameter in program.hyperparameters:
         if "betas" in options and hyperparameter in _BETAS:
@@ -100,19 +113,22 @@ def _bound(of_matrices: Program, of_others: Program, options: Mapping[str, Any],
 
 # The classes that are written out.
 FACES: dict[str, Face] = {**VARIANTS}
+# Methods of matrices whose class has not their name with capitals.
+_METHODS = {"soap": "SOAP", "kron": "PSGDKron"}
 
 
 def names() -> dict[str, str]:
-    """Class -> name of its program in ``STEPS``, or "" where ``FACES`` has it.
+    """Class -> name of its program in ``STEPS`` or of its method in ``METHODS``, or "" where ``FACES`` has it.
 
     Examples
     --------
     >>> names()["TextbookRMSprop"]
     'rmsprop'
     """
-    made = {_NAMES.get(step, step.title().replace("_", "")): step for step, program in STEPS.items() if _fits(program)}
+    made = {_NAMES.get(step, _capitals(step)): step for step, program in STEPS.items() if _fits(program)}
     textbook = {f"Textbook{name}" if name in FACES else name: step for name, step in made.items()}
-    return textbook | dict.fromkeys(FACES, "")
+    methods = {_METHODS.get(method, _capitals(method)): method for method in METHODS}
+    return textbook | methods | dict.fromkeys(FACES, "")
 
 
 def face(name: str) -> Face:
@@ -126,6 +142,8 @@ def face(name: str) -> Face:
     if name in FACES:
         return FACES[name]
     step = names()[name]
+    if step in METHODS:
+        return of_program(name, METHODS[step], {"m": "momentum_buffer"} if "v" not in METHODS[step].state else None)
     return of_program(name, STEPS[step], _STATES.get(step), STEPS.get(_OF_VECTORS.get(step, "")))
 
 
@@ -133,3 +151,7 @@ def _fits(program: Program) -> bool:
     """Whether a torch optimizer can run it: it reads parameter and gradient, and holds no function of its caller's."""
     read = set(program.inputs) - set(program.state)
     return read == {"g"} and "w" in program.state and all(o.kind in RUNNABLE for o in program.operations)
+
+
+def _capitals(name: str) -> str:
+    return name.title().replace("_", "")

@@ -74,9 +74,20 @@ def test_bits_of_parameters_and_states(name, options, dtype):
     ours = getattr(fpsim.optim, name)(parameters(dtype), **options)
     theirs = getattr(torch.optim, name)(parameters(dtype), foreach=False, **options)
     for part in range(3):
-        steps(ours, 8, first=8 * part)
-        steps(theirs, 8, first=8 * part)
+        steps(ours, 5, first=5 * part)
+        steps(theirs, 5, first=5 * part)
         assert everything(ours) == everything(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", list(INTEGERS), ids=str)
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+def test_bits_over_a_thousand_steps(name, options, dtype):
+    ours = getattr(fpsim.optim, name)(parameters(dtype), **options)
+    theirs = getattr(torch.optim, name)(parameters(dtype), foreach=False, **options)
+    steps(ours, 1000)
+    steps(theirs, 1000)
+    assert everything(ours) == everything(theirs)
 
 
 @pytest.mark.parametrize("dtype", list(INTEGERS), ids=str)

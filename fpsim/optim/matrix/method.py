@@ -146,6 +146,17 @@ class MatrixMethod:
         ops = Arithmetic(nearest, {}, {}, None, 0)
         return {name: ops.round(name, value) for name, value in state.items()}
 
+    def resolve(self, precision: Precision) -> dict[str, Slot]:
+        """Format and rounding mode of every slot; a rule that names none raises ``ValueError``.
+
+        Examples
+        --------
+        >>> from fpsim.optim.matrix import METHODS
+        >>> METHODS["muon"].resolve(Precision.uniform("bfloat16"))["w.sub"][1]
+        'nearest_even'
+        """
+        return precision.resolve(self._ledger(1, 1))
+
     def report(self, precision: Precision, shape: tuple[int, int], step: int = 0) -> list[ScalarReport]:
         """Declared and effective value of every scalar in one step, with a warning or ''.
 
