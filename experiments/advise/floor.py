@@ -12,7 +12,7 @@ import fpsim
 from experiments.advise import expected, noisy
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study, wider
-from experiments.advise.moments import never_decays, overflows, silent_below
+from experiments.advise.moments import fits, never_decays, overflows, silent_below
 from experiments.advise.setting import Setting
 from fpsim.rounding import is_nearest
 from theory.theorems import theorem, theorems
@@ -47,6 +47,8 @@ class Floor:
 def floor_of(machine: Machine) -> Floor:
     """The smallest bound that applies to a weight on a parabola of the declared curvature and noise."""
     setting = machine.setting
+    if not fits(setting):
+        return Floor("", math.nan, reason="the format of g does not hold the gradients")
     if setting.gradients + noisy.largest_gradient(machine) > machine.slots["g"][0].max:
         return Floor("", math.nan, reason="gradients overflow")
     if "v" in machine.program.state:

@@ -12,7 +12,7 @@ import fpsim
 from experiments.advise import expected
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, bytes_of, rounded, study, wider
-from experiments.advise.moments import least_v, loses_v, predicted_v, sizes_near
+from experiments.advise.moments import fits, least_v, loses_v, predicted_v, sizes_near
 from experiments.advise.setting import Setting
 from fpsim.number_format import Format
 from theory.theorems import theorem
@@ -81,7 +81,7 @@ def _first_frozen(w: Array, moving: npt.NDArray[np.bool_]) -> float:
 
 def findings(machine: Machine) -> list[Finding]:
     setting = machine.setting
-    if "v" in machine.program.state and loses_v(machine):
+    if not fits(setting) or ("v" in machine.program.state and loses_v(machine)):
         return []  # the step is not what anyone wants: the second moment says so
     steady, why = steady_limit(machine)
     always, _ = never_moved(machine)
