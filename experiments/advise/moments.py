@@ -32,6 +32,11 @@ def average_of(machine: Machine) -> MovingAverage | None:
     return moving_average(machine.program, "v")
 
 
+def averages_squares(machine: Machine) -> bool:
+    """Whether the step keeps a moving average v whose product and sum are rounded one by one."""
+    return "v" in machine.program.state and average_of(machine) is not None
+
+
 def stored(machine: Machine, g: float) -> float:
     fmt, mode = machine.slots["g"]
     return float(fpsim.round(g, fmt, "nearest_even" if isinstance(mode, Stochastic) else mode))

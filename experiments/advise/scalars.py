@@ -9,7 +9,7 @@ import numpy as np
 import fpsim
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study
-from experiments.advise.moments import fits, silent_below
+from experiments.advise.moments import averages_squares, fits, silent_below
 from experiments.advise.out_of_range import scaled
 from experiments.advise.setting import Setting
 from theory.window import Window
@@ -67,7 +67,8 @@ def _eps(machine: Machine) -> list[Finding]:
     declared = dict(setting.hyperparameters).get("eps", 0.0)
     if declared == 0 or not lost_eps(machine):
         return []
-    fmt, silent = machine.slots["update.eps"][0], silent_below(machine)
+    fmt = machine.slots["update.eps"][0]
+    silent = silent_below(machine) if averages_squares(machine) else 0.0
     text = (
         f"eps = {declared:g} does nothing: sqrt(v) + eps is 0 in {machine.name('update.eps')} where v is 0, whose "
         f"smallest number is {number(fmt.smallest_subnormal)} [R3]."
