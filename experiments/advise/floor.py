@@ -12,7 +12,7 @@ import fpsim
 from experiments.advise import expected, noisy
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study, wider
-from experiments.advise.moments import never_decays, overflows, silent_below
+from experiments.advise.moments import averages_squares, fits, never_decays, overflows, silent_below
 from experiments.advise.setting import Setting
 from fpsim.rounding import is_nearest
 from theory.theorems import theorem, theorems
@@ -47,9 +47,13 @@ class Floor:
 def floor_of(machine: Machine) -> Floor:
     """The smallest bound that applies to a weight on a parabola of the declared curvature and noise."""
     setting = machine.setting
+    if not fits(setting):
+        return Floor("", math.nan, reason="the format of g does not hold the gradients")
     if setting.gradients + noisy.largest_gradient(machine) > machine.slots["g"][0].max:
         return Floor("", math.nan, reason="gradients overflow")
-    if "v" in machine.program.state:
+    if "v" in machine.program.state and not averages_squares(machine):
+        return Floor("", math.nan, reason="v is no moving average that the theorems know")
+    if averages_squares(machine):
         if setting.noise == 0:
             return Floor("T20", math.nan, reason="without noise v shrinks with the gradient, and how far is not known")
         if silent_below(machine) >= setting.noise / 2 or overflows(machine):
@@ -63,8 +67,8 @@ def floor_of(machine: Machine) -> Floor:
 
 
 def _evaluated(machine: Machine, drift: float) -> Floor:
-    v = noisy.second_moment(machine, drift) if "v" in machine.program.state else None
-    if v is None and "v" in machine.program.state:
+    v = noisy.second_moment(machine, drift) if averages_squares(machine) else None
+    if v is None and averages_squares(machine):
         return Floor("T14", math.nan, reason="how large v becomes under noise is not bounded")
     window = _window(machine, drift, v)
     bounds = [(x.identifier, x.evaluate(window)) for x in theorems().values() if x.floor and not x.comparison]

@@ -23,12 +23,18 @@ from theory.theorems.t15_fixed_point import fixed_point
 
 Array = npt.NDArray[np.float64]
 
+UNBIASED = 0.01  # relative error of v's mean that counts as none
 SIZES = 64  # gradients in one octave that are looked at
 MOST_CODES = 4096  # values of v in one binade
 
 
 def average_of(machine: Machine) -> MovingAverage | None:
     return moving_average(machine.program, "v")
+
+
+def averages_squares(machine: Machine) -> bool:
+    """Whether the step keeps a moving average v whose product and sum are rounded one by one."""
+    return "v" in machine.program.state and average_of(machine) is not None
 
 
 def stored(machine: Machine, g: float) -> float:
@@ -94,14 +100,17 @@ def never_decays(machine: Machine) -> bool:
 
 
 def random_v(machine: Machine) -> bool:
-    """Whether v is rounded stochastically, and by nothing else that counts, so that its mean is exact (R4n)."""
+    """Whether v is rounded stochastically with a mean that is off by little: 2^-n of a gap in a rounding (R4n)."""
     average, beta = average_of(machine), machine.scalar("beta2")
     if average is None or beta is None or not beta < 1:
         return False
     mode, fmt = machine.slots[average.add][1], machine.slots["v"][0]
     product, decay = machine.slots[average.decay]
     fine = (isinstance(decay, Stochastic) and shrinks(decay)) or product.mantissa_bits >= fmt.mantissa_bits + 8
-    return isinstance(mode, Stochastic) and shrinks(mode) and fine
+    if not (isinstance(mode, Stochastic) and shrinks(mode) and fine):
+        return False
+    bits = min(x.bits for x in (mode, decay) if isinstance(x, Stochastic))
+    return 2 * 2.0**-bits * fmt.eps / (1 - beta) < UNBIASED
 
 
 def exact_v(machine: Machine, sizes: Array) -> Array:
@@ -118,11 +127,12 @@ def mean_factor(machine: Machine) -> float:
 
 
 def predicted_v(machine: Machine, sizes: Array) -> Array:
-    """Where v settles under constant |g|: T15's power of two where nothing decays, else the moving average."""
+    """Where constant |g| brings v: to T15's power of two where nothing decays, if the steps do, else to its average."""
     found = [injected(machine, float(g)) for g in sizes]
     if never_decays(machine) and all(i is not None and i < math.inf for i in found):
         fmt = machine.slots["v"][0]
-        return np.array([min(float(fixed_point(i, fmt)), fmt.max) for i in found if i is not None])
+        added = [i for i in found if i is not None]
+        return np.array([min(float(fixed_point(i, fmt)), machine.setting.steps * i, fmt.max) for i in added])
     return exact_v(machine, sizes)
 
 
@@ -191,6 +201,13 @@ def silent_below(machine: Machine) -> float:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if silent(middle) else (low, middle)
     return low
+
+
+def fits(setting: Setting) -> bool:
+    """Whether the format of g holds gradients of the usual size, and 6 standard deviations more."""
+    fmt = Machine(setting).slots["g"][0]
+    usual, largest = math.hypot(setting.gradients, setting.noise), setting.gradients + 6 * setting.noise
+    return usual > 2 * fmt.smallest_subnormal and largest <= fmt.max
 
 
 def loses_v(machine: Machine) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import fpsim
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study
-from experiments.advise.moments import silent_below
+from experiments.advise.moments import averages_squares, fits, silent_below
 from experiments.advise.out_of_range import scaled
 from experiments.advise.setting import Setting
 from theory.window import Window
@@ -68,47 +68,30 @@ def _eps(machine: Machine) -> list[Finding]:
     if declared == 0 or not lost_eps(machine):
         return []
     fmt = machine.slots["update.eps"][0]
-    silent = silent_below(machine) if "v" in machine.program.state else 0.0
-    digit = 10.0 ** math.floor(math.log10(fmt.smallest_normal))
-    needed = float(f"{math.ceil(fmt.smallest_normal / digit) * digit:.1g}")
+    silent = silent_below(machine) if averages_squares(machine) else 0.0
     text = (
         f"eps = {declared:g} does nothing: sqrt(v) + eps is 0 in {machine.name('update.eps')} where v is 0, whose "
         f"smallest number is {number(fmt.smallest_subnormal)} [R3]."
     )
-    text += (
-        f" A weight with |g| up to {number(silent)} is divided by 0: its first step is as long as the format allows, "
-    )
-    text += "or NaN [T15, R3]."
-    g_least = machine.slots["g"][0].smallest_subnormal
-    raw = study(
-        setting,
-        "sequence",
-        {"kind": "constant", "scale": rounded(max(silent / 4, g_least, 1e-30))},
-        steps=20,
-        window=1.0,
-    )
+    digit = 10.0 ** math.floor(math.log10(fmt.smallest_normal))
+    needed = float(f"{math.ceil(fmt.smallest_normal / digit) * digit:.1g}")
+    candidate: Candidate = (f"eps = {needed:g}", 0, f"--eps {needed:g}", {"eps": needed})
+    divides = "nothing is divided by 0 [R3]"
+    fixes = cheapest(setting, [candidate], lambda other: None if lost_eps(Machine(other)) else divides)
+    numbers = {"smallest": fmt.smallest_subnormal, "silent_below": silent}
+    scale = rounded(max(silent / 4, machine.slots["g"][0].smallest_subnormal, 1e-30))
+    if 2 * scale > silent:  # no gradient but 0 is lost
+        return [Finding("eps", "note", text, ("R3",), numbers, fixes=fixes)]
+    text += f" A weight with |g| up to {number(silent)} is divided by 0: its first step is as long as the format "
+    text += "allows, or NaN [T15, R3]."
+    raw = study(setting, "sequence", {"kind": "constant", "scale": scale}, steps=20, window=1.0)
 
     def check(window: Window) -> Checked:
         bad = ~(np.abs(window.end["w"]) < machine.slots["w"][0].max)
-        said = (
-            f"{int(bad.sum())} of {bad.size} weights with |g| <= {number(window.max_abs['g'].max())} are infinite, NaN "
-        )
-        return Checked(bool(bad.any()), f"{said}or the largest number after {window.steps} steps")
+        said = f"{int(bad.sum())} of {bad.size} weights with |g| <= {number(window.max_abs['g'].max())} are infinite, "
+        return Checked(bool(bad.any()), f"{said}NaN or the largest number after {window.steps} steps")
 
-    candidates: list[Candidate] = [(f"eps = {needed:g}", 0, f"--eps {needed:g}", {"eps": needed})]
-    fixes = cheapest(
-        setting, candidates, lambda other: None if lost_eps(Machine(other)) else "nothing is divided by 0 [R3]"
-    )
-    numbers = {"eps_needed": fmt.smallest_subnormal, "silent_below": silent}
-    level: Level = "problem" if silent > 0 else "note"
-    return [Finding("eps", level, text, ("T15", "R3"), numbers, raw, check, fixes)]
-
-
-def fits(setting: Setting) -> bool:
-    """Whether the format of g holds gradients of the usual size, and 6 standard deviations more."""
-    fmt = Machine(setting).slots["g"][0]
-    usual, largest = math.hypot(setting.gradients, setting.noise), setting.gradients + 6 * setting.noise
-    return usual > 2 * fmt.smallest_subnormal and largest <= fmt.max
+    return [Finding("eps", "problem", text, ("T15", "R3"), numbers, raw, check, fixes)]
 
 
 def _gradients(machine: Machine) -> list[Finding]:

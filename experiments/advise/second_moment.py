@@ -29,6 +29,7 @@ from experiments.advise.moments import (
 from experiments.advise.out_of_range import other_formats
 from experiments.advise.setting import Setting
 from experiments.advise.studies import constant_study, settling
+from fpsim.rounding import Stochastic
 from theory.theorems import theorem
 from theory.theorems._moving_average import MovingAverage
 from theory.window import Window
@@ -95,12 +96,16 @@ def _frozen(machine: Machine, average: MovingAverage) -> Finding:
 
 
 def _inflated(machine: Machine) -> list[Finding]:
-    """Nothing where what is added to v is random."""
+    """Nothing where the gradient or what is added to v is random."""
     setting = machine.setting
-    if any(injected(machine, float(g)) is None for g in sizes_near(setting.gradients)):
+    if isinstance(machine.slots["g"][1], Stochastic) or any(
+        injected(machine, float(g)) is None for g in sizes_near(setting.gradients)
+    ):
         return []
     low, high = inflation(machine)
     v = predicted_v(machine, np.array([setting.gradients]))[0]
+    if v != 2.0 ** math.floor(math.log2(v)):
+        return []  # it is on its way to T15's power of two for all of the training
     how = "too large" if low >= 1 else "off"
     text = (
         f"The learning rate is {number(low)} to {number(high)} times {how} under steady gradients: |g| = "
@@ -211,11 +216,13 @@ def _within(machine: Machine, text: str, theorems: tuple[str, ...]) -> Finding:
 
 
 def ratios(machine: Machine, window: Window) -> tuple[Array, Array]:
-    """v over its exact value, by the least and by the largest |g| seen (a stored gradient may be random)."""
+    """v over its exact value after so many steps, by the least and the largest |g| seen (storing it may be random)."""
+    beta2 = machine.scalar("beta2")
+    filled = 1.0 if beta2 is None or beta2 >= 1 else 1 - beta2 ** (window.first_step + window.steps)
     least, most = window.min_abs["g"], window.max_abs["g"]
     seen = least > 0
     v = window.end["v"][seen] if seen.any() else np.ones(1)
-    found = [v / exact_v(machine, x[seen]) if seen.any() else v for x in (least, most)]
+    found = [v / (filled * exact_v(machine, x[seen])) if seen.any() else v for x in (least, most)]
     return found[0], found[1]
 
 

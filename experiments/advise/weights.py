@@ -12,7 +12,7 @@ import fpsim
 from experiments.advise import expected
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, bytes_of, rounded, study, wider
-from experiments.advise.moments import least_v, loses_v, predicted_v, sizes_near
+from experiments.advise.moments import averages_squares, fits, least_v, loses_v, predicted_v, sizes_near
 from experiments.advise.setting import Setting
 from fpsim.number_format import Format
 from theory.theorems import theorem
@@ -81,8 +81,10 @@ def _first_frozen(w: Array, moving: npt.NDArray[np.bool_]) -> float:
 
 def findings(machine: Machine) -> list[Finding]:
     setting = machine.setting
-    if "v" in machine.program.state and loses_v(machine):
+    if not fits(setting) or (averages_squares(machine) and loses_v(machine)):
         return []  # the step is not what anyone wants: the second moment says so
+    if "v" in machine.program.state and not averages_squares(machine):
+        return [_not_covered(machine, "v is no moving average that T16 knows")]
     steady, why = steady_limit(machine)
     always, _ = never_moved(machine)
     if math.isnan(steady):
@@ -105,7 +107,7 @@ def typical_share(setting: Setting) -> float:
 
 def _text(machine: Machine, steady: float, always: float) -> str:
     setting, w = machine.setting, machine.name("w")
-    lr = dict(setting.hyperparameters)["lr"]
+    lr = dict(setting.hyperparameters).get("lr", math.nan)
     if steady == math.inf:
         return f"Steps at lr {lr:g} reach every weight that {w} holds [T16]."
     gains = " (the gains of LayerNorm, which start at 1, stay there)"
