@@ -197,12 +197,15 @@ def test_memory_of_any_layout(layout, name, recwarn):
             optimizer.step()
         results.append(codes(parameter))
     assert results[0] == results[1]
-    expected = ["parameter 0 has gaps in its memory, or another order"] * (layout in SEVERAL_ORDERS)
+    warned = layout in SEVERAL_ORDERS and pytorch.capability() != "DEFAULT"  # which has no tails that differ
+    expected = ["parameter 0 has gaps in its memory, or another order"] * warned
     assert [str(w.message).partition(": ")[2][:52] for w in recwarn] == expected
 
 
 def test_where_tails_are_not_known_a_warning_says_so():
     """torch.optim has a tail for every row of such a slice, in some of its kernels; float32 has no such tails."""
+    if pytorch.capability() == "DEFAULT":
+        pytest.skip("without vectors of AVX2 there are no tails that differ")
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         for library in (torch.optim, fpsim.optim):
