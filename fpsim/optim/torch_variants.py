@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fpsim.optim import pytorch
+from fpsim.optim.pytorch.kernels import Root
+from fpsim.optim.pytorch.paths import Capability
 from fpsim.optim.pytorch.plans import programs_of
 from fpsim.optim.pytorch.simulate import FUNCTIONS
 from fpsim.optim.torch_row import Face, Layout, Spot, uniform
@@ -66,12 +69,26 @@ def _program(name: str, options: Mapping[str, Any], spot: Spot) -> Program:
     return stages[min(spot.step, len(stages) - 1)]
 
 
+class CapabilityWarning(UserWarning):
+    """The processor is one on which the bits of PyTorch were not studied."""
+
+
 @functools.cache
 def _kernels(dtype: str, chosen: bool, tail: bool) -> pytorch.Kernels:
     """Those of the running PyTorch; with a precision of one's own those of one element, correctly rounded."""
     if chosen or dtype not in TORCH_DTYPES:
         return pytorch.Kernels()
-    return pytorch.kernels_of(dtype, tail=tail, capability=pytorch.capability(), root=pytorch.root())
+    capability, root = _machine()
+    return pytorch.kernels_of(dtype, tail=tail, capability=capability, root=root)
+
+
+@functools.cache
+def _machine() -> tuple[Capability, Root]:
+    try:
+        return pytorch.capability(), pytorch.root()
+    except RuntimeError as error:
+        warnings.warn(f"{error}. The bits are those of AVX2 with exact roots", CapabilityWarning, stacklevel=2)
+        return "AVX2", "exact"
 
 
 def _precision(dtype: str) -> Precision:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import platform
 
 import pytest
 
 import fpsim
 from fpsim.optim import pytorch
-from fpsim.optim.torch_variants import VARIANTS, _kernels
+from fpsim.optim.torch_variants import VARIANTS, _kernels, _machine
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +24,10 @@ CASES = {
 }  # fmt: skip
 EVERY = [(name, options) for name, cases in CASES.items() for options in cases]
 # eps = 1e-8 is 0 in float16, here as in PyTorch
-pytestmark = pytest.mark.filterwarnings("ignore::fpsim.optim.torch_face.ScalarWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fpsim.optim.torch_face.ScalarWarning"),
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="ATen was studied on x86"),
+]
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
@@ -236,14 +240,35 @@ def test_where_tails_are_not_known_a_warning_says_so():
 def another_root(monkeypatch):
     """A processor whose float32 square root is in no table: PyTorch itself is asked."""
     monkeypatch.setattr(pytorch, "root", lambda: "torch")
-    _kernels.cache_clear()
+    looked_at_again()
     yield
+    looked_at_again()
+
+
+def looked_at_again():
+    _machine.cache_clear()
     _kernels.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["Adam", "RMSprop", "Adagrad", "NAdam"])
 def test_bits_on_a_processor_with_another_square_root(name, another_root):
     test_bits_of_parameters_and_states(name, CASES[name][1], torch.float32)
+
+
+@pytest.mark.parametrize(("name", "machine"), [("SVE256", "aarch64"), ("DEFAULT", "arm64"), ("VSX", "x86_64")])
+def test_on_a_processor_that_was_not_studied_a_warning_says_so(name, machine, monkeypatch):
+    parameter = torch.nn.Parameter(torch.ones(70))
+    parameter.grad = torch.ones(70)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    looked_at_again()
+    try:
+        with pytest.warns(UserWarning, match=f"capability is '{name}' on {machine}; admissible: DEFAULT, .* on x86_64"):
+            optimizer = fpsim.optim.SGD([parameter], lr=0.5)
+        optimizer.step()
+    finally:
+        looked_at_again()
+    assert parameter.tolist() == [0.5] * 70
 
 
 def test_momentum_that_comes_later_starts_from_the_gradient():
