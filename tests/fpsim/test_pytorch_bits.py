@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.pytorch_bits import compare
-from experiments.pytorch_bits.__main__ import fused_rows, kernel_rows, optimizer_rows
+from experiments.pytorch_bits.__main__ import fused_rows, kernel_rows, main, optimizer_rows
 from experiments.pytorch_bits.cases import DTYPES, FUSED, IMPLEMENTATIONS, OPTIONS, SIZES, Case
 from experiments.pytorch_bits.compare import compared, equal
 from experiments.pytorch_bits.kernels import computed
@@ -49,6 +49,29 @@ def _one_bit_off(case, steps, facts, true=compare.simulated):
     found = true(case, steps, facts)
     found["param"][-1, 5] = np.nextafter(found["param"][-1, 5], np.inf)
     return found
+
+
+class _Lower:
+    """A processor that has not what it is asked for."""
+
+    def __init__(self, capability):
+        self.facts = {"capability": "DEFAULT"}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_a_table_of_nothing_is_no_success(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("experiments.pytorch_bits.__main__.TorchSide", _Lower)
+    assert main(["--capability", "AVX512"]) == 1
+    assert "AVX512: this processor has only DEFAULT" in capsys.readouterr().out
+    for wrong in (["--json", str(tmp_path / "none" / "x.json")], ["--steps", "0"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+    assert "there is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -136,6 +136,34 @@ def test_training_a_model_differs_by_one_line(dtype):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", list(CASES))
+def test_training_a_convolutional_network_differs_by_one_line(name, dtype, layout):
+    nn = torch.nn
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        torch.manual_seed(4)
+        model = nn.Sequential(
+            nn.Conv2d(3, 9, 3), nn.BatchNorm2d(9), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(225, 10)
+        ).to(dtype=dtype, memory_format=layout)
+        data = torch.utils.data.TensorDataset(torch.randn(320, 3, 12, 12).to(dtype), torch.randint(0, 10, (320,)))
+        batches = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
+        optimizer = getattr(library, name)(model.parameters())
+        losses = []
+        for _ in range(20):
+            for x, y in batches:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(x.to(memory_format=layout)), y)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        results.append((losses, *everything(optimizer)))
+    assert len(losses) == 200 and losses[-1] < losses[0]
+    assert results[0] == results[1]
+
+
 def test_a_precision_of_ones_own_is_one_program_for_all_elements():
     """Elements of vector tails have the bits of the others: the place of an element is no part of the emulation."""
     for dtype in (torch.bfloat16, torch.float32):
