@@ -5,6 +5,7 @@ Plain data, because ``torch.load`` takes nothing else unless it is told to trust
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,10 @@ from fpsim.optim.torch_options import IMPLEMENTATIONS, OWN
 from fpsim.optim.torch_row import Face
 from fpsim.precision import Precision
 from fpsim.rounding import Rounding, Stochastic
+
+
+class ImplementationWarning(UserWarning):
+    """A checkpoint of an implementation of torch.optim that computes other bits than the one that is here."""
 
 
 def plain(precision: Precision | None) -> dict[str, Any] | None:
@@ -66,6 +71,12 @@ def accepted(face: Face, groups: Sequence[Mapping[str, Any]], given: Mapping[str
     live = []
     for mine, theirs in zip(groups, given["param_groups"], strict=True):
         group = {name: x for name, x in theirs.items() if name not in IMPLEMENTATIONS}
+        for name in IMPLEMENTATIONS:
+            if theirs.get(name) is True and face.tails is not None:
+                text = (
+                    f"{face.name}: the run that is continued had {name}=True; its bits go on as those of {name}=False"
+                )
+                warnings.warn(text, ImplementationWarning, stacklevel=7)  # of the call of load_state_dict
         own = [*face.defaults, *OWN]
         for name, value in group.items():
             if value is True and name not in own:

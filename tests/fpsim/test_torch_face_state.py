@@ -153,6 +153,16 @@ def test_a_state_of_an_option_that_is_off_now_is_kept(name, on, kept):
     assert all_bits(model, again) == before and kept in again.state[next(model.parameters())]
 
 
+@pytest.mark.parametrize("option", ["foreach", "fused"])
+def test_a_checkpoint_of_another_implementation_is_named(option):
+    model = model_of(4)
+    theirs = torch.optim.Adam(model.parameters(), **{option: True})
+    train(model, theirs, 1)
+    with pytest.warns(UserWarning, match=f"Adam: the run that is continued had {option}=True") as caught:
+        fpsim.optim.Adam(model.parameters()).load_state_dict(theirs.state_dict())
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
 def test_another_default_device_is_none_of_its_business():
     parameter = torch.nn.Parameter(torch.ones(70))
     parameter.grad = torch.ones(70)
