@@ -10,8 +10,10 @@ For PyTorch every step is a class too, such as ``fpsim.optim.Adam(params, lr=...
 ``torch.optim.Optimizer``. The classes are made on first access, because torch is loaded with them.
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpsim import plugins
 from fpsim.optim.adafactor import adafactor, adafactor_vector
@@ -33,6 +35,9 @@ from fpsim.optim.sgd import momentum, sgd
 from fpsim.optim.sign_sgd import sign_sgd
 from fpsim.optim.signum import signum
 from fpsim.program import Program
+
+if TYPE_CHECKING:
+    from fpsim.optim.matrix import MatrixMethod
 
 STEPS: dict[str, Program] = {
     "sgd": sgd,
@@ -113,12 +118,13 @@ def find(name: str) -> tuple[Program, str]:
     return program, package
 
 
-def torch_class(program: Program, name: str | None = None) -> Any:
+def torch_class(program: Program | MatrixMethod, name: str | None = None) -> Any:
     """A step of your own as a class of PyTorch's optimizers, like ``fpsim.optim.Adam``.
 
     Parameters
     ----------
-    program : a step that stores the weights ``w`` and reads the gradient ``g`` besides its states, which start at 0
+    program : a step that stores the weights ``w`` and reads the gradient ``g`` besides its states, which start at 0; or
+        a method of ``fpsim.optim.matrix``, such as ``muon(ns_steps=3)``
     name : of the class; default: the program's
 
     Returns

@@ -94,8 +94,9 @@ def of_program(
 
 def _about(method: MatrixMethod) -> str:
     """What the documentation says of the function that makes the method, up to its errors and examples."""
-    made_by = getattr(matrix, method.name.partition("_")[0])
-    return (inspect.getdoc(made_by) or "").partition("Raises\n---")[0].strip()
+    made_by = getattr(matrix, method.name.partition("_")[0], None)
+    text = "" if made_by is None else (inspect.getdoc(made_by) or "").partition("Raises\n---")[0].strip()
+    return f"{text}\nParameters are matrices here, and sums of products have the format of their slot.".strip()
 
 
 def _bound(

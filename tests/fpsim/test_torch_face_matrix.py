@@ -9,7 +9,7 @@ import pytest
 
 import fpsim
 from fpsim.optim import torch_table
-from fpsim.optim.matrix import METHODS
+from fpsim.optim.matrix import METHODS, muon
 
 torch = pytest.importorskip("torch")
 
@@ -90,6 +90,17 @@ def test_a_model_has_an_optimizer_for_its_matrices_and_one_for_the_rest():
         for optimizer in optimizers:
             optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_method_of_ones_own_options():
+    parameter, gradient = torch.nn.Parameter(torch.ones(5, 4)), gradients(1)[0]
+    method = muon(ns_steps=2, nesterov=False)
+    made = fpsim.optim.torch_class(method, "ShortMuon")
+    parameter.grad = gradient
+    made([parameter], precision=precision(), lr=0.1).step()
+    start = method.start(np.ones((5, 4)), precision())
+    expected = method.bind(lr=0.1).step(start, gradient.double().numpy(), precision())
+    assert codes(parameter) == codes(torch.from_numpy(expected["w"])) and made.__name__ == "ShortMuon"
 
 
 def test_what_they_refuse():
