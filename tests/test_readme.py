@@ -57,6 +57,17 @@ def test_every_question_is_answered():
     assert not [line for line in answers().splitlines() if re.match(r"\s*([-+*>#=]|\d+[.)]) ", line)]
 
 
+def test_the_record_of_the_hunt_is_what_it_says():
+    found = msgspec.json.decode((RECORD.parent / "verify.json").read_bytes())
+    own = {name: line for name, line in found["theorems"].items() if name not in found["comparisons"]}
+    assert found["finished"] and not found["violations"] and not found["troubles"] and found["selection"] is None
+    cells = [line["cells"] for by_format in own.values() for line in by_format.values()]
+    verdicts = sum(count for counts in cells for status, count in counts.items() if status != "not applicable")
+    said = f"{found['runs']} runs of {found['cells']} cells, {len(own)} theorems: {verdicts} verdicts, none violated."
+    assert said in " ".join(README.read_text(encoding="utf-8").split())
+    assert found["runs"] >= 10**6
+
+
 def test_the_constants_that_it_shows_are_what_is_printed(capsys):
     text = README.read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
