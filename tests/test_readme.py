@@ -37,7 +37,22 @@ def answers():
     return "\n\n".join(paragraphs)
 
 
-PARTS = {"theorems": theorem_rows, "questions": answers}
+def pytorch_rows():
+    """Values that differ, of those compared, by optimizer, dtype and implementation; all instruction sets together."""
+    found = msgspec.json.decode((RECORD.parent / "pytorch_bits.json").read_bytes())["optimizers"]
+    columns = list(dict.fromkeys((x["dtype"], x["implementation"]) for x in found))
+    rows = ["| | " + " | ".join(f"{dtype} {how}" for dtype, how in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in dict.fromkeys(x["optimizer"] for x in found):
+        cells = [name]
+        for column in columns:
+            lines = [x for x in found if x["optimizer"] == name and (x["dtype"], x["implementation"]) == column]
+            differ, compared = (sum(x[key] for x in lines) for key in ("mismatches", "values"))
+            cells.append(f"{differ} of {compared / 1e6:.0f}M")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+PARTS = {"theorems": theorem_rows, "questions": answers, "pytorch": pytorch_rows}
 
 
 def part(name):
