@@ -106,14 +106,19 @@ def without_decay(machine: Machine) -> Machine:
     setting, values = machine.setting, dict(machine.setting.hyperparameters)
     if setting.optimizer != "adamw":
         return machine
+    lr, decay = machine.scalar("lr"), machine.scalar("weight_decay")
+    if lr is None or decay is None:
+        return machine
     u = 2.0 ** -machine.slots["w"][0].precision
     # of half a gap, which is u |w|/2 or more; with the roundings of product, sum and product
-    share = values["lr"] * values["weight_decay"] * (1 + 4 * u) ** 3 / (u / 2)
+    share = lr * decay * (1 + 4 * u) ** 3 / (u / 2)
     if share >= ROOM:
         return machine
+    wanted = lr * (1 + 4 * u) / (1 - share)
     kept = {name: value for name, value in values.items() if name != "weight_decay"}
-    kept["lr"] = values["lr"] * (1 + 4 * u) / (1 - share)
-    return Machine(replace(setting, optimizer="adam", hyperparameters=tuple(kept.items())))
+    kept["lr"] = wanted * (1 + 2.0 ** -machine.slots["scalar.lr"][0].precision)
+    longer = Machine(replace(setting, optimizer="adam", hyperparameters=tuple(kept.items())))
+    return longer if (longer.scalar("lr") or 0.0) >= wanted else machine
 
 
 def _decay(machine: Machine) -> str:
