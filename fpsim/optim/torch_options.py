@@ -58,8 +58,8 @@ Parameters on a CUDA device are copied to the CPU and back in every step, for th
 Examples
 --------
 >>> import torch, fpsim
->>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
->>> optimizer = fpsim.optim.{name}([w], precision=fpsim.Precision.uniform("e8m16"))
+>>> w = torch.nn.Parameter(torch.tensor({weights}))
+>>> optimizer = fpsim.optim.{name}([w], precision=fpsim.Precision.uniform("e8m16"){key})
 >>> for _ in range(3):
 ...     optimizer.zero_grad()
 ...     (w * w).sum().backward()
@@ -79,9 +79,13 @@ def documentation(face: Face, program: Program | MatrixMethod) -> str:
             "``fpsim.Precision.torch`` of the parameter's dtype, and with it on a CPU the bits of\n"
             f"    ``torch.optim.{face.name}(..., foreach=False)``; float64, for which there is none, in binary64"
         )
+    weights, key = "[1.0, -2.0]", ""
+    if isinstance(program, MatrixMethod):
+        weights, key = "[[1.0, -1.0], [0.5, -0.5]]", ", key=0" * bool(program.draws)
     return _DOCUMENTATION.format(
-        name=face.name, about=about, options=", ".join(face.defaults), states=states, precision=precision
-    )
+        name=face.name, about=about, options=", ".join(face.defaults), states=states, precision=precision,
+        weights=weights, key=key,
+    )  # fmt: skip
 
 
 def signature(face: Face) -> inspect.Signature:
