@@ -89,7 +89,9 @@ def _eps(machine: Machine) -> list[Finding]:
     def check(window: Window) -> Checked:
         bad = ~(np.abs(window.end["w"]) < machine.slots["w"][0].max)
         said = f"{int(bad.sum())} of {bad.size} weights with |g| <= {number(window.max_abs['g'].max())} are infinite, "
-        return Checked(bool(bad.any()), f"{said}NaN or the largest number after {window.steps} steps")
+        divided = window.invalid.get("update.div", 0)
+        said += f"NaN or the largest number after {window.steps} steps; {divided} divisions by 0"
+        return Checked(bool(bad.any()) or divided > 0, said)
 
     return [Finding("eps", "problem", text, ("T15", "R3"), numbers, raw, check, fixes)]
 

@@ -106,10 +106,11 @@ def _inflated(machine: Machine) -> list[Finding]:
     v = predicted_v(machine, np.array([setting.gradients]))[0]
     if v != 2.0 ** math.floor(math.log2(v)):
         return []  # it is on its way to T15's power of two for all of the training
+    exact = float(exact_v(machine, np.array([setting.gradients]))[0])
     how = "too large" if low >= 1 else "off"
     text = (
         f"The learning rate is {number(low)} to {number(high)} times {how} under steady gradients: |g| = "
-        f"{number(setting.gradients)} leaves v at {number(v)} instead of {number(setting.gradients**2)}, and it stays "
+        f"{number(setting.gradients)} leaves v at {number(v)} instead of {number(exact)}, and it stays "
         "there however long you train [T15]."
     )
     raw = constant_study(setting, setting.gradients, settling(machine))
@@ -168,7 +169,7 @@ def _unfreezing(setting: Setting) -> list[Candidate]:
 def _partly(machine: Machine, share: float) -> Finding:
     setting = machine.setting
     text = (
-        f"{100 * share:.0f} % of the v near {number(typical_square(setting))}, the size of your squared gradients, "
+        f"{100 * share:.0f} % of the v near {number(typical_square(machine))}, the size of your squared gradients, "
         f"cannot decay in {machine.name('v')}; the others can [T14]."
     )
     raw = study(setting, "sequence", {"kind": "stop", "scale": setting.gradients, "period": 256}, steps=2000)
@@ -183,7 +184,7 @@ def _partly(machine: Machine, share: float) -> Finding:
 
 
 def _decays(machine: Machine) -> Finding:
-    text = f"v decays: none of its values near {number(typical_square(machine.setting))} is frozen [T14]."
+    text = f"v decays: none of its values near {number(typical_square(machine))} is frozen [T14]."
     return _within(machine, text, ("T14", "T1"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from theory.window import Window
 Array = npt.NDArray[np.float64]
 
 STEPS = 400
+ROOM = 0.5  # of half a gap, for the weight decay
 SEEDS = 16
 
 
@@ -85,17 +87,48 @@ def findings(machine: Machine) -> list[Finding]:
         return []  # the step is not what anyone wants: the second moment says so
     if "v" in machine.program.state and not averages_squares(machine):
         return [_not_covered(machine, "v is no moving average that T16 knows")]
-    steady, why = steady_limit(machine)
-    always, _ = never_moved(machine)
+    plain = without_decay(machine)
+    steady, why = steady_limit(plain)
+    always, _ = never_moved(plain)
     if math.isnan(steady):
         return [_not_covered(machine, why)]
-    text = _text(machine, steady, always)
+    text = _text(plain, steady, always) + ("" if plain is machine else _decay(machine))
     frozen = steady <= 2 * setting.weights
     raw = _study(setting, steady)
     numbers = {"frozen_above": steady, "frozen_whatever_the_gradients": always}
     level: Level = "problem" if frozen or steady <= 1 else "note"
     fixes = cheapest(setting, _moving(setting), _effect(steady), most=4) if level == "problem" else ()
     return [Finding("weights", level, text, ("T16",), numbers, raw, _check(machine, steady), fixes)]
+
+
+def without_decay(machine: Machine) -> Machine:
+    """A step that T16 knows and whose steps are at least as long: of AdamW Adam's, longer by what the decay may add."""
+    setting, values = machine.setting, dict(machine.setting.hyperparameters)
+    if setting.optimizer != "adamw":
+        return machine
+    lr, decay = machine.scalar("lr"), machine.scalar("weight_decay")
+    if lr is None or decay is None:
+        return machine
+    u = 2.0 ** -machine.slots["w"][0].precision
+    # of half a gap, which is u |w|/2 or more; with the roundings of product, sum and product
+    share = lr * decay * (1 + 4 * u) ** 3 / (u / 2)
+    if share >= ROOM:
+        return machine
+    wanted = lr * (1 + 4 * u) / (1 - share)
+    kept = {name: value for name, value in values.items() if name != "weight_decay"}
+    kept["lr"] = wanted * (1 + 2.0 ** -machine.slots["scalar.lr"][0].precision)
+    longer = Machine(replace(setting, optimizer="adam", hyperparameters=tuple(kept.items())))
+    return longer if (longer.scalar("lr") or 0.0) >= wanted else machine
+
+
+def _decay(machine: Machine) -> str:
+    values = dict(machine.setting.hyperparameters)
+    lost = values["lr"] * values["weight_decay"]
+    gap = 2.0 ** -(machine.slots["w"][0].precision + 1)
+    return (
+        f" The weight decay alone takes {100 * lost:.2g} % from a weight in a step, and {machine.name('w')} only "
+        f"notices more than {100 * gap:.2g} %: a weight without gradients does not decay [T16]."
+    )
 
 
 def typical_share(setting: Setting) -> float:
@@ -107,11 +140,10 @@ def typical_share(setting: Setting) -> float:
 
 def _text(machine: Machine, steady: float, always: float) -> str:
     setting, w = machine.setting, machine.name("w")
-    lr = dict(setting.hyperparameters).get("lr", math.nan)
     if steady == math.inf:
-        return f"Steps at lr {lr:g} reach every weight that {w} holds [T16]."
+        return f"Steps reach every weight that {w} holds [T16]."
     gains = " (the gains of LayerNorm, which start at 1, stay there)"
-    text = f"In {w} a step at lr {lr:g} is lost on every weight beyond {number(steady)}, even with gradients that all "
+    text = f"In {w} a step at this lr is lost on every weight beyond {number(steady)}, even with gradients that all "
     text += f"point the same way{gains if steady <= 1 and _stays_at_one(machine, 1.0) else ''}"
     gap = f"neighbours there are {number(2 * math.ldexp(steady, -machine.slots['w'][0].precision))} apart"
     text += f": {gap}, and a step below half of that rounds back [T16]."
@@ -167,7 +199,7 @@ def _check(machine: Machine, steady: float) -> Callable[[Window], Checked]:
 
     def check(window: Window) -> Checked:
         w = magnitudes(machine.slots["w"][0])
-        least = steady_limit(machine, of=predicted_v)[0] / 4
+        least = steady_limit(without_decay(machine), of=predicted_v)[0] / 4
         above, below = w[w >= steady], w[(w < least) & (w >= least / 16)]
         lost, kept = settled_run(machine, above, least_v), settled_run(machine, below, predicted_v)
         bound, count = theorem("T16").evaluate(window), theorem("T16").measured(window)
@@ -186,7 +218,7 @@ def _effect(before: float) -> Callable[[Setting], str | None]:
         machine = Machine(other)
         if "stochastic" in str(machine.slots["w"][1]).lower():
             return "every step moves its weight in the mean [R4n]"
-        limit, _ = steady_limit(machine)
+        limit, _ = steady_limit(without_decay(machine))
         if limit >= 16 * before:
             return "no step is lost on any weight [T16]" if limit == math.inf else f"lost beyond {number(limit)} [T16]"
         return None
