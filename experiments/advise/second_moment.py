@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.advise import expected, noisy, out_of_range
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
-from experiments.advise.machine import Machine, study
+from experiments.advise.machine import Machine, constant_study, settling, study
 from experiments.advise.moments import (
     Array,
     after_larger,
@@ -28,7 +28,6 @@ from experiments.advise.moments import (
 )
 from experiments.advise.out_of_range import other_formats
 from experiments.advise.setting import Setting
-from experiments.advise.studies import constant_study, settling
 from fpsim.rounding import Stochastic
 from theory.theorems import theorem
 from theory.theorems._moving_average import MovingAverage

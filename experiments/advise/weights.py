@@ -143,8 +143,9 @@ def _text(machine: Machine, steady: float, always: float) -> str:
     if steady == math.inf:
         return f"Steps reach every weight that {w} holds [T16]."
     gains = " (the gains of LayerNorm, which start at 1, stay there)"
-    text = f"In {w} a step at this lr is lost on every weight beyond {number(steady)}, even with gradients that all "
-    text += f"point the same way{gains if steady <= 1 and _stays_at_one(machine, 1.0) else ''}"
+    yours = f", your {number(setting.weights)} included" if steady < setting.weights else ""
+    text = f"In {w} a step at this lr is lost on every weight beyond {number(steady)}{yours}, even with gradients that "
+    text += f"all point the same way{gains if steady <= 1 and _stays_at_one(machine, 1.0) else ''}"
     gap = f"neighbours there are {number(2 * math.ldexp(steady, -machine.slots['w'][0].precision))} apart"
     text += f": {gap}, and a step below half of that rounds back [T16]."
     if machine.program.state != ("w",) and steady < always < math.inf:
