@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import fpsim
-from experiments.advise import expected, noisy
+from experiments.advise import expected, noisy, underflow
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, never_decays, overflows, silent_below
@@ -58,6 +58,8 @@ def floor_of(machine: Machine) -> Floor:
             return Floor("T20", math.nan, reason="without noise v shrinks with the gradient, and how far is not known")
         if silent_below(machine) >= setting.noise / 2 or overflows(machine):
             return Floor("T21", math.nan, reason="v stays 0 or overflows, see above")
+    if underflow.findings(machine):
+        return Floor("", math.nan, reason="a moment underflows, see above")
     # where one step of lr changes the gradient by more than it is, it does not stay that small
     least = 4 * dict(setting.hyperparameters).get("lr", 0.0) * setting.curvature * (machine.program.state != ("w",))
     top = 8 * max(setting.gradients, setting.noise, least)
@@ -88,7 +90,11 @@ def _why(machine: Machine, window: Window) -> str:
     from experiments.rows import floor_bound
 
     closest = floor_bound(window)
-    return "no theorem about it" if closest is None else f"{closest[0].identifier}: {closest[1].reason}"
+    return (
+        "no theorem about it"
+        if closest is None
+        else f"{closest[0].identifier}: {closest[1].reason or 'its bound is not finite'}"
+    )
 
 
 def _window(machine: Machine, drift: float, v: noisy.Range | None) -> Window:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from experiments.advise.advice import reproduction
-from experiments.advise.finding import Checked, Finding, Fix, number
+from experiments.advise.finding import Checked, Finding, Fix, exactly, number
 from experiments.advise.setting import Setting
 from experiments.advise.target import Target
 
@@ -24,7 +24,7 @@ TITLES = {"problem": "PROBLEM", "note": "NOTE", "unknown": "NOT KNOWN", "fine": 
 
 
 def header(setting: Setting, width: int) -> list[str]:
-    values = ", ".join(f"{name} {value:g}" for name, value in setting.hyperparameters)
+    values = ", ".join(f"{name} {exactly(value)}" for name, value in setting.hyperparameters)
     own = ", ".join(f"{name} in {choice}" for name, choice in setting.arrays)
     rounding = "" if setting.rounding == "nearest_even" else f", rounded {setting.rounding}"
     lines = [
