@@ -14,6 +14,7 @@ from experiments.advise.finding import Candidate, Checked, Finding, Level, cheap
 from experiments.advise.machine import Machine, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, never_decays, overflows, silent_below
 from experiments.advise.setting import Setting
+from fpsim.precision import Precision
 from fpsim.rounding import is_nearest
 from theory.theorems import theorem, theorems
 from theory.window import Window
@@ -60,12 +61,34 @@ def floor_of(machine: Machine) -> Floor:
             return Floor("T21", math.nan, reason="v stays 0 or overflows, see above")
     if underflow.findings(machine):
         return Floor("", math.nan, reason="a moment underflows, see above")
+    if (growth := growth_of_error(machine)) >= 1:
+        what = f"lr is too large for a curvature of {number(setting.curvature)}: without any rounding a step makes the "
+        return Floor("", math.nan, reason=f"{what}distance to the minimum up to {number(growth)} times as long")
     # where one step of lr changes the gradient by more than it is, it does not stay that small
     least = 4 * dict(setting.hyperparameters).get("lr", 0.0) * setting.curvature * (machine.program.state != ("w",))
     top = 8 * max(setting.gradients, setting.noise, least)
     tried = [_evaluated(machine, top * 2.0 ** (-k / 2)) for k in range(ROUNDS)]
     consistent = [x for x in tried if x.consistent]
     return min(consistent, key=lambda x: x.bound) if consistent else _evaluated(machine, max(setting.gradients, least))
+
+
+def growth_of_error(machine: Machine) -> float:
+    """Spectral radius of a step that is linear in w and m, on a parabola of the declared curvature; else 0.
+
+    Examples
+    --------
+    >>> from experiments.advise.setting import build
+    >>> growth_of_error(Machine(build({"optimizer": "sgd", "lr": 0.5, "curvature": 5})))
+    1.5
+    """
+    program = machine.program
+    if not set(program.state) <= {"w", "m"} or any(o.kind == "sign" for o in program.operations):
+        return 0.0
+    basis = dict(zip(program.state, np.eye(len(program.state)), strict=True))
+    g = machine.setting.curvature * basis["w"]
+    moved = fpsim.run(program, basis, {"g": g}, Precision.uniform("binary64")).state
+    step = np.array([moved[name].reshape(-1) for name in program.state])
+    return float(np.max(np.abs(np.linalg.eigvals(step))))
 
 
 def _evaluated(machine: Machine, drift: float) -> Floor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fpsim
-from experiments.advise import second_moment, underflow
+from experiments.advise import floor, second_moment, underflow
 from experiments.advise.advice import advise, confirm
 from experiments.advise.finding import Finding
 from experiments.advise.machine import Machine
@@ -110,6 +110,20 @@ def test_the_largest_v_does_not_shrink_by_itself() -> None:
 def test_directed_roundings_are_named() -> None:
     assert of_v({"rounding": "toward_zero"})["second moment"].text.startswith("v is rounded toward_zero.")
     assert of_v({"arithmetic": "fused"})["second moment"].text.startswith("v is rounded once in a step")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "border"), [("sgd", 2.0), ("heavy_ball", 3.8), ("momentum", 38.0), ("nesterov", 2 * 1.9 / 2.8)]
+)
+def test_no_floor_is_promised_where_training_diverges(optimizer: str, border: float) -> None:
+    """The borders of lr times curvature are the classical ones: 2, 2 (1 + beta), and so on, for beta = 0.9."""
+    raw = {"optimizer": optimizer, "lr": 1.0, "noise": 0}
+    below, above = (Machine(build(raw | {"curvature": border * x})) for x in (0.999, 1.001))
+    assert floor.growth_of_error(below) < 1 < floor.growth_of_error(above)
+    found = floor.floor_of(above)
+    assert np.isnan(found.bound)
+    assert "lr is too large for a curvature of" in found.reason
+    assert "lr is too large" not in floor.floor_of(below).reason
 
 
 def test_steps_of_matrices_are_refused() -> None:
