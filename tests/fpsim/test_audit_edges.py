@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from fpsim import audit_measure
 from fpsim.audit import audit
+from fpsim.audit_log import AuditLog
 
 
 def parameter(n: int = 40) -> torch.nn.Parameter:
@@ -89,3 +92,24 @@ def test_names_are_pairs_and_one_parameter_has_each() -> None:
         w.grad = other.grad = torch.ones_like(w)
         optimizer.step()
     assert log.names == ["tied", "group 0, tensor 1"]
+
+
+def test_save_replaces_files_and_nothing_else(tmp_path: Path) -> None:
+    log = AuditLog.empty("Adam", "adam", 100, None, "2.13.0")
+    target, link = tmp_path / "log.json", tmp_path / "link.json"
+    link.symlink_to(target)
+    assert log.save(link) == link
+    assert link.is_symlink()
+    assert AuditLog.load(target).record == log.record
+    with pytest.raises(IsADirectoryError, match="this is a folder"):
+        log.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        log.save(tmp_path / "none" / "log.json")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log.save(pipe)
+    assert os.read(reader, 9).startswith(b"{")
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["link.json", "log.json", "pipe"]
