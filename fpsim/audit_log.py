@@ -178,7 +178,7 @@ class AuditLog:
             raise FileNotFoundError(f"path={str(path)!r}: there is no such file; AuditLog.save writes one")
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"path={str(path)!r} is no log of an audit: {error}") from error
         if not isinstance(record, dict) or record.get("kind") != KIND:
             raise ValueError(f"path={str(path)!r} is no log of an audit; AuditLog.save writes one")
