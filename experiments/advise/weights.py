@@ -218,14 +218,14 @@ def _check(machine: Machine, steady: float) -> Callable[[Window], Checked]:
 
 
 def _effect(before: float) -> Callable[[Setting], str | None]:
-    """What holds after a change, if it makes the limit at least 16 times as large or takes it away."""
+    """What holds after a change, if it makes the limit at least 16 times as large and spares the usual weight."""
 
     def effect(other: Setting) -> str | None:
         machine = Machine(other)
         if "stochastic" in str(machine.slots["w"][1]).lower():
             return "every step moves its weight in the mean [R4n]"
         limit, _ = steady_limit(without_decay(machine))
-        if limit >= 16 * before:
+        if limit >= 16 * before and limit > 2 * other.weights:
             return "no step is lost on any weight [T16]" if limit == math.inf else f"lost beyond {number(limit)} [T16]"
         return None
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fpsim
-from experiments.advise import floor, second_moment, underflow
+from experiments.advise import floor, second_moment, underflow, weights
 from experiments.advise.advice import advise, confirm
 from experiments.advise.finding import Finding
 from experiments.advise.machine import Machine
@@ -124,6 +124,12 @@ def test_no_floor_is_promised_where_training_diverges(optimizer: str, border: fl
     assert np.isnan(found.bound)
     assert "lr is too large for a curvature of" in found.reason
     assert "lr is too large" not in floor.floor_of(below).reason
+
+
+def test_a_wider_w_that_still_loses_the_usual_weight_is_no_change_that_helps() -> None:
+    for size, wanted in ((0.02, ["stochastic", "e8m15", "float32", "e8m15"]), (1000.0, ["stochastic", "float32"])):
+        (finding,) = weights.findings(Machine(build({"weights": size})))
+        assert [x.flags.split()[1] for x in finding.fixes] == wanted
 
 
 def test_steps_of_matrices_are_refused() -> None:
