@@ -44,6 +44,11 @@ class Floor:
         """Whether a run that stays below ``drift`` has a bound that keeps it there."""
         return MANY * self.bound <= self.drift
 
+    @property
+    def condition(self) -> str:
+        """What is assumed of the run, in words; empty where the bound keeps it so."""
+        return "" if self.consistent else f", as long as no gradient exceeds {number(self.drift)}"
+
 
 def floor_of(machine: Machine) -> Floor:
     """The smallest bound that applies to a weight on a parabola of the declared curvature and noise."""
@@ -177,15 +182,17 @@ def findings(machine: Machine) -> list[Finding]:
     if found.bound >= setting.gradients:
         text = (
             f"No theorem promises that training gets below the gradients you have now, {number(setting.gradients)}: "
-            f"the smallest bound is {number(found.bound)} for each weight [{found.theorem}]."
+            f"the smallest bound is {number(found.bound)} for each weight{found.condition} [{found.theorem}]."
         )
     else:
         text = (
             f"Training settles at a gradient of at most {number(found.bound)} for each weight (root mean "
-            f"square); you have {number(setting.gradients)} now [{found.theorem}]."
+            f"square){found.condition}; you have {number(setting.gradients)} now [{found.theorem}]."
         )
     if times > NEXT_TO_NOTHING:
         text += f" In float32 it would be {number(wide.bound)}, less by a factor {number(times)} [{wide.theorem}]."
+    elif times > 0 and wide.consistent and not found.consistent:
+        text += f" In float32 it is {number(wide.bound)} without such a condition [{wide.theorem}]."
     elif times > 0:
         text += f" In float32 it would be {number(wide.bound)}: the formats cost next to nothing [{wide.theorem}]."
     level: Level = "problem" if found.bound >= setting.gradients else "note" if times > 2 else "fine"
@@ -239,7 +246,8 @@ def _in_float32(setting: Setting) -> Setting:
 def _effect(before: float) -> Callable[[Setting], str | None]:
     def effect(other: Setting) -> str | None:
         found = floor_of(Machine(other))
-        return f"at most {number(found.bound)} [{found.theorem}]" if found.bound < BETTER * before else None
+        said = f"at most {number(found.bound)}{found.condition} [{found.theorem}]"
+        return said if found.bound < BETTER * before else None
 
     return effect
 

@@ -51,7 +51,9 @@ def silent_m(machine: Machine) -> float:
 
 def _after_one_step(machine: Machine, g: Array) -> Array:
     row = g.reshape(1, -1)
-    start = {name: np.ones_like(row) if name in ("w", "v") else np.zeros_like(row) for name in machine.program.state}
+    program = machine.program
+    start = {name: np.ones_like(row) if name in ("w", "v") else np.zeros_like(row) for name in program.state}
+    start = {name: x if program.shape(name) else x[0] for name, x in start.items()}
     ran = fpsim.run(machine.program, start, {"g": row}, machine.precision, fpsim.Key(0), first_step=expected.SETTLED)
     return np.abs(ran.state["m"]).reshape(-1)
 

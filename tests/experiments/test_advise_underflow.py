@@ -126,6 +126,25 @@ def test_no_floor_is_promised_where_training_diverges(optimizer: str, border: fl
     assert "lr is too large" not in floor.floor_of(below).reason
 
 
+def test_a_bound_that_needs_small_gradients_says_so() -> None:
+    """With noise 1000 times the gradient a run leaves the sizes that T21's bound was computed for."""
+    (finding,) = floor.findings(Machine(build({"noise": 1})))
+    assert "0.00138 for each weight, as long as no gradient exceeds 0.001 [T21]" in finding.text
+    assert "without such a condition" in finding.text
+    assert "next to nothing" not in finding.text
+    (plain,) = floor.findings(Machine(build({"format": "float32"})))
+    assert "as long as" not in plain.text
+
+
+@pytest.mark.parametrize("name", ["adafactor_vector", "adagrad", "amsgrad", "lion", "nadam", "rmsprop_centered"])
+def test_every_step_of_one_weight_gets_advice(name: str) -> None:
+    assert all(
+        x.text
+        for part in (underflow, second_moment, weights)
+        for x in part.findings(Machine(build({"optimizer": name})))
+    )
+
+
 def test_a_wider_w_that_still_loses_the_usual_weight_is_no_change_that_helps() -> None:
     for size, wanted in ((0.02, ["stochastic", "e8m15", "float32", "e8m15"]), (1000.0, ["stochastic", "float32"])):
         (finding,) = weights.findings(Machine(build({"weights": size})))
