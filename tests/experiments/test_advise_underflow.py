@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiers import slow_but
 
 import fpsim
 from experiments.advise import floor, second_moment, underflow, weights
@@ -13,9 +14,17 @@ from experiments.advise.advice import advise, confirm
 from experiments.advise.finding import Finding
 from experiments.advise.machine import Machine
 from experiments.advise.setting import build
+from experiments.advise.target import solve
 from experiments.fields import StudyError
 
 HIDDEN = {"format": "float8_e4m3fn", "w": "bfloat16", "v": "bfloat16", "g": "float8_e5m2"}
+
+UNDERFLOWS: list[tuple[dict[str, Any], str]] = [
+    ({"m": "float8_e4m3fn"}, "first moment"),
+    ({"optimizer": "momentum", "format": "float8_e4m3fn", "gradients": 0.008}, "first moment"),
+    (HIDDEN, "denominator"),
+    ({"format": "float32", "beta2": 0.99999999}, "hyperparameters"),
+]
 
 
 def of_v(raw: dict[str, Any]) -> dict[str, Finding]:
@@ -24,12 +33,10 @@ def of_v(raw: dict[str, Any]) -> dict[str, Finding]:
 
 @pytest.mark.parametrize(
     ("raw", "topic"),
-    [
-        ({"m": "float8_e4m3fn"}, "first moment"),
-        ({"optimizer": "momentum", "format": "float8_e4m3fn", "gradients": 0.008}, "first moment"),
+    slow_but(
+        UNDERFLOWS,
         (HIDDEN, "denominator"),
-        ({"format": "float32", "beta2": 0.99999999}, "hyperparameters"),
-    ],
+    ),
     ids=str,
 )
 def test_what_underflows_is_said_and_simulated(raw: dict[str, Any], topic: str) -> None:
@@ -154,3 +161,15 @@ def test_a_wider_w_that_still_loses_the_usual_weight_is_no_change_that_helps() -
 def test_steps_of_matrices_are_refused() -> None:
     with pytest.raises(StudyError, match="'adafactor' is a step of matrices"):
         build({"optimizer": "adafactor"})
+
+
+@pytest.mark.slow
+def test_a_target_is_promised_without_conditions() -> None:
+    found = solve(build({}), 7e-4)
+    assert found.together is not None
+    assert found.together[1].consistent
+    assert all(x.floor.consistent for x in found.alone)
+    (v,) = (x for x in found.alone if (x.array, x.rounding) == ("v", "nearest_even"))
+    assert v.bits == 12
+    narrower = floor.floor_of(Machine(build({"format": "float32", "v": "e8m11"})))
+    assert not (narrower.consistent and narrower.bound < 7e-4)
