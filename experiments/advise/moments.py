@@ -178,6 +178,8 @@ def steady_range(machine: Machine) -> tuple[float, float]:
 
     found = constants(machine.program, machine.precision).moments.get("v")
     kept, added = machine.scalar("beta2"), machine.scalar("one_minus_beta2")
+    if "scalar.one_minus_beta2" not in machine.slots:
+        added = 1.0  # a sum
     if found is None or kept is None or added is None or kept >= 1:
         return 0.0, math.inf
     least = float(sizes_near(machine.setting.gradients)[0]) ** 2

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fpsim
-from experiments.advise import expected
+from experiments.advise import expected, underflow
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, bytes_of, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, least_v, loses_v, predicted_v, sizes_near
@@ -83,7 +83,7 @@ def _first_frozen(w: Array, moving: npt.NDArray[np.bool_]) -> float:
 
 def findings(machine: Machine) -> list[Finding]:
     setting = machine.setting
-    if not fits(setting) or (averages_squares(machine) and loses_v(machine)):
+    if not fits(setting) or (averages_squares(machine) and loses_v(machine)) or underflow.findings(machine):
         return []  # the step is not what anyone wants: the second moment says so
     if "v" in machine.program.state and not averages_squares(machine):
         return [_not_covered(machine, "v is no moving average that T16 knows")]
@@ -171,7 +171,12 @@ def _not_covered(machine: Machine, why: str) -> Finding:
     if "stochastic" in str(mode).lower():
         text = "Weights are rounded stochastically: no step is lost, it moves its weight in the mean [R4n, R5]."
         return Finding("weights", "fine", text, ("R4n", "R5"))
-    return Finding("weights", "unknown", f"No theorem says before the run which weights move: {why} [T16].", ("T16",))
+    return Finding(
+        "weights",
+        "unknown",
+        f"No theorem says before the run which weights move; this hypothesis is not met [T16]: {why}.",
+        ("T16",),
+    )
 
 
 def _study(setting: Setting, steady: float) -> dict[str, object]:
@@ -213,14 +218,14 @@ def _check(machine: Machine, steady: float) -> Callable[[Window], Checked]:
 
 
 def _effect(before: float) -> Callable[[Setting], str | None]:
-    """What holds after a change, if it makes the limit at least 16 times as large or takes it away."""
+    """What holds after a change, if it makes the limit at least 16 times as large and spares the usual weight."""
 
     def effect(other: Setting) -> str | None:
         machine = Machine(other)
         if "stochastic" in str(machine.slots["w"][1]).lower():
             return "every step moves its weight in the mean [R4n]"
         limit, _ = steady_limit(without_decay(machine))
-        if limit >= 16 * before:
+        if limit >= 16 * before and limit > 2 * other.weights:
             return "no step is lost on any weight [T16]" if limit == math.inf else f"lost beyond {number(limit)} [T16]"
         return None
 
