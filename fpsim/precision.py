@@ -278,7 +278,10 @@ def _declared_and_effective(program: Program, precision: Precision, step: int) -
 def _warning(name: str, wide: float, stored: float) -> str:
     if math.isnan(stored) or math.isinf(stored):
         return f"{name} = {wide:.6g} is not finite in its format"
-    return f"{name} = {wide:.6g} becomes {stored:g}" if stored != wide and stored in (0.0, 1.0) else ""
+    if stored == wide or stored not in (0.0, 1.0):
+        return ""
+    told = f"{wide:.6g}"
+    return f"{name} = {told if told != f'{stored:g}' else repr(float(wide))} becomes {stored:g}"
 
 
 def _per_run(program: Program, scalar: Scalar) -> list[tuple[dict[str, Any], dict[str, ScalarExpression]]]:

@@ -34,6 +34,10 @@ class ScalarWarning(UserWarning):
     """A scalar operand that its format turns into 0, 1 or no number: another algorithm than the one declared."""
 
 
+class LayoutWarning(UserWarning):
+    """Memory for which it is not known which elements PyTorch computes in vectors: it may round some otherwise."""
+
+
 class _Plan:
     """What follows from the options of a param group, for one kind of parameter and one stage of the program."""
 
@@ -164,11 +168,22 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             raise ValueError(f"parameter {number} has a gradient of {gradient.dtype}; admissible: real floating dtypes")
         state = self.state[p]
         step = int(state.get("step", 0))
-        _, runner = self._plan(p, index, group, options, step, False)
+        place = self._place(p, index, group, options, step)
+        _, runner = self._plan(p, index, group, options, place, False)
         names = self._start(p, state, group, runner)
         if p.numel():
-            self._advance(p, {name: state[named] for name, named in names.items()}, number, index, group, options, step)
+            states = {name: state[named] for name, named in names.items()}
+            self._advance(p, states, number, index, group, options, step, place)
         state["step"] += 1
+
+    def _place(self, p: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int) -> int:
+        """The step whose program it is: where that of a first step differs, the first one that finds no states."""
+        last = self.face.stages - 1
+        if last == 0:
+            return step
+        _, runner = self._plan(p, index, group, options, last, False)
+        begun = all(self.face.states.get(name, name) in self.state[p] for name in runner.states)
+        return max(step, last) if begun else 0
 
     def _advance(
         self,
@@ -179,17 +194,26 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         group: dict[str, Any],
         options: tuple[Any, ...],
         step: int,
+        place: int,
     ) -> None:
         """The step itself, on the CPU and in memory of C order; what was copied for that is copied back."""
         given = p.grad.detach().to("cpu").contiguous()
         here = {"w": p.detach(), **states}
         held = {name: tensor.to("cpu").contiguous() for name, tensor in here.items()}
-        plan, runner = self._plan(p, index, group, options, step, False)
-        tail = self._tail(p, group)
+        plan, runner = self._plan(p, index, group, options, place, False)
+        tail, known = self._tail(p, states, group)
         if len(tail):
-            of_tail, its_runner = self._plan(p, index, group, options, step, True)
+            of_tail, its_runner = self._plan(p, index, group, options, place, True)
             if its_runner is runner:  # it is the same program
                 tail = tail[:0]
+            elif not known:
+                self._warn(
+                    {
+                        "memory": f"parameter {number} has gaps in its memory, or another order there than its "
+                        f"gradient or its states: torch.optim.{self.face.name} may round some elements otherwise"
+                    },
+                    LayoutWarning,
+                )
         work = [(held, given, plan, runner)]
         some = 0 < len(tail) < p.numel()
         if some:  # states of one number are stepped with the whole parameter
@@ -207,12 +231,13 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             if held[name] is not tensor:
                 tensor.copy_(held[name])
 
-    def _tail(self, p: Any, group: Mapping[str, Any]) -> torch.Tensor:
-        """Places of the elements that have the program of a tail."""
+    def _tail(self, p: Any, states: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[torch.Tensor, bool]:
+        """Places of the elements that have the program of a tail, and whether they are known to be all of these."""
         if self.face.tails is None or self._precision(group, p.dtype)[1]:
-            return torch.empty(0, dtype=torch.int64)
-        places = self.face.tails(tuple(p.shape), p.stride(), p.grad.stride(), DTYPES[p.dtype])
-        return torch.from_numpy(places)
+            return torch.empty(0, dtype=torch.int64, device="cpu"), True
+        strides = (p.stride(), p.grad.stride(), *(x.stride() for x in states.values() if x.shape == p.shape))
+        places, known = self.face.tails(tuple(p.shape), strides, DTYPES[p.dtype])
+        return torch.from_numpy(places), known
 
     def _plan(
         self, p: Any, index: int, group: Mapping[str, Any], options: tuple[Any, ...], step: int, tail: bool
@@ -238,7 +263,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """State array of the program -> its name in ``state``, where all of them are now."""
         names = {name: self.face.states.get(name, name) for name in runner.states}
         if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float64)
+            state["step"] = torch.zeros((), dtype=torch.float64, device="cpu")
         for name, named in names.items():
             fmt = runner.slots[name][0]
             if named in state:
@@ -268,11 +293,11 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             self._keys[seed, number] = Key(seed).fold(number)
         return self._keys[seed, number]
 
-    def _warn(self, found: Mapping[str, str]) -> None:
+    def _warn(self, found: Mapping[str, str], category: type[Warning] = ScalarWarning) -> None:
         for name, text in found.items():
             if name not in self._warned:
                 self._warned.add(name)
-                warnings.warn(f"{self.face.name}: {text}", ScalarWarning, stacklevel=7)  # of the call of step
+                warnings.warn(f"{self.face.name}: {text}", category, stacklevel=7)  # of the call of step
 
     # Saving and loading
 
@@ -321,19 +346,22 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             for number, p in zip(theirs["params"], mine["params"], strict=True):
                 if number in taken["state"]:
                     saved = taken["state"][number]
-                    if self.face.stages > 1:  # SGD of PyTorch does not count its steps
+                    several = self.face.stages > 1
+                    if several:  # SGD of PyTorch does not count its steps
                         saved.setdefault("step", self.face.stages - 1)
                     _, runner = self._plan(p, index, theirs, self._options(index, theirs), 0, False)
                     shapes = {self.face.states.get(x, x): runner.shape(x, p.shape) for x in runner.states}
-                    check_state(number, saved, shapes)
+                    needed = {name: x for name, x in shapes.items() if name in saved or not several}
+                    check_state(number, saved, needed, self.face.states.values())
 
     def _restore(self, p: Any, index: int, group: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         state = self.state[p]
-        state["step"] = torch.tensor(float(saved["step"]), dtype=torch.float64)
+        state["step"] = torch.tensor(float(saved["step"]), dtype=torch.float64, device="cpu")
         _, runner = self._plan(p, index, group, self._options(index, group), 0, False)
         for name in runner.states:
             named, dtype = self.face.states.get(name, name), dtype_for(runner.slots[name][0], p.dtype)
-            state[named] = saved[named].detach().to(device=p.device, dtype=dtype, copy=True)
+            if named in saved:
+                state[named] = saved[named].detach().to(device=p.device, dtype=dtype, copy=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

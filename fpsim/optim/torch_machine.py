@@ -62,6 +62,9 @@ class Runner:
         """The shape of a state array of a parameter."""
         if self.program.shape(name) == self.program.shape("w"):
             return tuple(of)
+        if 0 in of:  # there is no machine for it: that has lengths of at least 1
+            lengths = dict.fromkeys(DEFAULT, 0) if self.flat else dict(zip(self.program.shape("w"), of, strict=False))
+            return Sizes({str(axis): length for axis, length in lengths.items()}).of(self.program.shape(name))
         return self._sizes(of).of(self.program.shape(name))
 
     def step(
@@ -142,7 +145,7 @@ class Runner:
         if self.program.opaque:
             return Parts(self.program, self.slots, lengths, self.functions, self._machine)
         machine = self._machine(self.program, self.precision, lengths)
-        machine.given = torch.empty(machine.shape("g"), dtype=torch.float64)
+        machine.given = torch.empty(machine.shape("g"), dtype=torch.float64, device="cpu")
         return machine
 
     def _machine(self, program: Program, precision: Precision, lengths: dict[str, int]) -> Any:

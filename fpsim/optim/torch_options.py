@@ -58,8 +58,8 @@ Parameters on a CUDA device are copied to the CPU and back in every step, for th
 Examples
 --------
 >>> import torch, fpsim
->>> w = torch.nn.Parameter(torch.tensor({weights}))
->>> optimizer = fpsim.optim.{name}([w], precision=fpsim.Precision.uniform("e8m16"){key})
+>>> w = torch.nn.Parameter(torch.tensor({start}))
+>>> optimizer = fpsim.optim.{name}([w],{key} precision=fpsim.Precision.uniform("e8m16"))
 >>> for _ in range(3):
 ...     optimizer.zero_grad()
 ...     (w * w).sum().backward()
@@ -77,14 +77,15 @@ def documentation(face: Face, program: Program | MatrixMethod) -> str:
     if face.tails is not None:
         precision = (
             "``fpsim.Precision.torch`` of the parameter's dtype, and with it on a CPU the bits of\n"
-            f"    ``torch.optim.{face.name}(..., foreach=False)``; float64, for which there is none, in binary64"
+            f"    ``torch.optim.{face.name}(..., foreach=False)``; float64, for which there is none, in binary64. In\n"
+            "    the 16-bit types parameter, gradient and states must fill their memory in one order, else a\n"
+            "    ``LayoutWarning`` comes"
         )
-    weights, key = "[1.0, -2.0]", ""
-    if isinstance(program, MatrixMethod):
-        weights, key = "[[1.0, -1.0], [0.5, -0.5]]", ", key=0" * bool(program.draws)
+    method = program if isinstance(program, MatrixMethod) else None
     return _DOCUMENTATION.format(
         name=face.name, about=about, options=", ".join(face.defaults), states=states, precision=precision,
-        weights=weights, key=key,
+        start="[[1.0, -2.0]]" if method else "[1.0, -2.0]",
+        key=" key=0," if method and method.draws else "",
     )  # fmt: skip
 
 

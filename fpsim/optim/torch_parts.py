@@ -84,7 +84,7 @@ class Parts:
                 raise ValueError(f"slot {name!r} rounds stochastically; a program with opaque operations cannot")
         sizes = Sizes(lengths)
         self.values: dict[str, Array] = {name: np.empty(sizes.of(program.shape(name))) for name in program.state}
-        self.given = torch.empty(sizes.of(program.shape("g")), dtype=torch.float64)
+        self.given = torch.empty(sizes.of(program.shape("g")), dtype=torch.float64, device="cpu")
         cut_up = parts_of(program)
         wanted = {value for _, value in program.outputs} | {name for part, _ in cut_up for name in part.inputs}
         wanted |= {cut.operands[0] for _, cut in cut_up if cut is not None}

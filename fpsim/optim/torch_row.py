@@ -55,12 +55,13 @@ class Face:
     states : state array of the program -> its name in ``optimizer.state[p]``; the array ``w`` is the parameter itself,
         and an array without a name here keeps its own
     precision : name of a parameter's dtype -> the precision where a param group gives none
-    stages : the program is the same in all steps from number ``stages`` - 1 on: 1, or 2 where the first one differs
+    stages : 1, or 2 where the first step, that is the one which finds no states, has a program of its own
     start : state array -> its start value, or the name of the option that holds it; the others start at 0
     functions : name of an opaque operation -> what computes it, of a float64 array; element by element where the
         program is one of vectors, because these go through the machine in pieces
-    tails : (shape, strides, the gradient's strides, name of the dtype) -> places, in C order, of the elements that have
-        a program of their own where the precision is ``precision``; for elementwise programs and states of one number
+    tails : (shape, strides of parameter, gradient and states, name of the dtype) -> places, in C order, of the elements
+        that have a program of their own where the precision is ``precision``, and whether these are known to be all;
+        for elementwise programs and states of one number
     below_one : options that are below 1
     by_ndim : whether ``program`` looks at the number of axes
     about : what is computed; the class's documentation shows it
@@ -74,7 +75,7 @@ class Face:
     stages: int = 1
     start: Mapping[str, float | str] = field(default_factory=dict)
     functions: Mapping[str, Function] = field(default_factory=dict)
-    tails: Callable[[Layout, Layout, Layout, str], npt.NDArray[np.int64]] | None = None
+    tails: Callable[[Layout, tuple[Layout, ...], str], tuple[npt.NDArray[np.int64], bool]] | None = None
     below_one: tuple[str, ...] = ("betas",)
     by_ndim: bool = False
     about: str = ""

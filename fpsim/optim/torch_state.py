@@ -5,7 +5,7 @@ Plain data, because ``torch.load`` takes nothing else unless it is told to trust
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,10 +85,15 @@ def _mode(saved: Any) -> Rounding:
     return Stochastic(**saved) if isinstance(saved, Mapping) else saved
 
 
-def check_state(number: int, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ``ValueError`` unless a saved state has a step and a tensor of each name and shape."""
+def check_state(
+    number: int, state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], others: Collection[str] = ()
+) -> None:
+    """Raise ``ValueError`` unless a saved state has a step and a tensor of each name and shape.
+
+    others : names of states of options that were on before, which may be there too
+    """
     needed = ["step", *shapes]
-    missing, unknown = [n for n in needed if n not in state], [n for n in state if n not in needed]
+    missing, unknown = [n for n in needed if n not in state], [n for n in state if n not in needed and n not in others]
     if missing or unknown:
         wrong = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
         raise ValueError(f"state_dict: the state of parameter {number} {wrong}; needed: {', '.join(needed)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fpsim.optim import pytorch
+from fpsim.optim.pytorch.kernels import Root
+from fpsim.optim.pytorch.paths import Capability
 from fpsim.optim.pytorch.plans import programs_of
+from fpsim.optim.pytorch.simulate import FUNCTIONS
 from fpsim.optim.torch_row import Face, Layout, Spot, uniform
 from fpsim.precision import TORCH_DTYPES, Precision
 from fpsim.program import Program
@@ -65,46 +69,63 @@ def _program(name: str, options: Mapping[str, Any], spot: Spot) -> Program:
     return stages[min(spot.step, len(stages) - 1)]
 
 
+class CapabilityWarning(UserWarning):
+    """The processor is one on which the bits of PyTorch were not studied."""
+
+
 @functools.cache
 def _kernels(dtype: str, chosen: bool, tail: bool) -> pytorch.Kernels:
     """Those of the running PyTorch; with a precision of one's own those of one element, correctly rounded."""
     if chosen or dtype not in TORCH_DTYPES:
         return pytorch.Kernels()
-    return pytorch.kernels_of(dtype, tail=tail, capability=pytorch.capability(), root=pytorch.root())
+    capability, root = _machine()
+    return pytorch.kernels_of(dtype, tail=tail, capability=capability, root=root)
+
+
+@functools.cache
+def _machine() -> tuple[Capability, Root]:
+    try:
+        return pytorch.capability(), pytorch.root()
+    except RuntimeError as error:
+        warnings.warn(f"{error}. The bits are those of AVX2 with exact roots", CapabilityWarning, stacklevel=2)
+        return "AVX2", "exact"
 
 
 def _precision(dtype: str) -> Precision:
     return Precision.torch(dtype) if dtype in TORCH_DTYPES else uniform(dtype)
 
 
-def _tails(shape: Layout, strides: Layout, of_gradient: Layout, dtype: str) -> npt.NDArray[np.int64]:
+def _tails(shape: Layout, strides: tuple[Layout, ...], dtype: str) -> tuple[npt.NDArray[np.int64], bool]:
     import torch
 
     if dtype not in TORCH_DTYPES:
-        return np.empty(0, dtype=np.int64)
-    return _tail_elements(shape, strides, of_gradient, dtype, torch.get_num_threads())
+        return np.empty(0, dtype=np.int64), True
+    return _tail_elements(shape, strides, dtype, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=256)
 def _tail_elements(
-    shape: Layout, strides: Layout, of_gradient: Layout, dtype: str, threads: int
-) -> npt.NDArray[np.int64]:
-    """The elements that scalar code computes, from where they are in memory.
+    shape: Layout, strides: tuple[Layout, ...], dtype: str, threads: int
+) -> tuple[npt.NDArray[np.int64], bool]:
+    """The elements that scalar code computes, from where they are in memory; and whether that is known.
 
-    Where parameter and gradient fill their memory in one order, ATen goes through them in that order, and what is left
-    after the last full vector is a tail, of every thread's share. In two orders, or with gaps between single elements,
-    all are. Found by experiment with torch 2.13.0. A parameter of rows with gaps between them (a slice of another
-    tensor) may get other bits than PyTorch's, which has a tail for each row in some of its kernels.
+    Where parameter, gradient and states fill their memory in one order, ATen goes through them in that order, and what
+    is left after the last full vector is a tail, of every thread's share. Found by experiment with torch 2.13.0. In two
+    orders, or with gaps, the elements depend on the kernel, on which arrays it reads; here all are taken for a tail, as
+    they are in kernels that read parameter and gradient. That matters in the 16-bit types: tails of float32 differ
+    in the sign of a zero at most.
     """
-    axes = sorted((axis for axis, length in enumerate(shape) if length > 1), key=lambda axis: strides[axis])
-    filled = 1
+    axes = sorted((axis for axis, length in enumerate(shape) if length > 1), key=lambda axis: strides[0][axis])
+    filled, known = 1, True
     for axis in axes:
-        if strides[axis] != filled or of_gradient[axis] != filled:
-            return np.arange(math.prod(shape))
+        if any(of[axis] != filled for of in strides[:2]):
+            return np.arange(math.prod(shape)), dtype == "float32"
+        known = known and all(of[axis] == filled for of in strides[2:])
         filled *= shape[axis]
     in_memory = pytorch.tail_of(filled, dtype, threads=threads)
     order = [*(axis for axis, length in enumerate(shape) if length == 1), *reversed(axes)]
-    return np.flatnonzero(in_memory.reshape([shape[axis] for axis in order]).transpose(np.argsort(order)))
+    places = np.flatnonzero(in_memory.reshape([shape[axis] for axis in order]).transpose(np.argsort(order)))
+    return places, known or dtype == "float32"
 
 
 def _about(name: str) -> str:
@@ -122,7 +143,7 @@ VARIANTS: dict[str, Face] = {
         precision=_precision,
         stages=2 if name == "SGD" else 1,
         start=_START.get(name, {}),
-        functions={"mkl_sqrt": pytorch.mkl_sqrt},
+        functions=FUNCTIONS,
         tails=_tails,
         about=_about(name),
     )

@@ -214,6 +214,9 @@ def test_warnings_name_what_the_format_does() -> None:
     assert beta2.warning == "scalar.beta2 = 0.999 becomes 1"
     assert [name for name, entry in report.items() if entry.warning] == ["scalar.beta2"]
 
+    near_one = [entry.warning for entry in scalar_report(adam.bind(beta2=1 - 2.0**-40), Precision.uniform("binary32"))]
+    assert "scalar.beta2 = 0.9999999999990905 becomes 1" in near_one
+
     stored = scalar_report(adam, Precision.uniform("bfloat16", scalars="stored"))
     assert [entry.warning for entry in stored if entry.warning] == [
         "scalar.beta2 = 0.999 becomes 1",

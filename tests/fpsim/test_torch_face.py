@@ -390,7 +390,7 @@ def test_another_precision_between_steps_keeps_the_states():
     assert optimizer.state_dict()["param_groups"][0]["key"] == 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", torch_table.names())
 def test_the_example_of_every_class_runs(name):
     made = getattr(fpsim.optim, name)
     assert issubclass(made, torch.optim.Optimizer) and made is getattr(fpsim.optim, name)

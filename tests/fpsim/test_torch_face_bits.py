@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import platform
 
 import pytest
 
 import fpsim
-from fpsim.optim.torch_variants import VARIANTS
+from fpsim.optim import pytorch
+from fpsim.optim.torch_variants import VARIANTS, _kernels, _machine
 
 torch = pytest.importorskip("torch")
 
@@ -22,7 +24,10 @@ CASES = {
 }  # fmt: skip
 EVERY = [(name, options) for name, cases in CASES.items() for options in cases]
 # eps = 1e-8 is 0 in float16, here as in PyTorch
-pytestmark = pytest.mark.filterwarnings("ignore::fpsim.optim.torch_face.ScalarWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::fpsim.optim.torch_face.ScalarWarning"),
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="ATen was studied on x86"),
+]
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
@@ -177,9 +182,13 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+SEVERAL_ORDERS = ("a transposed gradient", "a transposed parameter", "gaps")
+
+
+@pytest.mark.filterwarnings("default::fpsim.optim.torch_face.LayoutWarning")
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("name", ["SGD", "Adam", "NAdam"])
-def test_memory_of_any_layout(layout, name):
+def test_memory_of_any_layout(layout, name, recwarn):
     """Which elements are left over after the last full vector follows from where they are in memory."""
     options = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9} if name == "SGD" else {})
     results = []
@@ -192,6 +201,101 @@ def test_memory_of_any_layout(layout, name):
             optimizer.step()
         results.append(codes(parameter))
     assert results[0] == results[1]
+    warned = layout in SEVERAL_ORDERS and pytorch.capability() != "DEFAULT"  # which has no tails that differ
+    expected = ["parameter 0 has gaps in its memory, or another order"] * warned
+    assert [str(w.message).partition(": ")[2][:52] for w in recwarn] == expected
+
+
+def test_where_tails_are_not_known_a_warning_says_so():
+    """torch.optim has a tail for every row of such a slice, in some of its kernels; float32 has no such tails."""
+    if pytorch.capability() == "DEFAULT":
+        pytest.skip("without vectors of AVX2 there are no tails that differ")
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for library in (torch.optim, fpsim.optim):
+            generator = torch.Generator().manual_seed(7)
+            parameter = torch.nn.Parameter(torch.randn(37, 80, generator=generator).to(dtype)[:, 7:])
+            optimizer = library.SGD([parameter], lr=0.1, momentum=0.9)
+            for number in range(3):
+                parameter.grad = torch.randn(37, 73, generator=generator).to(dtype)
+                if library is fpsim.optim and dtype == torch.bfloat16 and number == 0:
+                    with pytest.warns(UserWarning, match="SGD: parameter 0 has gaps in its memory, or .* may round"):
+                        optimizer.step()
+                else:
+                    optimizer.step()
+            found.append(parameter.detach().clone())
+    assert torch.equal(found[0], found[1])
+    assert torch.allclose(found[2].float(), found[3].float(), rtol=2**-5, atol=2**-5)
+    channels_last = torch.nn.Parameter(torch.randn(4, 6, 5, 5).bfloat16())
+    optimizer = fpsim.optim.SGD([channels_last], momentum=0.9)
+    channels_last.grad = torch.randn(4, 6, 5, 5).bfloat16()
+    optimizer.step()
+    channels_last.data = channels_last.data.to(memory_format=torch.channels_last)
+    channels_last.grad = channels_last.grad.to(memory_format=torch.channels_last)
+    with pytest.warns(UserWarning, match="another order there than its gradient or its states"):
+        optimizer.step()
+
+
+@pytest.fixture
+def another_root(monkeypatch):
+    """A processor whose float32 square root is in no table: PyTorch itself is asked."""
+    monkeypatch.setattr(pytorch, "root", lambda: "torch")
+    looked_at_again()
+    yield
+    looked_at_again()
+
+
+def looked_at_again():
+    _machine.cache_clear()
+    _kernels.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "Adagrad", "NAdam"])
+def test_bits_on_a_processor_with_another_square_root(name, another_root):
+    test_bits_of_parameters_and_states(name, CASES[name][1], torch.float32)
+
+
+@pytest.mark.parametrize(("name", "machine"), [("SVE256", "aarch64"), ("DEFAULT", "arm64"), ("VSX", "x86_64")])
+def test_on_a_processor_that_was_not_studied_a_warning_says_so(name, machine, monkeypatch):
+    parameter = torch.nn.Parameter(torch.ones(70))
+    parameter.grad = torch.ones(70)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    looked_at_again()
+    try:
+        with pytest.warns(UserWarning, match=f"capability is '{name}' on {machine}; admissible: DEFAULT, .* on x86_64"):
+            optimizer = fpsim.optim.SGD([parameter], lr=0.5)
+        optimizer.step()
+    finally:
+        looked_at_again()
+    assert parameter.tolist() == [0.5] * 70
+
+
+def test_momentum_that_comes_later_starts_from_the_gradient():
+    """In PyTorch the first gradient is not dampened, whenever the first step with momentum is."""
+    results = []
+    for library in (torch.optim, fpsim.optim):
+        (parameter,) = parameters(torch.float32)[1:2]
+        optimizer = library.SGD([parameter], lr=0.1, dampening=0.5)
+        for momentum in (0.0, 0.9, 0.9, 0.0, 0.8):
+            optimizer.param_groups[0]["momentum"] = momentum
+            steps(optimizer, 1)
+        results.append(everything(optimizer))
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert results[0] == results[1]
+
+
+def test_parameters_of_several_dtypes_and_empty_ones():
+    shapes = [((33,), torch.bfloat16), ((0,), torch.float32), ((2, 0), torch.float16), ((), torch.float32)]
+    for name in CASES:
+        results = []
+        for library in (torch.optim, fpsim.optim):
+            generator = torch.Generator().manual_seed(8)
+            given = [torch.nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s, dtype in shapes]
+            optimizer = getattr(library, name)(given)
+            steps(optimizer, 3)
+            results.append([codes(p) for p in given])
+        assert results[0] == results[1]
 
 
 def test_double_precision_and_what_nesterov_needs():

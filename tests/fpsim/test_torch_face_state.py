@@ -120,6 +120,53 @@ def test_a_variant_of_torch_optim_that_is_not_computed_is_refused():
         fpsim.optim.TextbookAdam([parameter]).load_state_dict(theirs.state_dict())
 
 
+@pytest.mark.parametrize("state", [{}, {"momentum_buffer": None}], ids=["none", "None"])
+def test_a_checkpoint_of_sgd_before_its_first_step_with_momentum(state):
+    """Older versions of PyTorch save the buffer that there is not as None."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    saved = torch.optim.SGD([parameter], lr=0.5, momentum=0.5, dampening=0.5).state_dict()
+    saved["state"] = {0: state}
+    ours = fpsim.optim.SGD([parameter])
+    ours.load_state_dict(saved)
+    parameter.grad = torch.ones(2)
+    ours.step()
+    assert parameter.tolist() == [0.5, 0.5] and ours.state[parameter]["momentum_buffer"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "on", "kept"),
+    [
+        ("SGD", {"momentum": 0.9}, "momentum_buffer"),
+        ("Adam", {"amsgrad": True}, "max_exp_avg_sq"),
+        ("RMSprop", {"centered": True}, "grad_avg"),
+    ],
+)
+def test_a_state_of_an_option_that_is_off_now_is_kept(name, on, kept):
+    model = model_of(3)
+    optimizer = getattr(fpsim.optim, name)(model.parameters(), **on)
+    train(model, optimizer, 2)
+    optimizer.param_groups[0].update(dict.fromkeys(on, type(*on.values())(0)))
+    train(model, optimizer, 1, first=2)
+    before = all_bits(model, optimizer)
+    again = getattr(fpsim.optim, name)(model.parameters())
+    again.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert all_bits(model, again) == before and kept in again.state[next(model.parameters())]
+
+
+def test_another_default_device_is_none_of_its_business():
+    parameter = torch.nn.Parameter(torch.ones(70))
+    parameter.grad = torch.ones(70)
+    optimizer = fpsim.optim.Adam([parameter])
+    torch.set_default_device("meta")
+    try:
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+    finally:
+        torch.set_default_device(None)
+    assert {x.device.type for x in optimizer.state[parameter].values()} == {"cpu"}
+
+
 def saved_adam():
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = fpsim.optim.TextbookAdam([parameter])

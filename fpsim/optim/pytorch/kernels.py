@@ -3,7 +3,7 @@
 A kernel reads its operands in the parameter's dtype, computes in binary32 (slots ``NAME.wide``) and stores its result
 in the dtype (slot ``NAME``); for float32 that store changes nothing. A Python number reaches a kernel as binary32
 (scalar slots ``scalar.NAME.wide``) or, where ATen makes a tensor of it first, in the dtype (``scalar.NAME``). All of it
-was found by experiment with torch 2.13.0 on x86 and is held by ``tests/fpsim/test_pytorch_kernels.py``.
+was found by experiment with torch 2.13.0 on x86 and is held by ``tests/fpsim/test_pytorch_bits.py``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ def capability() -> Capability:
     Raises
     ------
     RuntimeError
-        One whose bits were not studied.
+        One whose bits were not studied, or a processor that is not of the x86 family.
 
     Examples
     --------
@@ -32,8 +33,11 @@ def capability() -> Capability:
     import torch
 
     name = torch.backends.cpu.get_cpu_capability()
-    if name not in get_args(Capability):
-        raise RuntimeError(f"PyTorch's CPU capability is {name!r}; admissible: {', '.join(get_args(Capability))}")
+    if name not in get_args(Capability) or platform.machine() not in ("x86_64", "AMD64"):
+        raise RuntimeError(
+            f"PyTorch's CPU capability is {name!r} on {platform.machine()}; "
+            f"admissible: {', '.join(get_args(Capability))} on x86_64"
+        )
     return name  # type: ignore[no-any-return]
 
 
