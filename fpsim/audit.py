@@ -48,9 +48,9 @@ def audit(
     Raises
     ------
     TypeError
-        ``optimizer`` is no torch.optim.Optimizer.
+        ``optimizer`` is no torch.optim.Optimizer; ``names`` are no pairs of a text and a parameter.
     ValueError
-        ``every`` or ``elements`` is less than 1, or ``follow`` less than 0.
+        ``every`` or ``elements`` is less than 1, or ``follow`` less than 0; two parameters have one name.
 
     Warns
     -----
@@ -79,9 +79,23 @@ def audit(
     for name, (value, least) in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name}={value!r}; admissible: whole numbers from {least}")
-    pairs = names.items() if isinstance(names, Mapping) else (names or ())
-    hooks = _Hooks(optimizer, every, {id(w): name for name, w in pairs}, elements, follow)
-    return hooks.log
+    return _Hooks(optimizer, every, _named(names), elements, follow).log
+
+
+def _named(names: Iterable[tuple[str, Any]] | Mapping[str, Any] | None) -> dict[int, str]:
+    """The identity of a parameter -> its name."""
+    admissible = "admissible: pairs (name, parameter) as model.named_parameters() gives, or a mapping name -> parameter"
+    try:
+        pairs = [(name, w) for name, w in (names.items() if isinstance(names, Mapping) else (names or ()))]
+    except (TypeError, ValueError):
+        raise TypeError(f"names: {type(names).__name__}; {admissible}") from None
+    owners: dict[str, int] = {}
+    for name, w in pairs:
+        if not isinstance(name, str) or not hasattr(w, "numel"):
+            raise TypeError(f"names: ({type(name).__name__}, {type(w).__name__}); {admissible}")
+        if owners.setdefault(name, id(w)) != id(w):
+            raise ValueError(f"names: {name!r} is the name of two parameters; admissible: one name each")
+    return {owner: name for name, owner in owners.items()}
 
 
 class _Hooks:
@@ -99,20 +113,31 @@ class _Hooks:
             optimizer.register_step_pre_hook(self.before),
             optimizer.register_step_post_hook(self.after),
         ]
+        if self.follower is not None:
+            self.handles.append(optimizer.register_load_state_dict_post_hook(self.loaded))
+        self.failing = False
         self.log = AuditLog.empty(
             type(optimizer).__name__, self.rule.name if self.rule else None, every, elements, torch.__version__
         )
         self.log.on_detach = self.detach
 
     def detach(self) -> None:
-        for handle in self.handles:
-            handle.remove()
+        if not self.failing:  # torch is going through its hooks then, and none can be removed
+            for handle in self.handles:
+                handle.remove()
         self.old = []
         self.follower = None
+
+    def loaded(self, optimizer: Any) -> None:
+        """The second moments are others now."""
+        if self.follower is not None:
+            self.follower.kept.clear()
 
     def before(self, optimizer: Any, *_: Any) -> None:
         import torch
 
+        if not self.log.attached:
+            return
         self.old = []
         due = (self.log.steps + 1) % self.log.every == 0
         if not due and self.follower is None:
@@ -137,11 +162,15 @@ class _Hooks:
     def after(self, optimizer: Any, *_: Any) -> None:
         import torch
 
-        self.log.steps += 1
         old, self.old = self.old, []
-        if not old and self.follower is None:
+        if not self.log.attached:
             return
         try:
+            if (old or self.follower is not None) and _skipped(optimizer):
+                return
+            self.log.steps += 1
+            if not old and self.follower is None:
+                return
             with torch.no_grad():
                 groups = [audit_rules.hyperparameters(group) for group in optimizer.param_groups]
                 if self.follower is not None:
@@ -177,9 +206,16 @@ class _Hooks:
     def failed(self, error: Exception) -> None:
         """Training is not ours to stop."""
         self.log.errors.append(f"step {self.log.steps}: {type(error).__name__}: {error}")
+        self.failing = True
         self.log.detach()
         warnings.warn(
             f"fpsim.audit stopped at step {self.log.steps}, training goes on: {type(error).__name__}: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _skipped(optimizer: Any) -> bool:
+    """Whether GradScaler had a fused step do nothing, because a gradient was infinite or NaN."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)

@@ -44,9 +44,9 @@ class Follower:
         """Before the step: begin with a tensor, or note the weights that L2 decay adds to the gradient."""
         if not self.rule.v:
             return
-        if w not in self.kept:
+        stored = state.get(self.rule.v)
+        if w not in self.kept or stored is None:  # a state that is not there begins at 0, also after it was cleared
             chosen = choose(w.numel(), self.most, w.device)
-            stored = state.get(self.rule.v)
             exact = entries(w if stored is None else stored, chosen).double()
             self.kept[w] = Followed(chosen, exact.zero_() if stored is None else exact, not exact.any())
         if group.get("weight_decay") and not audit_rules.decoupled(group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -138,21 +139,28 @@ class AuditLog:
             del samples[1:-1:2]
 
     def save(self, path: str | Path) -> Path:
-        """Write the record as JSON, whole or not at all.
+        """Write the record as JSON, whole or not at all; what is no file, such as a pipe, is written to as it is.
 
         Raises
         ------
         OSError
-            The file cannot be written.
+            The file cannot be written: there is no such folder, it is a folder itself, the disk is full, ..
         """
-        file = Path(path)
+        file, text = Path(path).resolve(), json.dumps(self.record, indent=1) + "\n"  # a link stays one
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "this is a folder; the name of a file is needed", str(path))
+        if not file.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(file.parent))
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")
+            return Path(path)
         temporary = file.with_name(f".{file.name}-{secrets.token_hex(4)}.tmp")
         try:
-            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
-        return file
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> AuditLog:
@@ -170,7 +178,7 @@ class AuditLog:
             raise FileNotFoundError(f"path={str(path)!r}: there is no such file; AuditLog.save writes one")
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"path={str(path)!r} is no log of an audit: {error}") from error
         if not isinstance(record, dict) or record.get("kind") != KIND:
             raise ValueError(f"path={str(path)!r} is no log of an audit; AuditLog.save writes one")

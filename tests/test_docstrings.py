@@ -29,6 +29,20 @@ def test_the_examples_of_a_module_run(name):
     assert result.failed == 0
 
 
+def test_the_examples_of_the_classes_for_pytorch_run():
+    """They are made on first access: a test before this one may or may not have asked for them."""
+    from fpsim import optim
+    from fpsim.optim.torch_table import names
+
+    finder, runner = (
+        doctest.DocTestFinder(recurse=False),
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE),
+    )
+    for name in names():
+        (example,) = finder.find(getattr(optim, name), name)
+        assert example.examples and runner.run(example).failed == 0
+
+
 def test_there_are_examples_at_all():
     finder = doctest.DocTestFinder()
     found = [test for name in modules() for test in finder.find(importlib.import_module(name)) if test.examples]

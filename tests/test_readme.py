@@ -37,7 +37,22 @@ def answers():
     return "\n\n".join(paragraphs)
 
 
-PARTS = {"theorems": theorem_rows, "questions": answers}
+def pytorch_rows():
+    """Values that differ, of those compared, by optimizer, dtype and implementation; all instruction sets together."""
+    found = msgspec.json.decode((RECORD.parent / "pytorch_bits.json").read_bytes())["optimizers"]
+    columns = list(dict.fromkeys((x["dtype"], x["implementation"]) for x in found))
+    rows = ["| | " + " | ".join(f"{dtype} {how}" for dtype, how in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in dict.fromkeys(x["optimizer"] for x in found):
+        cells = [name]
+        for column in columns:
+            lines = [x for x in found if x["optimizer"] == name and (x["dtype"], x["implementation"]) == column]
+            differ, compared = (sum(x[key] for x in lines) for key in ("mismatches", "values"))
+            cells.append(f"{differ} of {compared / 1e6:.0f}M")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+PARTS = {"theorems": theorem_rows, "questions": answers, "pytorch": pytorch_rows}
 
 
 def part(name):
@@ -55,6 +70,17 @@ def test_a_part_says_what_its_source_says(name):
 def test_every_question_is_answered():
     assert [*msgspec.json.decode(RECORD.read_bytes())["questions"]] == [*questions()]
     assert not [line for line in answers().splitlines() if re.match(r"\s*([-+*>#=]|\d+[.)]) ", line)]
+
+
+def test_the_record_of_the_hunt_is_what_it_says():
+    found = msgspec.json.decode((RECORD.parent / "verify.json").read_bytes())
+    own = {name: line for name, line in found["theorems"].items() if name not in found["comparisons"]}
+    assert found["finished"] and not found["violations"] and not found["troubles"] and found["selection"] is None
+    cells = [line["cells"] for by_format in own.values() for line in by_format.values()]
+    verdicts = sum(count for counts in cells for status, count in counts.items() if status != "not applicable")
+    said = f"{found['runs']} runs of {found['cells']} cells, {len(own)} theorems: {verdicts} verdicts, none violated."
+    assert said in " ".join(README.read_text(encoding="utf-8").split())
+    assert found["runs"] >= 10**6
 
 
 def test_the_constants_that_it_shows_are_what_is_printed(capsys):

@@ -89,3 +89,15 @@ def cheapest(
 def number(x: float) -> str:
     """Three digits, as a person would write them: 0.000122, 1.5e-08, 12."""
     return f"{x:.3g}"
+
+
+def exactly(value: float) -> str:
+    """The shortest text of a number as it was declared.
+
+    Examples
+    --------
+    >>> exactly(0.99999999), exactly(1e-8), exactly(1.0)
+    ('0.99999999', '1e-08', '1')
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import fpsim
-from experiments.advise import expected, noisy
+from experiments.advise import expected, noisy, underflow
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, never_decays, overflows, silent_below
 from experiments.advise.setting import Setting
+from fpsim.precision import Precision
 from fpsim.rounding import is_nearest
 from theory.theorems import theorem, theorems
 from theory.window import Window
@@ -43,6 +44,11 @@ class Floor:
         """Whether a run that stays below ``drift`` has a bound that keeps it there."""
         return MANY * self.bound <= self.drift
 
+    @property
+    def condition(self) -> str:
+        """What is assumed of the run, in words; empty where the bound keeps it so."""
+        return "" if self.consistent else f", as long as no gradient exceeds {number(self.drift)}"
+
 
 def floor_of(machine: Machine) -> Floor:
     """The smallest bound that applies to a weight on a parabola of the declared curvature and noise."""
@@ -58,12 +64,36 @@ def floor_of(machine: Machine) -> Floor:
             return Floor("T20", math.nan, reason="without noise v shrinks with the gradient, and how far is not known")
         if silent_below(machine) >= setting.noise / 2 or overflows(machine):
             return Floor("T21", math.nan, reason="v stays 0 or overflows, see above")
+    if underflow.findings(machine):
+        return Floor("", math.nan, reason="a moment underflows, see above")
+    if (growth := growth_of_error(machine)) >= 1:
+        what = f"lr is too large for a curvature of {number(setting.curvature)}: without any rounding a step makes the "
+        return Floor("", math.nan, reason=f"{what}distance to the minimum up to {number(growth)} times as long")
     # where one step of lr changes the gradient by more than it is, it does not stay that small
     least = 4 * dict(setting.hyperparameters).get("lr", 0.0) * setting.curvature * (machine.program.state != ("w",))
     top = 8 * max(setting.gradients, setting.noise, least)
     tried = [_evaluated(machine, top * 2.0 ** (-k / 2)) for k in range(ROUNDS)]
     consistent = [x for x in tried if x.consistent]
     return min(consistent, key=lambda x: x.bound) if consistent else _evaluated(machine, max(setting.gradients, least))
+
+
+def growth_of_error(machine: Machine) -> float:
+    """Spectral radius of a step that is linear in w and m, on a parabola of the declared curvature; else 0.
+
+    Examples
+    --------
+    >>> from experiments.advise.setting import build
+    >>> growth_of_error(Machine(build({"optimizer": "sgd", "lr": 0.5, "curvature": 5})))
+    1.5
+    """
+    program = machine.program
+    if not set(program.state) <= {"w", "m"} or any(o.kind == "sign" for o in program.operations):
+        return 0.0
+    basis = dict(zip(program.state, np.eye(len(program.state)), strict=True))
+    g = machine.setting.curvature * basis["w"]
+    moved = fpsim.run(program, basis, {"g": g}, Precision.uniform("binary64")).state
+    step = np.array([moved[name].reshape(-1) for name in program.state])
+    return float(np.max(np.abs(np.linalg.eigvals(step))))
 
 
 def _evaluated(machine: Machine, drift: float) -> Floor:
@@ -88,7 +118,11 @@ def _why(machine: Machine, window: Window) -> str:
     from experiments.rows import floor_bound
 
     closest = floor_bound(window)
-    return "no theorem about it" if closest is None else f"{closest[0].identifier}: {closest[1].reason}"
+    return (
+        "no theorem about it"
+        if closest is None
+        else f"{closest[0].identifier}: {closest[1].reason or 'its bound is not finite'}"
+    )
 
 
 def _window(machine: Machine, drift: float, v: noisy.Range | None) -> Window:
@@ -148,15 +182,17 @@ def findings(machine: Machine) -> list[Finding]:
     if found.bound >= setting.gradients:
         text = (
             f"No theorem promises that training gets below the gradients you have now, {number(setting.gradients)}: "
-            f"the smallest bound is {number(found.bound)} for each weight [{found.theorem}]."
+            f"the smallest bound is {number(found.bound)} for each weight{found.condition} [{found.theorem}]."
         )
     else:
         text = (
             f"Training settles at a gradient of at most {number(found.bound)} for each weight (root mean "
-            f"square); you have {number(setting.gradients)} now [{found.theorem}]."
+            f"square){found.condition}; you have {number(setting.gradients)} now [{found.theorem}]."
         )
     if times > NEXT_TO_NOTHING:
         text += f" In float32 it would be {number(wide.bound)}, less by a factor {number(times)} [{wide.theorem}]."
+    elif times > 0 and wide.consistent and not found.consistent:
+        text += f" In float32 it is {number(wide.bound)} without such a condition [{wide.theorem}]."
     elif times > 0:
         text += f" In float32 it would be {number(wide.bound)}: the formats cost next to nothing [{wide.theorem}]."
     level: Level = "problem" if found.bound >= setting.gradients else "note" if times > 2 else "fine"
@@ -210,7 +246,8 @@ def _in_float32(setting: Setting) -> Setting:
 def _effect(before: float) -> Callable[[Setting], str | None]:
     def effect(other: Setting) -> str | None:
         found = floor_of(Machine(other))
-        return f"at most {number(found.bound)} [{found.theorem}]" if found.bound < BETTER * before else None
+        said = f"at most {number(found.bound)}{found.condition} [{found.theorem}]"
+        return said if found.bound < BETTER * before else None
 
     return effect
 

@@ -101,6 +101,18 @@ def study(setting: Setting, problem: str, options: Mapping[str, Any] | None = No
     return raw | {"gradient": "exact", "noise": "none", "steps": setting.steps, "seeds": 4, "dimension": 8} | more
 
 
+def settling(machine: Machine) -> int:
+    """Steps until v has forgotten its start, at most 30000."""
+    beta2 = dict(machine.setting.hyperparameters).get("beta2", 0.9)
+    return int(min(max(round(8 / (1 - beta2)) if beta2 < 1 else 30_000, 500), 30_000))
+
+
+def constant_study(setting: Setting, gradients: float, steps: int) -> dict[str, object]:
+    """Gradients that stay as they are, of two thirds to four thirds of a size."""
+    options = {"kind": "constant", "scale": rounded(gradients / 1.5), "start": 50 * setting.weights}
+    return study(setting, "sequence", options, steps=steps)
+
+
 def command(raw: Mapping[str, Any], name: str, theorems: Sequence[str]) -> str:
     """The line for a shell that runs a study and holds theorems against it."""
     words = ["fpsim", "scan"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from fractions import Fraction
 
@@ -13,6 +14,8 @@ from experiments.advise import expected
 from experiments.advise.machine import Machine
 from experiments.advise.setting import Setting
 from fpsim.number_format import Format
+from fpsim.precision import Precision, scalar_report
+from fpsim.program import Program
 from fpsim.rounding import Stochastic, is_nearest
 from theory.chain import outcomes
 from theory.rounding_model import shrinks
@@ -59,8 +62,10 @@ def sizes_near(g: float) -> Array:
     return np.linspace(2 / 3, 4 / 3, SIZES) * g
 
 
-def typical_square(setting: Setting) -> float:
-    return setting.gradients**2 + setting.noise**2
+def typical_square(machine: Machine) -> float:
+    """v of gradients of the usual size and noise, in exact arithmetic."""
+    usual = math.hypot(machine.setting.gradients, machine.setting.noise)
+    return float(exact_v(machine, np.array([usual]))[0])
 
 
 def binade(value: float, fmt: Format) -> Array:
@@ -80,7 +85,7 @@ def frozen_share(machine: Machine) -> float | None:
     decay, fmt = machine.scalar(average.scalar[7:]), machine.slots["v"][0]
     if decay is None:
         return None
-    values = binade(typical_square(machine.setting), fmt)
+    values = binade(typical_square(machine), fmt)
     ones = np.ones_like(values)
     bound = theorem("T14").evaluate(expected.steady(machine, ones, ones, values, ones))
     if not bound.applicable:
@@ -114,14 +119,24 @@ def random_v(machine: Machine) -> bool:
 
 
 def exact_v(machine: Machine, sizes: Array) -> Array:
-    """Where v would settle in exact arithmetic: g^2 with the declared beta2, else what the stored scalars give."""
-    if "beta2" in dict(machine.setting.hyperparameters):
-        return sizes**2
-    return sizes**2 * mean_factor(machine)
+    """Where v would settle in exact arithmetic with the declared values: g^2 times what the step makes of 1."""
+    return sizes**2 * _exact_factor(machine.program)
+
+
+@functools.lru_cache(maxsize=64)
+def _exact_factor(program: Program) -> float:
+    """i/(1 - B) for g = 1, in binary64; 1 where the decay changes from step to step."""
+    wide, average = Precision.uniform("binary64"), moving_average(program, "v")
+    scalars = {x.name: x.effective for x in scalar_report(program, wide)}
+    changing = {x.name for x in program.scalars if program.varies(x)}
+    if average is None or average.scalar in changing or scalars[average.scalar] == 1:
+        return 1.0
+    law = outcomes(program, wide.resolve(program), {"g": 1.0, **scalars}, [average.injected])
+    return float(f"{next(iter(law))[0] / (1 - scalars[average.scalar]):.12g}")
 
 
 def mean_factor(machine: Machine) -> float:
-    """c/(1 - B) of the stored scalars: 1 but for their roundings."""
+    """What the stored scalars make of the exact v: 1 but for their roundings."""
     kept, added = machine.scalar("beta2"), machine.scalar("one_minus_beta2")
     return 1.0 if kept is None or added is None or kept >= 1 else added / (1 - kept)
 
@@ -163,6 +178,8 @@ def steady_range(machine: Machine) -> tuple[float, float]:
 
     found = constants(machine.program, machine.precision).moments.get("v")
     kept, added = machine.scalar("beta2"), machine.scalar("one_minus_beta2")
+    if "scalar.one_minus_beta2" not in machine.slots:
+        added = 1.0  # a sum
     if found is None or kept is None or added is None or kept >= 1:
         return 0.0, math.inf
     least = float(sizes_near(machine.setting.gradients)[0]) ** 2

@@ -58,7 +58,7 @@ def _climbed(machine: Machine, drift: float) -> Range | None:
     if c is None or top is None or setting.noise == 0:
         return None
     u = 2.0**-fmt.precision
-    low = 2.0 ** math.floor(math.log2(setting.noise**2) - 12)
+    low = 2.0 ** math.floor(math.log2(setting.noise**2 * min(c, 1.0)) - 12)
     # each gradient above sqrt(half a gap / c) adds a gap or more, and a binade has 2^mantissa of them
     while _share(math.sqrt(u * low / c) / setting.noise)[0] * setting.steps / 2 >= 2 * 2.0**fmt.mantissa_bits:
         low *= 2

@@ -7,10 +7,9 @@ import math
 import numpy as np
 
 from experiments.advise.finding import Candidate, Checked, Finding, cheapest, number
-from experiments.advise.machine import Machine, bytes_of, study, wider
+from experiments.advise.machine import Machine, bytes_of, constant_study, settling, study, wider
 from experiments.advise.moments import overflows, silent_below
 from experiments.advise.setting import Setting
-from experiments.advise.studies import constant_study, settling
 from theory.window import Window
 
 

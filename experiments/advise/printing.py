@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
 from experiments.advise.advice import reproduction
-from experiments.advise.finding import Checked, Finding, Fix, number
+from experiments.advise.finding import Checked, Finding, Fix, exactly, number
 from experiments.advise.setting import Setting
 from experiments.advise.target import Target
 
@@ -24,7 +25,7 @@ TITLES = {"problem": "PROBLEM", "note": "NOTE", "unknown": "NOT KNOWN", "fine": 
 
 
 def header(setting: Setting, width: int) -> list[str]:
-    values = ", ".join(f"{name} {value:g}" for name, value in setting.hyperparameters)
+    values = ", ".join(f"{name} {exactly(value)}" for name, value in setting.hyperparameters)
     own = ", ".join(f"{name} in {choice}" for name, choice in setting.arrays)
     rounding = "" if setting.rounding == "nearest_even" else f", rounded {setting.rounding}"
     lines = [
@@ -73,7 +74,7 @@ def target(found: Target, width: int) -> list[str]:
     wide = found.wide
     if not found.alone:
         text = f"No width is enough for a floor of {number(found.floor)}: float32 throughout has a bound of "
-        text += f"{number(wide.bound)}, which step size and noise make [{wide.theorem}]."
+        text += f"{number(wide.bound)}{wide.condition}, which step size and noise make [{wide.theorem}]."
         if found.lr is not None:
             text += f" lr {found.lr:g} or less brings that below it."
         return wrapped(text, width)
@@ -86,7 +87,9 @@ def target(found: Target, width: int) -> list[str]:
     lines = wrapped(text, width)
     for x in found.alone:
         if x.bits is None:
-            lines.append(f"  {x.array} {x.rounding}: none up to 23 (bound {number(x.floor.bound)})")
+            known = not math.isnan(x.floor.bound)
+            what = f"bound {number(x.floor.bound)}{x.floor.condition}" if known else "no bound is proven"
+            lines.append(f"  {x.array} {x.rounding}: none up to 23 ({what})")
         else:
             lines.append(f"  {x.array} {x.rounding}: {x.bits} (bound {number(x.floor.bound)} [{x.floor.theorem}])")
     if found.together is None:

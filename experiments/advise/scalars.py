@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 import fpsim
-from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
+from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, exactly, number
 from experiments.advise.machine import Machine, rounded, study
 from experiments.advise.moments import averages_squares, fits, silent_below
 from experiments.advise.out_of_range import scaled
@@ -21,8 +21,8 @@ def findings(machine: Machine) -> list[Finding]:
     return [*_stored(machine), *_eps(machine), *_gradients(machine)]
 
 
-def _stored(machine: Machine) -> list[Finding]:
-    """Constant scalars that change when they are stored."""
+def _changed(machine: Machine) -> tuple[list[str], Level]:
+    """What is said of the constant scalars that change when they are stored."""
     said: list[str] = []
     level: Level = "note"
     varying = {s.name for s in machine.program.scalars if machine.program.varies(s)}
@@ -33,14 +33,20 @@ def _stored(machine: Machine) -> list[Finding]:
         shown = name.replace("one_minus_", "1 - ")
         if report.warning:
             level = "problem"
-            said.append(f"{shown} = {number(report.declared)} becomes {report.effective:g} in {fmt}")
+            said.append(f"{shown} = {exactly(float(report.declared))} becomes {report.effective:g} in {fmt}")
         elif abs(report.effective / report.declared - 1) > MUCH:
             said.append(f"{shown} = {number(report.declared)} is stored as {report.effective:g} in {fmt}")
+    return said, level
+
+
+def _stored(machine: Machine) -> list[Finding]:
+    said, level = _changed(machine)
     if not said:
         return []
-    text = "; ".join(said) + " [R1, R3]. Keep hyperparameters in float32."
+    text = "; ".join(said) + " [R1, R3]."
     setting = machine.setting
     raw = study(setting, "sequence", {"kind": "constant", "scale": setting.gradients}, steps=200)
+    varying = {s.name for s in machine.program.scalars if machine.program.varies(s)}
     expected = {x.name: x.effective for x in machine.scalars if x.name not in varying}
 
     def check(window: Window) -> Checked:
@@ -49,7 +55,7 @@ def _stored(machine: Machine) -> list[Finding]:
 
     eager: Candidate = ("scalars in float32, as in PyTorch", 0, "--arithmetic eager", {"arithmetic": "eager"})
     declared = "they are what you declared [R1]"
-    fixes = cheapest(setting, [eager], lambda other: None if _stored(Machine(other)) else declared)
+    fixes = cheapest(setting, [eager], lambda other: None if _changed(Machine(other))[0] else declared)
     return [Finding("hyperparameters", level, text, ("R1", "R3"), {}, raw, check, fixes)]
 
 
@@ -89,7 +95,9 @@ def _eps(machine: Machine) -> list[Finding]:
     def check(window: Window) -> Checked:
         bad = ~(np.abs(window.end["w"]) < machine.slots["w"][0].max)
         said = f"{int(bad.sum())} of {bad.size} weights with |g| <= {number(window.max_abs['g'].max())} are infinite, "
-        return Checked(bool(bad.any()), f"{said}NaN or the largest number after {window.steps} steps")
+        divided = window.invalid.get("update.div", 0)
+        said += f"NaN or the largest number after {window.steps} steps; {divided} divisions by 0"
+        return Checked(bool(bad.any()) or divided > 0, said)
 
     return [Finding("eps", "problem", text, ("T15", "R3"), numbers, raw, check, fixes)]
 

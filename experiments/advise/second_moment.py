@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.advise import expected, noisy, out_of_range
-from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
-from experiments.advise.machine import Machine, study
+from experiments.advise import expected, noisy, out_of_range, underflow
+from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, exactly, number
+from experiments.advise.machine import Machine, constant_study, settling, study
 from experiments.advise.moments import (
     Array,
     after_larger,
@@ -28,7 +28,6 @@ from experiments.advise.moments import (
 )
 from experiments.advise.out_of_range import other_formats
 from experiments.advise.setting import Setting
-from experiments.advise.studies import constant_study, settling
 from fpsim.rounding import Stochastic
 from theory.theorems import theorem
 from theory.theorems._moving_average import MovingAverage
@@ -36,6 +35,7 @@ from theory.window import Window
 
 BADLY = 0.5  # of its exact value: a learning rate that is 1.4 times too large
 LITTLE = 0.05  # error of v that is not worth a sentence
+TIMES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # what v must lose in a step for none to freeze: 1 - beta2 that is tried
 SLACK = 2e-3  # gradients are stored, and v has not quite settled
 
 
@@ -48,6 +48,8 @@ def findings(machine: Machine) -> list[Finding]:
         return [_unknown(machine, "v is no moving average whose product and sum are rounded one by one")]
     if lost := out_of_range.findings(machine):
         return lost
+    if underflow.unseen_v(machine):
+        return []  # another finding says that no step sees v
     share = frozen_share(machine)
     if share is None:
         return [_not_frozen_law(machine)]
@@ -75,10 +77,14 @@ def _frozen(machine: Machine, average: MovingAverage) -> Finding:
     taken = (
         f"takes {100 * lost:.3g} % from v in a step" if lost else f"is stored as 1 in {machine.name(average.scalar)}"
     )
+    lasting = (
+        f": after a stretch of gradients 10 times as large the learning rate stays {after_larger(machine, 10):.2g} "
+        "times smaller for ever"
+    )
     text = (
-        f"v is frozen: beta2 = {dict(setting.hyperparameters)['beta2']:g} {taken}, and {machine.name('v')} only "
-        f"notices more than {100 * needed:.3g} %. v can grow but never shrink: after a stretch of gradients 10 times "
-        f"as large the learning rate stays {after_larger(machine, 10):.2g} times smaller for ever [T14, T15]."
+        f"v is frozen: beta2 = {exactly(dict(setting.hyperparameters)['beta2'])} {taken}, and {machine.name('v')} only "
+        f"notices more than {100 * needed:.3g} %. v can grow but never shrink"
+        f"{'' if 'v_max' in machine.program.state else lasting} [T14, T15]."
     )
     raw = study(setting, "sequence", {"kind": "stop", "scale": setting.gradients, "period": 256}, steps=2000)
     raw["window"] = 0.5
@@ -106,10 +112,11 @@ def _inflated(machine: Machine) -> list[Finding]:
     v = predicted_v(machine, np.array([setting.gradients]))[0]
     if v != 2.0 ** math.floor(math.log2(v)):
         return []  # it is on its way to T15's power of two for all of the training
+    exact = float(exact_v(machine, np.array([setting.gradients]))[0])
     how = "too large" if low >= 1 else "off"
     text = (
         f"The learning rate is {number(low)} to {number(high)} times {how} under steady gradients: |g| = "
-        f"{number(setting.gradients)} leaves v at {number(v)} instead of {number(setting.gradients**2)}, and it stays "
+        f"{number(setting.gradients)} leaves v at {number(v)} instead of {number(exact)}, and it stays "
         "there however long you train [T15]."
     )
     raw = constant_study(setting, setting.gradients, settling(machine))
@@ -134,6 +141,10 @@ def _under_noise(machine: Machine) -> str:
     if stays is None:
         return ""
     low, high = (math.sqrt(x) / size for x in (stays.low, stays.high))
+    if low < 1:
+        what = f"{number(low**2)} to {number(high**2)} times its mean square"
+        times = f"{number(1 / high)} to {number(1 / low)} times what it should be"
+        return f" Pure noise of {number(size)} leaves v at {what}, and the learning rate is {times} [T14, T15]."
     return (
         f" Pure noise of {number(size)} does the opposite: its largest gradients leave v at {number(low**2)} to "
         f"{number(high**2)} times its mean square, so that the learning rate is {number(low)} to {number(high)} times "
@@ -148,27 +159,32 @@ def _unfrozen(other: Setting) -> str | None:
     if random_v(machine):
         return "v decays in the mean [R4n]"
     low, _ = steady_range(machine)
-    if frozen_share(machine) == 0.0:
-        return f"every v decays [T14]; it settles at {number(low)} times its exact value or above [T1]"
-    return f"v settles at {number(low)} times its exact value or above [T1]" if low > BADLY else None
+    if low <= BADLY:
+        return None
+    decays = "every v decays [T14]; it" if frozen_share(machine) == 0.0 else "v"
+    return f"{decays} settles at {number(low)} times its exact value or above [T1]"
 
 
 def _unfreezing(setting: Setting) -> list[Candidate]:
     machine = Machine(setting)
     fmt = machine.slots["v"][0]
     u = 2.0**-fmt.precision
-    least = u / (1 + 2 * u)
-    beta2 = math.floor((1 - least) * 1e4) / 1e4
     candidates: list[Candidate] = [("round v stochastically", 0, "--v stochastic", {"v": "stochastic"})]
-    if beta2 > 0.5:
-        candidates.append((f"beta2 <= {beta2:g}", 0, f"--beta2 {beta2:g}", {"beta2": beta2}))
+    for times in TIMES:
+        lost = times * u / (1 + 2 * u)
+        digits = 1 + math.ceil(-math.log10(lost))
+        beta2 = round(math.floor((1 - lost) * 10**digits) / 10**digits, digits)
+        changes = {"beta2": beta2}
+        if beta2 > 0.5 and _unfrozen(setting.changed(**changes)):
+            candidates.append((f"beta2 <= {beta2}", 0, f"--beta2 {beta2}", changes))
+            break
     return candidates + other_formats(setting)
 
 
 def _partly(machine: Machine, share: float) -> Finding:
     setting = machine.setting
     text = (
-        f"{100 * share:.0f} % of the v near {number(typical_square(setting))}, the size of your squared gradients, "
+        f"{100 * share:.0f} % of the v near {number(typical_square(machine))}, the size of your squared gradients, "
         f"cannot decay in {machine.name('v')}; the others can [T14]."
     )
     raw = study(setting, "sequence", {"kind": "stop", "scale": setting.gradients, "period": 256}, steps=2000)
@@ -183,7 +199,7 @@ def _partly(machine: Machine, share: float) -> Finding:
 
 
 def _decays(machine: Machine) -> Finding:
-    text = f"v decays: none of its values near {number(typical_square(machine.setting))} is frozen [T14]."
+    text = f"v decays: none of its values near {number(typical_square(machine))} is frozen [T14]."
     return _within(machine, text, ("T14", "T1"))
 
 
@@ -254,7 +270,11 @@ def _not_frozen_law(machine: Machine) -> Finding:
 
         return Finding("second moment", "fine", text, ("R4n",), study=raw, check=check)
     if steady_range(machine)[0] > 0:
-        return _within(machine, "v is rounded once in a step, after decay and new square are added.", ("T1",))
+        average = average_of(machine)
+        assert average is not None
+        once = machine.slots[average.decay][0].mantissa_bits > machine.slots["v"][0].mantissa_bits
+        how = "once in a step, after decay and new square are added" if once else f"{machine.slots['v'][1]}"
+        return _within(machine, f"v is rounded {how}.", ("T1",))
     ones = np.ones(1)
     bound = theorem("T14").evaluate(expected.steady(machine, ones, ones, ones, ones))
     return _unknown(machine, bound.reason)

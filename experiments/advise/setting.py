@@ -14,6 +14,7 @@ from experiments.study import ANY, INTERVALS, roundings
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
 from fpsim.program import Program
+from fpsim.shapes import DEFAULT
 
 ARRAYS = ("w", "m", "v", "g")
 # Which results of a step are rounded to the format, and which stay in binary32 (with the scalars).
@@ -179,6 +180,8 @@ def _optimizer(key: str, value: Any) -> str:
     program = find(value)[0]
     if program.opaque or "w" not in program.state or set(program.inputs) != {*program.state, "g"}:
         raise StudyError(key, f"{value!r} is no elementwise step of w and g, which is what can be advised on")
+    if {program.shape("w"), program.shape("g")} != {DEFAULT}:
+        raise StudyError(key, f"{value!r} is a step of matrices; advice is about steps of one weight at a time")
     return str(value)
 
 

@@ -45,7 +45,7 @@ def solve(setting: Setting, wanted: float) -> Target:
     """The least widths, with the exponent bits of the setting's own format."""
     base = setting.changed(format="float32", arrays=(), rounding="nearest_even")
     wide = floor_of(Machine(base))
-    if not wide.bound < wanted:
+    if not _promises(wide, wanted):
         return Target(wanted, wide, _slower(base, wanted), (), None)
     arrays = arrays_of(setting.program)
     modes = ["nearest_even", "stochastic"] if setting.rounding in CODES else [setting.rounding]
@@ -63,6 +63,11 @@ def prediction(found: Target) -> Finding:
     )
 
 
+def _promises(found: Floor, wanted: float) -> bool:
+    """Whether the bound is small enough and needs no assumption about the gradients."""
+    return found.bound < wanted and found.consistent
+
+
 def _choice(setting: Setting, bits: int, mode: str) -> str:
     return f"e{setting.base.exponent_bits}m{bits} {mode}"
 
@@ -71,7 +76,7 @@ def _least(setting: Setting, base: Setting, array: str, mode: str, wanted: float
     def at(bits: int) -> Floor:
         return floor_of(Machine(base.changed(**{array: _choice(setting, bits, mode)})))
 
-    bits = smallest(lambda k: at(k).bound < wanted)
+    bits = smallest(lambda k: _promises(at(k), wanted))
     return Least(array, mode, bits, at(MOST if bits is None else bits))
 
 
@@ -107,12 +112,12 @@ def _together(setting: Setting, base: Setting, alone: list[Least], wanted: float
         made = base.changed(**{name: _choice(setting, k, modes[name]) for name, k in widths.items()})
         return made, floor_of(Machine(made))
 
-    while not at(bits)[1].bound < wanted:
+    while not _promises(at(bits)[1], wanted):
         if min(bits.values()) >= MOST:
             return None
         bits = {name: min(k + 1, MOST) for name, k in bits.items()}
     for name in bits:
-        while bits[name] > 1 and at(less := bits | {name: bits[name] - 1})[1].bound < wanted:
+        while bits[name] > 1 and _promises(at(less := bits | {name: bits[name] - 1})[1], wanted):
             bits = less
     return at(bits)
 
@@ -121,6 +126,6 @@ def _slower(base: Setting, wanted: float) -> float | None:
     lr = dict(base.hyperparameters).get("lr", math.nan)
     for _ in range(LR_HALVINGS):
         lr /= 2
-        if floor_of(Machine(base.changed(lr=lr))).bound < wanted:
+        if _promises(floor_of(Machine(base.changed(lr=lr))), wanted):
             return lr
     return None

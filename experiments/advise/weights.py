@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 import fpsim
-from experiments.advise import expected
+from experiments.advise import expected, underflow
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, bytes_of, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, least_v, loses_v, predicted_v, sizes_near
@@ -21,6 +22,7 @@ from theory.window import Window
 Array = npt.NDArray[np.float64]
 
 STEPS = 400
+ROOM = 0.5  # of half a gap, for the weight decay
 SEEDS = 16
 
 
@@ -81,21 +83,52 @@ def _first_frozen(w: Array, moving: npt.NDArray[np.bool_]) -> float:
 
 def findings(machine: Machine) -> list[Finding]:
     setting = machine.setting
-    if not fits(setting) or (averages_squares(machine) and loses_v(machine)):
+    if not fits(setting) or (averages_squares(machine) and loses_v(machine)) or underflow.findings(machine):
         return []  # the step is not what anyone wants: the second moment says so
     if "v" in machine.program.state and not averages_squares(machine):
         return [_not_covered(machine, "v is no moving average that T16 knows")]
-    steady, why = steady_limit(machine)
-    always, _ = never_moved(machine)
+    plain = without_decay(machine)
+    steady, why = steady_limit(plain)
+    always, _ = never_moved(plain)
     if math.isnan(steady):
         return [_not_covered(machine, why)]
-    text = _text(machine, steady, always)
+    text = _text(plain, steady, always) + ("" if plain is machine else _decay(machine))
     frozen = steady <= 2 * setting.weights
     raw = _study(setting, steady)
     numbers = {"frozen_above": steady, "frozen_whatever_the_gradients": always}
     level: Level = "problem" if frozen or steady <= 1 else "note"
     fixes = cheapest(setting, _moving(setting), _effect(steady), most=4) if level == "problem" else ()
     return [Finding("weights", level, text, ("T16",), numbers, raw, _check(machine, steady), fixes)]
+
+
+def without_decay(machine: Machine) -> Machine:
+    """A step that T16 knows and whose steps are at least as long: of AdamW Adam's, longer by what the decay may add."""
+    setting, values = machine.setting, dict(machine.setting.hyperparameters)
+    if setting.optimizer != "adamw":
+        return machine
+    lr, decay = machine.scalar("lr"), machine.scalar("weight_decay")
+    if lr is None or decay is None:
+        return machine
+    u = 2.0 ** -machine.slots["w"][0].precision
+    # of half a gap, which is u |w|/2 or more; with the roundings of product, sum and product
+    share = lr * decay * (1 + 4 * u) ** 3 / (u / 2)
+    if share >= ROOM:
+        return machine
+    wanted = lr * (1 + 4 * u) / (1 - share)
+    kept = {name: value for name, value in values.items() if name != "weight_decay"}
+    kept["lr"] = wanted * (1 + 2.0 ** -machine.slots["scalar.lr"][0].precision)
+    longer = Machine(replace(setting, optimizer="adam", hyperparameters=tuple(kept.items())))
+    return longer if (longer.scalar("lr") or 0.0) >= wanted else machine
+
+
+def _decay(machine: Machine) -> str:
+    values = dict(machine.setting.hyperparameters)
+    lost = values["lr"] * values["weight_decay"]
+    gap = 2.0 ** -(machine.slots["w"][0].precision + 1)
+    return (
+        f" The weight decay alone takes {100 * lost:.2g} % from a weight in a step, and {machine.name('w')} only "
+        f"notices more than {100 * gap:.2g} %: a weight without gradients does not decay [T16]."
+    )
 
 
 def typical_share(setting: Setting) -> float:
@@ -107,12 +140,12 @@ def typical_share(setting: Setting) -> float:
 
 def _text(machine: Machine, steady: float, always: float) -> str:
     setting, w = machine.setting, machine.name("w")
-    lr = dict(setting.hyperparameters).get("lr", math.nan)
     if steady == math.inf:
-        return f"Steps at lr {lr:g} reach every weight that {w} holds [T16]."
+        return f"Steps reach every weight that {w} holds [T16]."
     gains = " (the gains of LayerNorm, which start at 1, stay there)"
-    text = f"In {w} a step at lr {lr:g} is lost on every weight beyond {number(steady)}, even with gradients that all "
-    text += f"point the same way{gains if steady <= 1 and _stays_at_one(machine, 1.0) else ''}"
+    yours = f", your {number(setting.weights)} included" if steady < setting.weights else ""
+    text = f"In {w} a step at this lr is lost on every weight beyond {number(steady)}{yours}, even with gradients that "
+    text += f"all point the same way{gains if steady <= 1 and _stays_at_one(machine, 1.0) else ''}"
     gap = f"neighbours there are {number(2 * math.ldexp(steady, -machine.slots['w'][0].precision))} apart"
     text += f": {gap}, and a step below half of that rounds back [T16]."
     if machine.program.state != ("w",) and steady < always < math.inf:
@@ -138,7 +171,12 @@ def _not_covered(machine: Machine, why: str) -> Finding:
     if "stochastic" in str(mode).lower():
         text = "Weights are rounded stochastically: no step is lost, it moves its weight in the mean [R4n, R5]."
         return Finding("weights", "fine", text, ("R4n", "R5"))
-    return Finding("weights", "unknown", f"No theorem says before the run which weights move: {why} [T16].", ("T16",))
+    return Finding(
+        "weights",
+        "unknown",
+        f"No theorem says before the run which weights move; this hypothesis is not met [T16]: {why}.",
+        ("T16",),
+    )
 
 
 def _study(setting: Setting, steady: float) -> dict[str, object]:
@@ -167,7 +205,7 @@ def _check(machine: Machine, steady: float) -> Callable[[Window], Checked]:
 
     def check(window: Window) -> Checked:
         w = magnitudes(machine.slots["w"][0])
-        least = steady_limit(machine, of=predicted_v)[0] / 4
+        least = steady_limit(without_decay(machine), of=predicted_v)[0] / 4
         above, below = w[w >= steady], w[(w < least) & (w >= least / 16)]
         lost, kept = settled_run(machine, above, least_v), settled_run(machine, below, predicted_v)
         bound, count = theorem("T16").evaluate(window), theorem("T16").measured(window)
@@ -180,14 +218,14 @@ def _check(machine: Machine, steady: float) -> Callable[[Window], Checked]:
 
 
 def _effect(before: float) -> Callable[[Setting], str | None]:
-    """What holds after a change, if it makes the limit at least 16 times as large or takes it away."""
+    """What holds after a change, if it makes the limit at least 16 times as large and spares the usual weight."""
 
     def effect(other: Setting) -> str | None:
         machine = Machine(other)
         if "stochastic" in str(machine.slots["w"][1]).lower():
             return "every step moves its weight in the mean [R4n]"
-        limit, _ = steady_limit(machine)
-        if limit >= 16 * before:
+        limit, _ = steady_limit(without_decay(machine))
+        if limit >= 16 * before and limit > 2 * other.weights:
             return "no step is lost on any weight [T16]" if limit == math.inf else f"lost beyond {number(limit)} [T16]"
         return None
 

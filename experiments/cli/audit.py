@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("fpsim audit: error: --figure: no step was measured, there is nothing to draw")
     try:
         return _say(log, args)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         damage = f"{type(error).__name__} {error}"
         raise UsageError(f"fpsim audit: error: {str(args.log)!r} is a damaged log of an audit: {damage}") from error
 

@@ -27,9 +27,9 @@ def adam_sums(
     In evaluation order: m <- beta1 m + g;  v <- beta2 v + g g;  w <- w - lr_t (m / sqrt(v + eps)), with
     lr_t = lr (1 - beta1) sqrt((1 - beta2^t)/(1 - beta2)) one scalar, rounded once.
     Variant: that of Defossez et al. and of Tang, Li and Zou (arXiv:2510.21314). Against ``adam`` the first moment is
-    not corrected (steps are smaller while t is below about 1/(1 - beta1)), eps stands inside the root and is smaller
-    by 1 - beta2^t, and the sums are larger by 1/(1 - beta1) and 1/(1 - beta2): they overflow earlier and underflow
-    later.
+    not corrected (steps are smaller while t is below about 1/(1 - beta1)), eps stands inside the root, where it
+    counts as eps (1 - beta2)/(1 - beta2^t) beside the corrected average, and the sums are larger by 1/(1 - beta1) and
+    1/(1 - beta2): they overflow earlier and underflow later.
     Reference: Defossez, Bottou, Bach and Usunier, "A simple convergence proof of Adam and Adagrad", TMLR 2022,
     arXiv:2003.02395, equations (1)-(3) and the step size of Adam in their section 2.
     """

@@ -121,7 +121,7 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _check_fit(self, runner: Any, dtype: Any, index: int, key: Any) -> None:
         if runner.draws and key is None:
-            raise ValueError(f"param group {index}: key=None, and a slot rounds stochastically; give key=fpsim.Key(0)")
+            raise ValueError(f"param group {index}: key=None, and a step draws random bits; give key=fpsim.Key(0)")
         fmt = runner.slots["w"][0]
         if not holds(dtype, fmt):
             raise ValueError(

@@ -20,6 +20,7 @@ from experiments.advise.target import smallest, solve
 from experiments.cli import Parser, main, scan
 from experiments.simulate import windows
 from experiments.study import Study
+from fpsim.optim.kahan import kahan
 from theory.theorems import theorem
 
 # PyTorch's defaults of Adam, and in the formats that do not hold gradients of 0.001 a loss that was multiplied
@@ -46,6 +47,9 @@ OTHERS: list[dict[str, Any]] = [
     {"optimizer": "momentum"},
     {"optimizer": "momentum", "noise": 0},
     {"optimizer": "signum"},
+    {"optimizer": "adamw"},
+    {"optimizer": "adagrad"},
+    {"optimizer": "adam_sums"},
     {"rounding": "nearest_away", "beta2": 0.9999},
     {"format": "float16", "gradients": 3000.0},
 ]
@@ -150,6 +154,34 @@ def test_no_gradients_move_what_t16_calls_frozen() -> None:
         machine.program, state, {"g": np.tile(growth[:, None, None], (1, 3, 1))}, machine.precision, steps=200
     )
     assert (ran.state["w"][:, 0] == w).all()
+
+
+def test_the_decay_of_adamw_alone_moves_no_weight() -> None:
+    found = by_topic({"optimizer": "adamw"})["weights"]
+    assert "a weight without gradients does not decay" in found.text
+    w = fpsim.round(np.linspace(0.01, 4.0, 64), "bfloat16", "nearest_even")
+    state = {"w": w, "m": np.zeros(64), "v": np.ones(64)}
+    machine = Machine(build({"optimizer": "adamw"}))
+    ran = fpsim.run(machine.program, state, {"g": np.zeros(64)}, machine.precision, steps=50)
+    assert (ran.state["w"][:, 0] == w).all()
+
+
+def test_kahan_keeps_what_w_loses_as_the_advice_says() -> None:
+    """Weights that bfloat16 freezes and that e8m15 would move: with Kahan's compensation they arrive."""
+    machine = Machine(build({"noise": 0}))
+    start = fpsim.round(np.array([1.5, 12.0, 50.0]), "bfloat16", "nearest_even")
+    compensated = kahan(machine.program)
+    g, steps = np.full(3, 1e-3), 600
+    names = {"w": start, "m": g, "v": np.full(3, 2.0**-21), "c": np.zeros(3)}
+    precision = machine.precision
+    moved = []
+    for program in (machine.program, compensated):
+        state = {name: names[name] for name in program.state}
+        ran = fpsim.run(program, state, {"g": g}, precision, first_step=SETTLED, steps=steps)
+        left = ran.state["w"][:, 0] - (ran.state["c"][:, 0] if "c" in ran.state else 0.0)
+        moved.append(start - left)
+    assert (moved[0] == 0).all()
+    assert moved[1] == pytest.approx(np.full(3, steps * 1e-3 * 1e-3 / 2.0**-10.5), rel=0.1)
 
 
 def test_where_noise_leaves_a_frozen_v() -> None:

@@ -67,12 +67,14 @@ def test_a_contradiction_is_a_failure(log: Path, capsys: pytest.CaptureFixture[s
 
 def test_bad_input(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     w = torch.ones(1, requires_grad=True)
     fpsim.audit(torch.optim.SGD([w])).save(tmp_path / "empty.json")
     for words, says in (
         ([], "LOG.json is missing"),
         ([str(tmp_path / "none.json")], "there is no such file"),
         ([str(tmp_path / "other.json")], "no log of an audit"),
+        ([str(tmp_path / "deep.json")], "no log of an audit"),
         ([str(log), "--figure", "x.gif"], "names that end in .png, .pdf, .svg"),
         ([str(log), "--figure", str(tmp_path / "no" / "x.png")], "no folder that can be written to"),
         ([str(tmp_path / "empty.json"), "--figure", str(tmp_path / "x.png")], "nothing to draw"),
@@ -86,10 +88,13 @@ def test_bad_input(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "No step was measured yet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("part", ["tensors", "samples"])
+@pytest.mark.parametrize("part", ["tensors", "samples", "groups"])
 def test_a_damaged_log_is_one_line(part: str, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = json.loads(log.read_text())
-    record[part] = {"layer.weight": {}} if part == "tensors" else [{"step": 3}]
+    if part == "groups":
+        record["samples"][-1]["groups"] = []
+    else:
+        record[part] = {"layer.weight": {}} if part == "tensors" else [{"step": 3}]
     log.write_text(json.dumps(record))
     assert main(["audit", str(log)]) == 2
     said = capsys.readouterr().err

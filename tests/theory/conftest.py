@@ -123,7 +123,8 @@ def window(result: SimpleNamespace, **fields: Any) -> Window:
     halted = np.all([np.all(result.history[-1][k] == result.history[-2][k], axis=0) for k in result.end], axis=0)
     taken = ("slots", "scalars", "start", "end", "underflow", "max_abs", "min_abs")
     found = {"steps": steps, "halted": halted, **{name: getattr(result, name) for name in taken}}
-    return window_with(result.program, d, seeds, **{**found, **fields})
+    program = fields.pop("program", result.program)
+    return window_with(program, d, seeds, **{**found, **fields})
 
 
 @pytest.fixture
