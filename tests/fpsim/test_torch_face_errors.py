@@ -38,7 +38,7 @@ def one(dtype=torch.float32):
             ValueError,
             "slot 'u' is not in program",
         ),
-        ({"precision": fpsim.Precision.uniform("bfloat16", SR)}, ValueError, "key=None, and a slot rounds stochast"),
+        ({"precision": fpsim.Precision.uniform("bfloat16", SR)}, ValueError, "key=None, and a step draws random bits"),
         (
             {"precision": fpsim.Precision.uniform("binary64")},
             ValueError,
@@ -71,7 +71,7 @@ def test_options_that_become_bad_between_steps():
     optimizer = fpsim.optim.TextbookSGD([parameter], precision=fpsim.Precision.uniform("bfloat16", SR), key=1)
     parameter.grad = torch.ones(2)
     for option, bad, message in (
-        ("key", None, "key=None, and a slot rounds stochastically"),
+        ("key", None, "key=None, and a step draws random bits"),
         ("precision", "e4m3", "precision='e4m3': a fpsim.Precision is needed"),
         ("run", -1, "run=-1; admissible"),
     ):
