@@ -147,6 +147,25 @@ def test_a_step_in_two_parts_is_the_step(number, monkeypatch):
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
 
 
+@pytest.mark.parametrize("programs", [[sgd(momentum=True, first=True), sgd(momentum=True)], [_split(0)], [adam()]])
+def test_a_run_goes_on_with_elements_that_are_not_numbers(programs):
+    """SGD has two programs, so that its second step starts from what the first one made of the gradient."""
+    state, inputs = given(programs[-1], 4)
+    inputs["g"][0, 2] = np.nan
+    precision = Precision.torch("bfloat16" if len(programs) == 2 else "float32")
+    whole = simulate(programs, state, inputs, precision, steps=4).state
+    first = simulate(programs, state, {"g": inputs["g"][:2]}, precision, steps=2).state
+    resumed = simulate(programs, first, {"g": inputs["g"][2:]}, precision, steps=2, first_step=2).state
+    finite = simulate(programs, state, {"g": np.where(np.isnan(inputs["g"]), 0.0, inputs["g"])}, precision, steps=4)
+    for name in state:
+        expected = finite.state[name].copy()
+        expected[2] = np.nan
+        assert np.array_equal(whole[name], expected, equal_nan=True), name
+        assert np.array_equal(resumed[name], expected, equal_nan=True), name
+    with pytest.raises(ValueError, match="start state 'w' is NaN"):
+        simulate(programs, {**state, "w": np.full(5, np.nan)}, inputs, precision, steps=4)
+
+
 def test_what_the_runner_refuses():
     state, inputs = given(adam(), 4)
     with pytest.raises(ValueError, match="array 'g' has 4 steps; admissible: 5"):

@@ -61,7 +61,7 @@ def simulate(
     Raises
     ------
     ValueError
-        As ``fpsim.run``, or an opaque operation of another name.
+        As ``fpsim.run``, but NaN only in the state of step 0; or an opaque operation of another name.
 
     Examples
     --------
@@ -105,14 +105,19 @@ def _advance(
     first_step: int,
     record: Sequence[str],
 ) -> RunResult:
-    if not program.opaque:
+    held = {name: np.asarray(x, dtype=np.float64) for name, x in state.items()}
+    lost = {name: np.isnan(x) for name, x in held.items() if first_step > 0 and np.isnan(x).any()}
+    if not program.opaque and not lost:
         return run(program, state, given, precision, key, steps=steps, first_step=first_step, record=record)
     from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
 
     pieces = _parts(program)
     wanted = {name for _, name in program.outputs}.union(record, *(part.inputs for part, _ in pieces))
     wanted |= {cut.operands[0] for _, cut in pieces if cut is not None}
-    started = _started(program, state, given, precision, key, first_step, record)
+    sound = {name: np.where(lost[name], 0.0, x) if name in lost else x for name, x in held.items()}
+    started = _started(program, sound, given, precision, key, first_step, record)
+    for name, where in lost.items():  # a run that is continued goes on with them, as PyTorch does
+        started.state[name][where.reshape(started.state[name].shape)] = np.nan
     if steps == 0:
         return started
     values: dict[str, Any] = dict(started.state)
