@@ -46,6 +46,7 @@ class _Plan:
     ) -> None:
         self.basis, self.program, self.precision, self.run = basis, program, precision, run
         self.scalars: Scalars | MatrixScalars
+        self.runner: Runner | MatrixRunner
         self.identity: tuple[Any, ...]  # what a runner is made for
         if isinstance(program, Program):
             self.scalars = Scalars(program, precision, spot.step)
@@ -54,7 +55,7 @@ class _Plan:
             self.scalars = MatrixScalars(program, precision, spot)
             self.identity = (program.name, precision, run)
 
-    def runner(self, face: Face) -> Runner | MatrixRunner:
+    def make(self, face: Face) -> Runner | MatrixRunner:
         if isinstance(self.program, Program):
             return Runner(self.program, self.precision, self.run, face.functions)
         return MatrixRunner(self.program, self.precision, self.run)
@@ -254,10 +255,11 @@ class ProgramOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             program = self.face.program(dict(zip(self.face.defaults, options, strict=True)), spot)
             plan = _Plan(basis, program, precision, group["run"], spot)
             if plan.identity not in self._runners:
-                self._runners[plan.identity] = plan.runner(self.face)
-            self._check_fit(self._runners[plan.identity], p.dtype, index, group["key"])
+                self._runners[plan.identity] = plan.make(self.face)
+            plan.runner = self._runners[plan.identity]  # found at once in later steps: the identity is long
+            self._check_fit(plan.runner, p.dtype, index, group["key"])
             self._plans[at] = plan
-        return plan, self._runners[plan.identity]
+        return plan, plan.runner
 
     def _start(self, p: Any, state: dict[str, Any], group: Mapping[str, Any], runner: Any) -> dict[str, str]:
         """State array of the program -> its name in ``state``, where all of them are now."""
