@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.advise import floor, scalars, second_moment, underflow, weights
+from experiments.advise import first_step, floor, scalars, second_moment, underflow, weights
 from experiments.advise.finding import Checked, Finding
 from experiments.advise.machine import Machine, command
 from experiments.advise.setting import Setting
@@ -23,7 +23,9 @@ def advise(setting: Setting) -> list[Finding]:
     [('eps', 'problem', ('T15', 'R3')), ('second moment', 'problem', ('T15',))]
     """
     machine = Machine(setting)
-    found = [x for part in (scalars, underflow, second_moment, weights, floor) for x in part.findings(machine)]
+    found = [
+        x for part in (scalars, underflow, first_step, second_moment, weights, floor) for x in part.findings(machine)
+    ]
     return sorted(found, key=lambda x: ORDER[x.level])
 
 

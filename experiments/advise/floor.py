@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import fpsim
-from experiments.advise import expected, noisy, underflow
+from experiments.advise import expected, first_step, noisy, underflow
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, never_decays, overflows, silent_below
@@ -66,6 +66,8 @@ def floor_of(machine: Machine) -> Floor:
             return Floor("T21", math.nan, reason="v stays 0 or overflows, see above")
     if underflow.findings(machine):
         return Floor("", math.nan, reason="a moment underflows, see above")
+    if first_step.findings(machine):
+        return Floor("", math.nan, reason="a first step may be far too long, see above")
     if (growth := growth_of_error(machine)) >= 1:
         what = f"lr is too large for a curvature of {number(setting.curvature)}: without any rounding a step makes the "
         return Floor("", math.nan, reason=f"{what}distance to the minimum up to {number(growth)} times as long")

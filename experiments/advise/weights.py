@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fpsim
-from experiments.advise import expected, underflow
+from experiments.advise import expected, first_step, underflow
 from experiments.advise.finding import Candidate, Checked, Finding, Level, cheapest, number
 from experiments.advise.machine import Machine, bytes_of, rounded, study, wider
 from experiments.advise.moments import averages_squares, fits, least_v, loses_v, predicted_v, sizes_near
@@ -89,7 +89,7 @@ def findings(machine: Machine) -> list[Finding]:
         return [_not_covered(machine, "v is no moving average that T16 knows")]
     plain = without_decay(machine)
     steady, why = steady_limit(plain)
-    always, _ = never_moved(plain)
+    always = math.inf if first_step.jumps(plain) else never_moved(plain)[0]
     if math.isnan(steady):
         return [_not_covered(machine, why)]
     text = _text(plain, steady, always) + ("" if plain is machine else _decay(machine))

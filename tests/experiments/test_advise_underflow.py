@@ -9,7 +9,7 @@ import torch
 from tiers import slow_but
 
 import fpsim
-from experiments.advise import floor, second_moment, underflow, weights
+from experiments.advise import first_step, floor, second_moment, underflow, weights
 from experiments.advise.advice import advise, confirm
 from experiments.advise.finding import Finding
 from experiments.advise.machine import Machine
@@ -131,6 +131,32 @@ def test_no_floor_is_promised_where_training_diverges(optimizer: str, border: fl
     assert np.isnan(found.bound)
     assert "lr is too large for a curvature of" in found.reason
     assert "lr is too large" not in floor.floor_of(below).reason
+
+
+@pytest.mark.parametrize("v", ["float16", "float16 stochastic"])
+def test_first_steps_that_are_far_too_long(v: str) -> None:
+    """Where squares underflow and gradients do not, some first steps are divided by eps alone."""
+    machine = Machine(build({"v": v, "gradients": 0.1}))
+    (finding,) = first_step.findings(machine)
+    assert finding.numbers["share"] > 1e-6
+    assert next(confirm([finding])).ok
+    noise = np.random.default_rng(0).normal(0.1, 0.1, (1, 40_000, 1))
+    start = {name: np.zeros(40_000) for name in machine.program.state}
+    ran = fpsim.run(machine.program, start, {"g": noise}, machine.precision, fpsim.Key(1))
+    measured = float(np.mean(np.abs(ran.state["w"]) > 16e-3))
+    assert measured <= 1.2 * finding.numbers["share"] + 1e-4
+    assert measured > 0
+    assert np.isnan(floor.floor_of(machine).bound)
+    assert "no gradients whatever" not in weights.findings(machine)[0].text
+    for fix in finding.fixes:
+        words = shlex.split(fix.flags)
+        assert first_step.findings(Machine(build({"v": v, "gradients": 0.1} | {words[0][2:]: words[1]}))) == []
+
+
+def test_first_steps_of_bfloat16_are_not_too_long() -> None:
+    for raw in ({}, {"optimizer": "rmsprop"}, {"optimizer": "sgd"}, {"format": "float16"}, {"v": "stochastic"}):
+        assert first_step.findings(Machine(build(raw))) == []
+    assert not first_step.jumps(Machine(build({})))
 
 
 def test_a_bound_that_needs_small_gradients_says_so() -> None:
