@@ -102,6 +102,7 @@ def test_a_wrong_theorem_is_caught(limit: float, per_seed: bool, monkeypatch: py
     assert run.held(planted(limit, per_seed=per_seed), window).status == "violated"
 
 
+@pytest.mark.slow
 def test_an_interval_that_misses_by_chance_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean of the first 20 seeds is pushed over the limit, that of the 16-fold is not."""
     monkeypatch.setattr(run, "theorems", lambda: {"T0": planted(0.0, per_seed=False)})

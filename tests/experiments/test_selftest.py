@@ -121,7 +121,11 @@ def trust(monkeypatch):
     ("kind", "wrongly"),
     [
         ("mul", lambda kind, ranges, fmt, mode: ranges[0].precision + ranges[1].precision in (54, 55, 56)),
-        ("div", lambda kind, ranges, fmt, mode: fmt.precision + asked_bits(mode) + ranges[1].precision in (54, 55, 56)),
+        pytest.param(
+            "div",
+            lambda kind, ranges, fmt, mode: fmt.precision + asked_bits(mode) + ranges[1].precision in (54, 55, 56),
+            marks=pytest.mark.slow,
+        ),
         ("add", lambda kind, ranges, fmt, mode: mode == "down"),
     ],
 )

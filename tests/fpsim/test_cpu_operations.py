@@ -71,7 +71,7 @@ SPECIAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("name", slow_but(SPECIAL, *SPECIAL[::3]))
 def test_the_special_grid(name: str) -> None:
     fmt = named(name)
     values = special(fmt)
@@ -150,7 +150,7 @@ def test_near_ties_of_sums(m: int) -> None:
     compare("fma", [(a, 1.0, b) for a, b in cases[:150]], fmt, ["nearest_even", "toward_zero", Stochastic(2)])
 
 
-@pytest.mark.parametrize("m", [4, 7, 9, 10, 16, 17, 22, 23, 24, 25, 26, 40, 50, 52])
+@pytest.mark.parametrize("m", slow_but([4, 7, 9, 10, 16, 17, 22, 23, 24, 25, 26, 40, 50, 52], 7, 10, 23, 24, 25, 52))
 def test_near_ties_of_products_quotients_and_roots(m: int) -> None:
     """b is a number of the format or a midpoint, moved by less than binary64 shows."""
     fmt = Format(11 if m == 52 else 9, m)
