@@ -1,0 +1,85 @@
+"""The array functions on tensors of one device: shapes, declared operands and random bits as ``fpsim.array_call`` has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fpsim.cpu.tiers import Range
+from fpsim.cuda.twin_magnitudes import Tensor
+from fpsim.cuda.twin_operations import ROUNDED, choosing, is_plain, operate
+from fpsim.cuda.twin_rounding import Target
+from fpsim.cuda.twin_words import array_draw
+from fpsim.formats import BINARY64
+from fpsim.formats import format as named_format
+from fpsim.number_format import Format
+from fpsim.random_bits import Key
+from fpsim.rounding import Rounding, Stochastic
+
+_FORMATS = {"float16": "binary16", "bfloat16": "bfloat16", "float32": "binary32"}
+_CHOOSING = ("min", "max", "abs", "neg")  # exact, then rounded
+
+
+def apply(
+    kind: str,
+    inputs: Sequence[Any],
+    fmt: Format,
+    rounding: Rounding,
+    key: Key | None,
+    declared: Sequence[Format | None],
+    check: bool,
+    device: Any,
+) -> Tensor:
+    """The result of an array function as a float64 tensor on ``device``, with the bits of the CPU machine.
+
+    Raises
+    ------
+    ValueError
+        A function that the CPU alone computes, integers beyond 2^53, an operand outside its declared format.
+    """
+    if kind not in (*ROUNDED, *_CHOOSING):
+        raise ValueError(f"{kind} of a tensor on device {device}: not computed there; admissible: a tensor on the CPU")
+    with torch.no_grad():
+        arrays = [_as_float64(x, device) for x in inputs]
+        if check:
+            _check_declared(arrays, declared)
+        draw = None
+        shape = tuple(torch.broadcast_shapes(*(x.shape for x in arrays)))
+        if isinstance(rounding, Stochastic) and key is not None:
+            draw = array_draw(key, shape, rounding.bits, device)
+        arrays = [arrays[0].expand(shape), *arrays[1:]]
+        target = Target([fmt], rounding, 0, device)
+        if kind in _CHOOSING:
+            arrays, kind = [choosing(kind, torch.broadcast_tensors(*arrays))], "round"
+        ranges = [_range(x, known) for x, known in zip(inputs, declared, strict=True)]
+        return operate(kind, arrays, target, draw, is_plain(kind, ranges, fmt, rounding))
+
+
+def _as_float64(x: Any, device: Any) -> Tensor:
+    """Any admissible operand there, exactly."""
+    tensor = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))
+    if tensor.dtype == torch.int64 and tensor.numel() and int(tensor.abs().max()) > 1 << 53:
+        raise ValueError(f"an integer operand reaches {int(tensor.abs().max())}; admissible: magnitudes up to 2^53")
+    if tensor.is_complex():
+        raise ValueError(f"operand of dtype {tensor.dtype}; admissible: real numbers of at most 64 bits")
+    return tensor.to(device=device, dtype=torch.float64)
+
+
+def _range(x: Any, declared: Format | None) -> Range:
+    name = str(x.dtype).removeprefix("torch.") if isinstance(x, torch.Tensor) else ""
+    return Range.of_format(declared or (named_format(_FORMATS[name]) if name in _FORMATS else BINARY64))
+
+
+def _check_declared(arrays: Sequence[Tensor], declared: Sequence[Format | None]) -> None:
+    for i, (x, fmt) in enumerate(zip(arrays, declared, strict=True)):
+        if fmt is not None:
+            target = Target([fmt], "nearest_even", 0, x.device)
+            off = (operate("round", [x], target) != x) & torch.isfinite(x)
+            if bool(off.any()):
+                wrong = float(x[off][0])
+                raise ValueError(
+                    f"operand {i} holds {wrong!r}, which is not a number of its declared format {fmt.name}"
+                )
