@@ -82,10 +82,10 @@ def run(
     runs : the runs' global numbers, 0..2^32-1 each (default 0, 1, ..., one for each column that an array, else a
         per-run hyperparameter has); they name the random bits
     record : names of arrays and operations whose value after each step is returned
-    device : the same bits on each. ``"cpu"``; ``"exact"``: rational arithmetic, slow; ``"cuda"``: a card, through torch;
-        ``"torch"``: what runs there, on torch's CPU tensors, slower than ``"cpu"``. The last two take no functions (exp)
-    events : count what happened in every slot (``fpsim.events``); takes longer and changes no result; not on ``"cuda"``
-        and ``"torch"``
+    device : the same bits on each. ``"cpu"``; ``"exact"``: rational arithmetic, slow; ``"cuda"``: a card, by torch;
+        ``"torch"``: what runs there on torch's CPU tensors, slower than ``"cpu"``. The last two take no functions
+        (exp, pow, ..) and count no events
+    events : count what happened in every slot (``fpsim.events``); takes longer and changes no result
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The array functions on tensors of one device: shapes, declared operands and random bits as ``fpsim.array_call`` has."""
+"""The array functions on tensors of one device: shapes, declared operands and random bits as in ``array_call``."""
 
 from __future__ import annotations
 

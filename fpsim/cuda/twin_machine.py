@@ -222,12 +222,11 @@ class TwinMachine:
         return choosing(operation.kind, torch.broadcast_tensors(*aligned))
 
     def _aligned(self, operation: Operation, now: Mapping[str, Tensor]) -> list[Tensor]:
-        """The operands with axes of length 1 after that of the blocks, so that shapes are aligned at their last axis."""
+        """The operands with axes of length 1 behind that of the blocks: their shapes are aligned at their last axis."""
         operands = {name: self.program.shape(name) for name in operation.operands}
         shape = (self.blocks, *self._sizes.of(broadcast(operation.slot, operands)), self.lanes_per_block)
-        aligned = [x.reshape(self.blocks, *(1,) * (len(shape) - x.ndim), *x.shape[1:]) for x in map(now.get, operands)]
-        by_name = dict(zip(operands, aligned, strict=True))
-        result = [by_name[name] for name in operation.operands]
+        given = [now[name] for name in operation.operands]
+        result = [x.reshape(self.blocks, *(1,) * (len(shape) - x.ndim), *x.shape[1:]) for x in given]
         result[0] = result[0].expand(shape)
         return result
 

@@ -156,14 +156,14 @@ def _digit(quotient_so_far: Tensor, rest: Tensor, divisor: Tensor) -> tuple[Tens
 def root(a: Tensor) -> Magnitude:
     """The square root of a positive finite number.
 
-    With a = M 2^s, s even, R = floor(sqrt(M 2^52)) has 53 bits. torch's root of M is a guess of it, some units off;
-    the rest M 2^52 - R^2 is small, so it is known from its last 60 bits, and corrects R. Forty more bits T of the root
+    With a = M 2^s, s even, R = floor(sqrt(M 2^52)) has 53 bits. torch's root of M is a guess of it, two units off at
+    most; the rest M 2^52 - R^2 is small, so it is known from its last 60 bits, and corrects R. Forty more bits T of the root
     solve 2 R T 2^40 + T^2 <= rest 2^80: the quotient of rest 2^40 by 2 R, or one less.
     """
     m, e = parts(a)
     odd = e & 1
     radicand = m << odd
-    r = (torch.sqrt(radicand.to(torch.float64)) * float(1 << 26)).to(torch.int64)
+    r = (torch.sqrt(radicand.to(torch.float64)) * float(1 << 26)).to(torch.int64).clamp(1 << 52, (1 << 53) - 1)
     r1, r0 = r >> 27, r & ((1 << 27) - 1)
     square = ((r1 * r1 & 63) << 54) + (((2 * r1 * r0) & ((1 << 33) - 1)) << 27) + r0 * r0
     rest = ((((radicand & 255) << 52) - square + (1 << 59)) & ((1 << 60) - 1)) - (1 << 59)

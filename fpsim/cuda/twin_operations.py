@@ -1,4 +1,4 @@
-"""One operation on binary64 tensors of one device, rounded once: what the specification says, for every format and mode.
+"""One operation on binary64 tensors of one device, rounded once: the specification's, for every format and mode.
 
 Two ways, of which ``tiers.choose`` picks for each operation: binary64's own operation, where it is proven that a later
 rounding sees no difference, or integers. Both need no fused multiply-add, no square root that is right in the last bit,

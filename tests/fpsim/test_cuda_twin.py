@@ -1,0 +1,204 @@
+"""The operations of the torch twin, on CPU tensors, against the specification and the CPU machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from twin_cases import ARITY, MODES, SMALL, WIDE, all_values, bits, check, near_ties, random_operands
+
+import fpsim
+from fpsim.cpu.tiers import Range
+from fpsim.cuda.twin_arrays import apply
+from fpsim.cuda.twin_operations import is_plain, operate
+from fpsim.cuda.twin_rounding import Target
+from fpsim.cuda.twin_words import array_draw, philox, program_place, program_words, top_bits
+from fpsim.formats import BINARY64
+from fpsim.number_format import Format
+from fpsim.random_bits import Key, philox4x32, program_draw
+from fpsim.random_bits import array_draw as array_draw_here
+from fpsim.rounding import Stochastic
+from fpsim.run import run
+
+PAIRS = [kind for kind, arity in ARITY.items() if arity == 2]
+FUNCTIONS: dict[str, Any] = {
+    **{kind: getattr(fpsim, kind) for kind in ARITY},
+    "min": fpsim.minimum, "max": fpsim.maximum, "abs": fpsim.absolute, "neg": fpsim.negative,
+}  # fmt: skip
+
+
+def pairs(fmt: Format) -> list[Any]:
+    values = all_values(fmt)
+    a, b = np.meshgrid(values, values)
+    return [a.ravel(), b.ravel()]
+
+
+@pytest.mark.parametrize("name", ["e2m1", "e3m1 nan", "e2m2 fnuz", "e3m0 code parity"])
+@pytest.mark.parametrize("kind", PAIRS)
+def test_all_pairs_of_small_formats(kind: str, name: str) -> None:
+    check(kind, pairs(SMALL[name]), SMALL[name], MODES[:9])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("kind", PAIRS)
+def test_all_pairs_of_small_formats_in_every_mode(kind: str, name: str) -> None:
+    check(kind, pairs(SMALL[name]), SMALL[name], MODES)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_roots_fused_sums_and_roundings_of_small_formats(name: str) -> None:
+    fmt = SMALL[name]
+    values = all_values(fmt)
+    check("sqrt", [values], fmt, MODES)
+    check("round", [np.concatenate([x * s for x in [values] for s in (1.0, 1.25, 0.5625, 2.0**-40)])], fmt, MODES)
+    few = values[:: max(1, len(values) // 8)]
+    check("fma", [x.ravel() for x in np.meshgrid(few, few, few)], fmt, MODES[:4])
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("kind", ARITY)
+def test_wide_formats(kind: str, name: str) -> None:
+    check(kind, random_operands(kind, WIDE[name], 24, seed=1), WIDE[name], MODES)
+    check(kind, near_ties(kind, WIDE[name], 24, seed=2), WIDE[name], MODES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("kind", ARITY)
+def test_a_million_cases(kind: str, name: str) -> None:
+    """80 pairs (kind, format) of 15 modes, 900 cases each."""
+    check(kind, random_operands(kind, WIDE[name], 450, seed=3), WIDE[name], MODES)
+    check(kind, near_ties(kind, WIDE[name], 450, seed=4), WIDE[name], MODES)
+
+
+def test_nothing_depends_on_the_last_bit_of_torchs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MKL's square root of binary64 is not always the nearest number."""
+    operands = [np.abs(x) for x in (*near_ties("sqrt", BINARY64, 200, 5), *random_operands("sqrt", BINARY64, 200, 6))]
+    right = torch.sqrt
+    for toward in (0.0, torch.inf):
+        monkeypatch.setattr(torch, "sqrt", lambda x, to=toward: torch.nextafter(right(x), torch.full_like(x, to)))
+        for x in operands:
+            check("sqrt", [x], BINARY64, ["nearest_even", "down", Stochastic(32, "C")])
+
+
+class Divisions(TorchDispatchMode):
+    """Keeps what divides in floating point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.divisors: list[Any] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if "div" in str(function) and arguments[0].is_floating_point():
+            self.divisors.append(arguments[1])
+        return function(*arguments, **(named or {}))
+
+
+def test_a_divisor_is_never_a_python_number() -> None:
+    """On CUDA torch multiplies by the reciprocal of a number (pytorch#191495); 49 (1/49) is not 1."""
+    x = torch.arange(1.0, 200.0, dtype=torch.float64)
+    with Divisions() as seen:
+        got = apply("div", (x, 49.0), BINARY64, "nearest_even", None, [None, None], True, "cpu")
+        apply("div", (x, 49.0), WIDE["bfloat16"], "nearest_even", None, [None, None], True, "cpu")
+        apply("div", (x.float(), torch.tensor(3.0)), WIDE["float8_e4m3fn"], "up", None, [None, None], True, "cpu")
+    assert seen.divisors and all(isinstance(divisor, torch.Tensor) for divisor in seen.divisors)
+    assert (bits(got.numpy()) == bits(x.numpy() / 49.0)).all()
+    assert (x.numpy() * (1.0 / 49.0) != x.numpy() / 49.0).any()
+
+
+def test_what_is_proven_plain_is_so_without_a_fused_multiply_add() -> None:
+    assert not is_plain("fma", [Range.of_format(BINARY64)] * 3, BINARY64, "nearest_even")
+    assert is_plain("fma", [Range.of_format(WIDE["float8_e4m3fn"])] * 3, WIDE["bfloat16"], "nearest_even")
+    generator = np.random.default_rng(8)
+    fmt = WIDE["float8_e4m3fn"]
+    values = [torch.from_numpy(generator.choice(all_values(fmt), 500)) for _ in range(3)]
+    for mode in ("nearest_even", "up", "to_odd"):
+        target = Target([WIDE["bfloat16"]], mode, 0, "cpu")
+        plain, integers = (operate("fma", values, target, plain=way).numpy() for way in (True, False))
+        assert (bits(plain) == bits(integers)).all()
+
+
+def test_formats_by_block() -> None:
+    """One call, another format for each row: the results of a call for each row."""
+    formats = [WIDE["bfloat16"], Format(5, 2, overflow="saturate"), SMALL["e2m2 fnuz"]]
+    a, b = (torch.from_numpy(x.reshape(3, 40)) for x in random_operands("add", formats[0], 120, 9))
+    draw = torch.from_numpy(np.random.default_rng(1).integers(0, 1 << 16, (3, 40)))
+    for mode in ("nearest_even", "down", Stochastic(16, "B")):
+        for kind in ("add", "div", "round"):
+            given, random = [a, b][: ARITY[kind]], draw if isinstance(mode, Stochastic) else None
+            together = operate(kind, given, Target(formats, mode, 2, "cpu"), random)
+            plain = operate("round", [a], Target(formats, mode, 2, "cpu"), random, True)
+            for row, fmt in enumerate(formats):
+                target, own = Target([fmt], mode, 1, "cpu"), None if random is None else random[row]
+                assert (bits(together[row]) == bits(operate(kind, [x[row] for x in given], target, own))).all()
+                assert (bits(plain[row]) == bits(operate("round", [a[row]], target, own))).all()
+
+
+def test_words_are_those_of_the_definition() -> None:
+    generator = np.random.default_rng(0)
+    counters = [np.append(generator.integers(0, 1 << 32, 500), [0, (1 << 32) - 1]) for _ in range(4)]
+    for key in (Key(0), Key((1 << 64) - 1), Key(0x123456789ABCDEF)):
+        got = philox(*(torch.from_numpy(c) for c in counters), key)
+        for word, right in zip(got, philox4x32(*counters, key), strict=True):
+            assert (word.numpy() == right).all()
+    element, run_number = torch.tensor([[0], [5], [(1 << 32) - 1]]), torch.tensor([0, (1 << 32) - 1])
+    for step in (0, 1, (1 << 32) + 7, (1 << 48) - 1):
+        for number in (0, 3, 7, 8, 21):
+            for drawn in (16, 32):
+                group, word, half = program_place(number, drawn)
+                mine = top_bits(program_words(Key(9), element, step, run_number, group)[word], half, drawn, drawn)
+                right = program_draw(Key(9), element.numpy(), step, run_number.numpy(), number, drawn)
+                assert (mine.numpy() == right).all()
+    for count in (1, 7, 16, 17, 32):
+        right = array_draw_here(Key(4), np.arange(3000), count)
+        assert (array_draw(Key(4), (30, 100), count, "cpu").numpy().ravel() == right).all()
+
+
+@pytest.mark.parametrize("kind", [*ARITY, "min", "max", "abs", "neg"])
+def test_array_functions_equal_those_of_the_cpu(kind: str) -> None:
+    arity = ARITY.get(kind, 2 if kind in ("min", "max") else 1)
+    operands = random_operands("fma", WIDE["bfloat16"], 600, seed=7)[:arity]
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        tensors = [torch.from_numpy(x).to(dtype).reshape(2, 300) for x in operands]
+        for fmt, mode in ((WIDE["bfloat16"], "nearest_even"), (WIDE["float8_e4m3fn"], Stochastic(20, "C"))):
+            there = apply(kind, tensors, fmt, mode, Key(3), [None] * arity, True, torch.device("cpu")).to(dtype)
+            here = FUNCTIONS[kind](*tensors, fmt, mode, Key(3))
+            assert there.dtype == here.dtype and there.shape == here.shape
+            assert (bits(there.double()) == bits(here.double())).all()
+
+
+def test_array_functions_say_what_they_do_not_take() -> None:
+    x, no = torch.ones(3), [None]
+    cases: list[tuple[Any, str]] = [
+        (lambda: apply("exp", (x,), BINARY64, "up", None, no, True, "cuda:0"), "exp of a tensor on device cuda:0"),
+        (lambda: apply("round", (torch.tensor([1 << 60]),), BINARY64, "up", None, no, True, "cpu"), "up to 2\\^53"),
+        (lambda: apply("sqrt", (x / 3,), BINARY64, "up", None, [WIDE["bfloat16"]], True, "cpu"), "declared format"),
+        (lambda: fpsim.round(torch.ones(1, device="meta"), "bfloat16"), "a tensor on device meta; admissible: cpu, cu"),
+        (lambda: fpsim.add(torch.ones(1, device="meta"), x, "bfloat16"), "one device"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA card is there, so nothing is missing")
+def test_without_a_card_the_error_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="device='cuda': torch .* (is built without CUDA|sees no CUDA card)"):
+        run(fpsim.optim.STEPS["sgd"], {"w": [1.0]}, {"g": [1.0]}, fpsim.Precision.uniform("bfloat16"), device="cuda")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+@pytest.mark.parametrize("name", ["bfloat16", "binary32", "e11m51", "e8m30 flushing"])
+@pytest.mark.parametrize("kind", ARITY)
+def test_on_a_card(kind: str, name: str) -> None:
+    check(kind, random_operands(kind, WIDE[name], 100, seed=11), WIDE[name], MODES, "cuda")
+    check(kind, near_ties(kind, WIDE[name], 100, seed=12), WIDE[name], MODES, "cuda")
+    x = [torch.from_numpy(x) for x in random_operands(kind, WIDE[name], 100, seed=13)]
+    there = FUNCTIONS[kind](*(y.cuda() for y in x), WIDE[name], Stochastic(8), Key(1))
+    assert there.device.type == "cuda"
+    assert (bits(there.cpu()) == bits(FUNCTIONS[kind](*x, WIDE[name], Stochastic(8), Key(1)))).all()
