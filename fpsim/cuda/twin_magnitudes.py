@@ -157,8 +157,8 @@ def root(a: Tensor) -> Magnitude:
     """The square root of a positive finite number.
 
     With a = M 2^s, s even, R = floor(sqrt(M 2^52)) has 53 bits. torch's root of M is a guess of it, two units off at
-    most; the rest M 2^52 - R^2 is small, so it is known from its last 60 bits, and corrects R. Forty more bits T of the root
-    solve 2 R T 2^40 + T^2 <= rest 2^80: the quotient of rest 2^40 by 2 R, or one less.
+    most; the rest M 2^52 - R^2 is small, so it is known from its last 60 bits, and corrects R. Forty more bits T of
+    the root solve 2 R T 2^40 + T^2 <= rest 2^80: the quotient of rest 2^40 by 2 R, or one less.
     """
     m, e = parts(a)
     odd = e & 1

@@ -187,7 +187,7 @@ def test_array_functions_say_what_they_do_not_take() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA card is there, so nothing is missing")
 def test_without_a_card_the_error_says_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="device='cuda': torch .* (is built without CUDA|sees no CUDA card)"):
+    with pytest.raises(ValueError, match=r"device='cuda': torch .* (is built without CUDA|sees no CUDA card)"):
         run(fpsim.optim.STEPS["sgd"], {"w": [1.0]}, {"g": [1.0]}, fpsim.Precision.uniform("bfloat16"), device="cuda")
 
 
