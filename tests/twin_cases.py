@@ -11,8 +11,9 @@ import torch
 
 from fpsim import exact
 from fpsim.codes import decode
+from fpsim.cpu.codes import EXACT
 from fpsim.cpu.tiers import Range
-from fpsim.cuda.twin_operations import is_plain, operate
+from fpsim.cuda.twin_operations import operate, tier_of
 from fpsim.cuda.twin_rounding import Target
 from fpsim.formats import BINARY64
 from fpsim.formats import format as named_format
@@ -111,8 +112,15 @@ def near_ties(kind: str, fmt: Format, n: int, seed: int) -> list[Array]:
     return [tie / factor, factor]
 
 
-def check(kind: str, operands: Sequence[Array], fmt: Format, modes: Sequence[Any], device: Any = "cpu") -> None:
-    """Every mode bit for bit equal to the specification; by binary64's own operation too, where that is proven."""
+def check(
+    kind: str,
+    operands: Sequence[Array],
+    fmt: Format,
+    modes: Sequence[Any],
+    device: Any = "cpu",
+    grid: Format | None = None,
+) -> None:
+    """Every mode bit for bit equal to the specification; in the tier proven for operands of ``grid`` too."""
     results = [exact.value(kind, given) for given in zip(*(x.tolist() for x in operands), strict=True)]
     tensors = [torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in operands]
     generator = np.random.default_rng(len(results))
@@ -123,14 +131,13 @@ def check(kind: str, operands: Sequence[Array], fmt: Format, modes: Sequence[Any
         wanted = [exact.round_value(x, fmt, mode, word) for x, word in zip(results, draws, strict=True)]
         draw = None if words is None else torch.from_numpy(words).to(device)
         target = Target([fmt], mode, 0, device)
-        ways = [False, True] if is_plain(kind, [Range.of_format(BINARY64)] * len(operands), fmt, mode) else [False]
-        for plain in ways:
-            got = operate(kind, tensors, target, draw, plain).cpu().numpy()
+        for tier in {EXACT, tier_of(kind, [Range.of_format(grid or BINARY64)] * len(operands), fmt, mode)}:
+            got = operate(kind, tensors, target, draw, tier).cpu().numpy()
             wrong = np.flatnonzero(bits(got) != bits(wanted))
             if len(wrong):
                 i = wrong[0]
                 given = ", ".join(float(x[i]).hex() for x in operands)
                 raise AssertionError(
-                    f"{kind}({given}) to {fmt.name}, {mode}, plain={plain}, word={draws[i]}: "
+                    f"{kind}({given}) to {fmt.name}, {mode}, tier={tier}, word={draws[i]}: "
                     f"{float(got[i]).hex()}, and {wanted[i].hex()} is right; {len(wrong)} of {len(got)} differ"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from fpsim.cpu.tiers import Range
 from fpsim.cuda.twin_magnitudes import Tensor
-from fpsim.cuda.twin_operations import ROUNDED, choosing, is_plain, operate
+from fpsim.cuda.twin_operations import ROUNDED, choosing, operate, tier_of
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import array_draw
 from fpsim.formats import BINARY64
@@ -20,6 +21,7 @@ from fpsim.random_bits import Key
 from fpsim.rounding import Rounding, Stochastic
 
 _FORMATS = {"float16": "binary16", "bfloat16": "bfloat16", "float32": "binary32"}
+CHUNK = 1 << 23  # elements that are worked on at a time: two dozen numbers are held for each
 _CHOOSING = ("min", "max", "abs", "neg")  # exact, then rounded
 
 
@@ -46,16 +48,24 @@ def apply(
         arrays = [_as_float64(x, device) for x in inputs]
         if check:
             _check_declared(arrays, declared)
-        draw = None
-        shape = tuple(torch.broadcast_shapes(*(x.shape for x in arrays)))
-        if isinstance(rounding, Stochastic) and key is not None:
-            draw = array_draw(key, shape, rounding.bits, device)
-        arrays = [arrays[0].expand(shape), *arrays[1:]]
-        target = Target([fmt], rounding, 0, device)
-        if kind in _CHOOSING:
-            arrays, kind = [choosing(kind, torch.broadcast_tensors(*arrays))], "round"
+        shape = torch.broadcast_shapes(*(x.shape for x in arrays))
+        flat = [x.reshape(1) if x.numel() == 1 else x.expand(shape).reshape(-1) for x in arrays]
         ranges = [_range(x, known) for x, known in zip(inputs, declared, strict=True)]
-        return operate(kind, arrays, target, draw, is_plain(kind, ranges, fmt, rounding))
+        tier = tier_of("round" if kind in _CHOOSING else kind, ranges, fmt, rounding)
+        target = Target([fmt], rounding, 1, device)
+        result = torch.empty(math.prod(shape), dtype=torch.float64, device=device)
+        for first in range(0, result.numel(), CHUNK):
+            elements = range(first, min(first + CHUNK, result.numel()))
+            parts = [x if x.numel() == 1 else x[elements.start : elements.stop] for x in flat]
+            parts[0] = parts[0].expand(len(elements))
+            draw = None
+            if isinstance(rounding, Stochastic) and key is not None:
+                draw = array_draw(key, elements, rounding.bits, device)
+            if kind in _CHOOSING:
+                parts = [choosing(kind, torch.broadcast_tensors(*parts))]
+            part = operate("round" if kind in _CHOOSING else kind, parts, target, draw, tier)
+            result[elements.start : elements.stop] = part
+        return result.reshape(shape)
 
 
 def _as_float64(x: Any, device: Any) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from fpsim.cpu import codes
 from fpsim.cpu.lower import Formats, decisions
 from fpsim.cuda.twin_magnitudes import Tensor
-from fpsim.cuda.twin_operations import CHOOSING, ROUNDED, choosing, operate
+from fpsim.cuda.twin_operations import CHOOSING, ROUNDED, choosing, operate, possible
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import program_place, program_words, top_bits
 from fpsim.precision import Precision, drawn_bits, scalar_values
@@ -77,7 +77,7 @@ class TwinMachine:
         self._check_modes()
         self._numbers = {name: number for number, name in enumerate(program.slots)}
         self._drawn = drawn_bits(program, self._slots[0])
-        self._plain = self._plan()
+        self._tiers = self._plan()
         # What is rounded to the array's own format already, or kept in an array that has none
         in_format = {o.slot for o in program.operations if o.rounded and o.kind != "sum"}
         self._identities = {
@@ -168,18 +168,16 @@ class TwinMachine:
                 if isinstance(mode, Stochastic) and self.key is None:
                     raise ValueError(f"key=None: slot {name!r} rounds stochastically and needs a Key")
 
-    def _plan(self) -> dict[str, bool]:
-        """Whether binary64's own operation will do for what a slot computes, in every block."""
-        plain: dict[str, bool] = {}
-        kinds = {operation.slot: operation.kind for operation in self.program.operations}
+    def _plan(self) -> dict[str, int]:
+        """How each slot computes: a tier that holds in every block."""
+        result: dict[str, int] = {}
+        kinds = {o.slot: {"sum": "add", "dot": "fma"}.get(o.kind, o.kind) for o in self.program.operations}
         for precision, slots in zip(self.precisions, self._slots, strict=True):
             constants = scalar_values(self.program, precision, range(0))
             for name, (tier, mode, _) in decisions(self.program, slots, constants, Formats()).items():
-                kind = kinds.get(name, "round")
-                # torch has no fused multiply-add, and its square root may be off in the last bit
-                lacking = ("sqrt", "rem", "fma", "dot") if mode == codes.BINARY64 else ("sqrt", "rem")
-                plain[name] = plain.get(name, True) and tier == codes.PLAIN and kind not in lacking
-        return plain
+                here = possible(kinds.get(name, "round"), tier, mode == codes.BINARY64)
+                result[name] = here if result.get(name, here) == here else codes.EXACT
+        return result
 
     def _target(self, name: str, axes: int, mode: Rounding) -> Target:
         key = name, axes, mode
@@ -236,8 +234,8 @@ class TwinMachine:
         mode = self._slots[0][slot][1]
         target = self._target(slot, operands[0].ndim, mode)
         draw = self._draw(slot, mode, tuple(operands[0].shape), elements) if isinstance(mode, Stochastic) else None
-        plain = self._plain.get(slot, False) and (target.fast or target.binary64)
-        return operate(kind, operands, target, draw, plain)
+        tier = self._tiers[slot] if target.fast or target.binary64 else codes.EXACT
+        return operate(kind, operands, target, draw, tier)
 
     def _draw(self, slot: str, mode: Stochastic, shape: tuple[int, ...], elements: Tensor | None) -> Tensor:
         assert self.key is not None  # checked in __init__

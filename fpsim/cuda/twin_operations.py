@@ -1,8 +1,8 @@
 """One operation on binary64 tensors of one device, rounded once: the specification's, for every format and mode.
 
-Two ways, of which ``tiers.choose`` picks for each operation: binary64's own operation, where it is proven that a later
-rounding sees no difference, or integers. Both need no fused multiply-add, no square root that is right in the last bit,
-and nothing that torch would reciprocate: a quotient is one of two tensors.
+Three ways, of which ``tiers.choose`` picks by its proofs: binary64's own operation, a sum in binary64 rounded to odd,
+or integers. None needs a fused multiply-add, a square root that is right in the last bit, or anything that torch would
+reciprocate: a quotient is one of two tensors. torch runs one operation at a time, so nothing is contracted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from fpsim.number_format import Format
 from fpsim.rounding import Rounding
 
 ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma", "rem")
+_SUMS = ("add", "sub", "fma")
 CHOOSING = ("max", "min", "abs", "neg", "sign", "less", "where")  # what rounds nothing in a program
 
 
 def operate(
-    kind: str, operands: Sequence[Tensor], target: Target, draw: Tensor | None = None, plain: bool = False
+    kind: str, operands: Sequence[Tensor], target: Target, draw: Tensor | None = None, tier: int = codes.EXACT
 ) -> Tensor:
     """The correctly rounded result of a kind of ``ROUNDED``.
 
@@ -33,13 +34,13 @@ def operate(
     ----------
     operands : float64 tensors that broadcast
     draw : int64 tensor of random integers, of the shape of the result; needed where the mode is stochastic
-    plain : whether binary64's own operation is proven to do before the rounding (``is_plain``)
+    tier : ``PLAIN``, ``ODD`` or ``EXACT``, as ``tier_of`` says of each format; EXACT, integers, is always right
     """
     operands = torch.broadcast_tensors(*operands)
-    if plain:
-        x = _binary64(kind, operands)
-        return one_nan(x) if target.binary64 else rounded_number(x, target, draw)
     down = target.mode == codes.DOWN
+    if tier != codes.EXACT:
+        x = _binary64(kind, operands) if tier == codes.PLAIN else _odd(kind, operands, down)
+        return one_nan(x) if target.binary64 else rounded_number(x, target, draw)
     settled, value = _settled(kind, operands, down)
     ordinary = settled & (value.abs() < torch.inf) & (value != 0.0)
     number = exact.of_number(torch.where(ordinary, value, 1.0))
@@ -51,12 +52,22 @@ def operate(
     return torch.where(settled & value.isnan(), torch.nan, result)
 
 
-def is_plain(kind: str, ranges: Sequence[Range], fmt: Format, rounding: Rounding) -> bool:
-    """Whether an operation on operands of these ranges may be binary64's own, and the rounding ``rounded_number``."""
+def tier_of(kind: str, ranges: Sequence[Range], fmt: Format, rounding: Rounding) -> int:
+    """How an operation on operands of these ranges may be computed."""
     if tiers.is_binary64(fmt, rounding):
-        return kind in ("round", "add", "sub", "mul", "div")
-    # torch's square root may be off in the last bit
-    return kind not in ("sqrt", "rem") and tiers.choose(kind, ranges, fmt, rounding) == codes.PLAIN
+        return possible(kind, codes.PLAIN, True)
+    return codes.EXACT if kind == "rem" else possible(kind, tiers.choose(kind, ranges, fmt, rounding), False)
+
+
+def possible(kind: str, tier: int, binary64: bool) -> int:
+    """A tier of the CPU machine, or EXACT where torch lacks what it needs.
+
+    ``binary64``: whether no later rounding is asked for. torch has no fused multiply-add, and its square root may be
+    off in the last bit.
+    """
+    if kind in ("round", "add", "sub", "mul", "div") or (kind == "fma" and not binary64):
+        return tier if tier == codes.PLAIN or (tier == codes.ODD and kind in _SUMS) else codes.EXACT
+    return codes.EXACT
 
 
 def choosing(kind: str, operands: Sequence[Tensor]) -> Tensor:
@@ -85,6 +96,25 @@ def _binary64(kind: str, operands: Sequence[Tensor]) -> Tensor:
         return operands[0]
     a, b = operands
     return {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}[kind](a, b)
+
+
+def _odd(kind: str, operands: Sequence[Tensor], down: bool) -> Tensor:
+    """A sum rounded to odd: ``fpsim.cpu.operation_elements``. The product of a fused one is exact in binary64."""
+    u, v = (operands[0] * operands[1], operands[2]) if kind == "fma" else operands
+    v = -v if kind == "sub" else v
+    if down:  # -((-u) + (-v)) makes an exact zero sum -0
+        return -_odd_sum(-u, -v)
+    return _odd_sum(u, v)
+
+
+def _odd_sum(u: Tensor, v: Tensor) -> Tensor:
+    s = u + v
+    t = s - u
+    residual = (u - (s - t)) + (v - t)
+    bits = s.view(torch.int64)
+    moved = bits + 1 - (((residual.view(torch.int64) ^ bits) < 0).to(torch.int64) << 1)
+    inexact = (residual < 0.0) | (residual > 0.0)  # no residual of infinities: it is NaN
+    return torch.where(inexact & ((bits & 1) == 0), moved, bits).view(torch.float64)
 
 
 def _settled(kind: str, operands: Sequence[Tensor], down: bool) -> tuple[Tensor, Tensor]:

@@ -46,15 +46,15 @@ def program_words(key: Key, element: Tensor, step: int, run: Tensor, group: int)
     return philox(element, step & _LOW, run, group + ((step >> 32) << 16), key)
 
 
-def array_draw(key: Key, shape: tuple[int, ...], bits: int, device: Any) -> Tensor:
-    """The draws of an array function for all elements of its result, in C order."""
-    e = torch.arange(_count(shape), dtype=torch.int64, device=device)
+def array_draw(key: Key, elements: range, bits: int, device: Any) -> Tensor:
+    """The draws of an array function for the elements of its result that have these numbers in C order."""
+    e = torch.arange(elements.start, elements.stop, dtype=torch.int64, device=device)
     log_block = 9 if bits <= 16 else 8
     counter = (e >> log_block) * 64 + (e & 63)
     words = torch.stack(philox(counter & _LOW, counter >> 32, 0, 0, key))
     word = torch.gather(words, 0, ((e >> 6) & 3)[None])[0]
     half = (e >> 8) & 1 if bits <= 16 else torch.zeros_like(e)
-    return top_bits(word, half, bits, bits).reshape(shape)
+    return top_bits(word, half, bits, bits)
 
 
 def top_bits(word: Tensor, half: Tensor | int, drawn: int, bits: int) -> Tensor:
@@ -62,10 +62,3 @@ def top_bits(word: Tensor, half: Tensor | int, drawn: int, bits: int) -> Tensor:
     if drawn > 16:
         return word >> (32 - bits)
     return ((word >> (half * 16)) & 0xFFFF) >> (16 - bits)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
