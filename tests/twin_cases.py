@@ -31,7 +31,8 @@ SMALL = {
     "e2m1 ieee": Format(2, 1),
     "e3m1 nan": Format(3, 1, specials="fn", overflow="nan"),
     "e2m2 fnuz": Format(2, 2, specials="fnuz", overflow="saturate"),
-    "e3m1 no subnormals": Format(3, 1, subnormals=False, tiny="flush"),
+    "e3m1 no subnormals": Format(3, 1, subnormals=False),
+    "e2m2 flushing": Format(2, 2, tiny="flush"),
     "e3m0 code parity": Format(3, 0, specials="p3109_extended", parity="code", odd_overflow="overflow"),
     "e2m2 unsigned": Format(2, 2, signed=False, specials="fn", overflow="saturate"),
     "e2m3": named_format("float6_e2m3fn"),
@@ -47,7 +48,7 @@ WIDE = {
     "e11m51": Format(11, 51),
     "binary64": BINARY64,
     "e11m52 saturating": Format(11, 52, overflow="saturate"),
-    "e8m30 flushing": Format(8, 30, subnormals=False, tiny="flush"),
+    "e8m30 flushing": Format(8, 30, tiny="flush"),
     "unsigned": Format(8, 20, signed=False, overflow="nan"),
 }
 

@@ -38,7 +38,7 @@ def pairs(fmt: Format) -> list[Any]:
     return [a.ravel(), b.ravel()]
 
 
-@pytest.mark.parametrize("name", ["e2m1", "e3m1 nan", "e2m2 fnuz", "e3m0 code parity"])
+@pytest.mark.parametrize("name", ["e2m1", "e3m1 nan", "e2m2 fnuz", "e2m2 flushing", "e3m0 code parity"])
 @pytest.mark.parametrize("kind", PAIRS)
 def test_all_pairs_of_small_formats(kind: str, name: str) -> None:
     check(kind, pairs(SMALL[name]), SMALL[name], MODES[:9], grid=SMALL[name])
@@ -75,6 +75,17 @@ def test_a_million_cases(kind: str, name: str) -> None:
     """80 pairs (kind, format) of 15 modes, 900 cases each."""
     check(kind, random_operands(kind, WIDE[name], 450, seed=3), WIDE[name], MODES)
     check(kind, near_ties(kind, WIDE[name], 450, seed=4), WIDE[name], MODES)
+
+
+@pytest.mark.parametrize("fmt", [BINARY64, Format(11, 51), Format(11, 50)], ids=lambda fmt: fmt.name)
+def test_what_lies_behind_a_hundred_bits(fmt: Format) -> None:
+    """Results that only their last bits, far behind, keep from being a midpoint or a number of the format."""
+    one = 2.0**fmt.precision
+    check("div", [np.array([one, one, -one]), np.array([one - 1, one + 1, one - 1])], fmt, MODES)
+    # 2^71 + 1 of two factors, beside (2^53 - 1) 2^71: the sum is 2^124 + 1, and the other way round
+    factors = np.array([169228929.0, 169228929.0, 169228929.0]), np.array([13952598148481.0] * 3)
+    check("fma", [*factors, np.array([2.0**124 - 2.0**71, 2.0**124, -(2.0**124)])], fmt, MODES)
+    check("add", [np.array([1.0, 1.0, -1.0]), np.array([2.0**-200, -(2.0**-1074), 2.0**-124])], fmt, MODES)
 
 
 def test_nothing_depends_on_the_last_bit_of_torchs_root(monkeypatch: pytest.MonkeyPatch) -> None:
