@@ -47,17 +47,20 @@ def program_words(key: Key, element: Tensor, step: int, run: Tensor, group: int)
 
 
 def array_draw(key: Key, elements: range, bits: int, device: Any) -> Tensor:
-    """The draws of an array function for the elements of its result that have these numbers in C order."""
-    e = torch.arange(elements.start, elements.stop, dtype=torch.int64, device=device)
-    log_block = 9 if bits <= 16 else 8
-    counter = (e >> log_block) * 64 + (e & 63)
-    words = torch.stack(philox(counter & _LOW, counter >> 32, 0, 0, key))
-    word = torch.gather(words, 0, ((e >> 6) & 3)[None])[0]
-    half = (e >> 8) & 1 if bits <= 16 else torch.zeros_like(e)
-    return top_bits(word, half, bits, bits)
+    """The draws of an array function for the elements of its result that have these numbers in C order.
+
+    A block of 64 counters serves 256 elements: the first word of each, then the second one, and so on; or 512, by the
+    lower halves of all words and then by the upper ones.
+    """
+    length = 512 if bits <= 16 else 256
+    first, end = elements.start // length, -(-elements.stop // length)
+    counter = torch.arange(first * 64, end * 64, dtype=torch.int64, device=device)
+    words = torch.stack([word.reshape(-1, 64) for word in philox(counter & _LOW, counter >> 32, 0, 0, key)], 1)
+    draws = torch.stack([top_bits(words, half, bits, bits) for half in range(length // 256)], 1).reshape(-1)
+    return draws[elements.start - first * length : elements.stop - first * length]
 
 
-def top_bits(word: Tensor, half: Tensor | int, drawn: int, bits: int) -> Tensor:
+def top_bits(word: Tensor, half: int, drawn: int, bits: int) -> Tensor:
     """The top ``bits`` of a word, or of its low (half 0) or high (half 1) 16 bits where ``drawn`` is at most 16."""
     if drawn > 16:
         return word >> (32 - bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from twin_cases import ARITY, MODES, SMALL, WIDE, all_values, bits, check, near_ties, random_operands
 
 import fpsim
+from fpsim import arrays_torch
 from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
 from fpsim.cuda import twin_arrays
@@ -185,6 +187,7 @@ def test_words_are_those_of_the_definition() -> None:
     for count in (1, 7, 16, 17, 32):
         right = array_draw_here(Key(4), np.arange(3000), count)
         assert (array_draw(Key(4), range(3000), count, "cpu").numpy() == right).all()
+        assert (array_draw(Key(4), range(700, 1900), count, "cpu").numpy() == right[700:1900]).all()
 
 
 @pytest.mark.parametrize("kind", [*ARITY, "min", "max", "abs", "neg"])
@@ -215,9 +218,55 @@ def test_array_functions_say_what_they_do_not_take() -> None:
             call()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA card is there, so nothing is missing")
-def test_without_a_card_the_error_says_what_is_missing() -> None:
-    with pytest.raises(ValueError, match=r"device='cuda': torch .* (is built without CUDA|sees no CUDA card)"):
+@pytest.fixture
+def pretended_card(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every tensor counts as one on a card, and what would run there runs on the CPU. Holds the kinds that ran."""
+    kinds = []
+
+    def here(kind: str, *arguments: Any) -> Any:
+        kinds.append(kind)
+        assert str(arguments[-1]) == "cuda:0"
+        return apply(kind, *arguments[:-1], torch.device("cpu"))
+
+    monkeypatch.setattr(arrays_torch, "device_of", lambda tensors: torch.device("cuda:0"))
+    monkeypatch.setattr(twin_arrays, "apply", here)
+    return kinds
+
+
+def test_tensors_on_a_card_go_to_the_twin(pretended_card: list[str]) -> None:
+    x, y = (torch.from_numpy(x) for x in random_operands("add", WIDE["bfloat16"], 200, 15))
+    out = torch.empty(200, dtype=torch.bfloat16)
+    result = fpsim.add(x, y, "bfloat16", Stochastic(9), Key(2), out=out)
+    right = fpsim.add(x.numpy(), y.numpy(), "bfloat16", Stochastic(9), Key(2))
+    assert result is out and (bits(out.double()) == bits(torch.from_numpy(right).bfloat16().double())).all()
+    for name in ("round", "sqrt", "neg", "abs", "reciprocal"):
+        function = FUNCTIONS.get(name) or getattr(fpsim, name)
+        got = function(x, "float8_e5m2", "up", dtype=torch.float32)
+        assert got.dtype == torch.float32
+        assert (bits(got.double()) == bits(function(x.numpy(), "float8_e5m2", "up"))).all()
+    assert pretended_card == ["add", "round", "sqrt", "neg", "abs", "div"]
+    with pytest.raises(ValueError, match="the inputs' common dtype float32 cannot hold the format e11m52"):
+        fpsim.mul(x.float(), y.float(), "binary64")
+    with pytest.raises(ValueError, match=r"exp of a tensor on device .*: not computed there"):
+        fpsim.exp(x, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("modules", "cuda", "message"),
+    [
+        ({"torch": None}, None, "device='cuda' needs torch, which is not installed"),
+        ({}, None, r"device='cuda': torch .* is built without CUDA"),
+        ({}, "12.8", r"device='cuda': torch .* sees no CUDA card or driver"),
+    ],
+)
+def test_the_error_says_what_is_missing(
+    modules: dict[str, Any], cuda: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(ValueError, match=message):
         run(fpsim.optim.STEPS["sgd"], {"w": [1.0]}, {"g": [1.0]}, fpsim.Precision.uniform("bfloat16"), device="cuda")
 
 
