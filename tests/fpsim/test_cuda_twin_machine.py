@@ -30,6 +30,7 @@ from fpsim.tracing import (
     minimum,
     remainder,
     scalar,
+    sign,
     slot,
     sqrt,
     step,
@@ -113,6 +114,34 @@ def test_every_kind_of_operation(fmt: str, mode: Any) -> None:
     start = {"w": generator.standard_normal((4, 3)), "u": generator.standard_normal(4)}
     inputs = {"g": generator.standard_normal((5, 4, 3)), "c": generator.standard_normal(4)}
     same(everything.bind(lr=(0.5, 0.1, 0.2)), start, inputs, Precision.uniform(fmt, mode), "exact", steps=5)
+
+
+@step
+def choices(w: Any, a: Any, b: Any) -> Any:
+    """What rounds nothing, and sums and products of special values."""
+    chosen = [slot("max", maximum(a, b)), slot("min", minimum(a, b)), slot("less", less(a, b)), slot("neg", -a)]
+    chosen += [
+        slot("abs", absolute(a)),
+        slot("sign", sign(a)),
+        slot("where", where(a, b, w)),
+        slot("rem", remainder(a, b)),
+    ]
+    chosen += [
+        slot("add", a + b),
+        slot("sub", a - b),
+        slot("div", a / b),
+        slot("root", sqrt(a)),
+        slot("fma", fma(a, b, a)),
+    ]
+    return {"w": chosen[0]}
+
+
+@pytest.mark.parametrize("mode", ["nearest_even", "down", "to_odd"])
+@pytest.mark.parametrize("fmt", ["bfloat16", "float8_e4m3fn", Format(3, 2, signed=False, overflow="saturate")])
+def test_special_values(fmt: Any, mode: str) -> None:
+    special = np.array([0.0, -0.0, 1.0, -1.0, 0.3, np.inf, -np.inf, np.nan])
+    a, b = (x.ravel() for x in np.meshgrid(special, special))
+    same(choices, {"w": np.ones(64)}, {"a": a, "b": b}, Precision.uniform(fmt, mode), "exact")
 
 
 @step(shapes={"A": ("n", "d"), "index": ("k",)}, shared=("A",))
