@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class TwinMachine:
     key : Key or None (where nothing rounds stochastically)
     runs : integers ``[blocks * lanes_per_block]``, each run's global number below 2^32
     device : what torch calls a device
+    programs : one for each block, where blocks differ in their hyperparameters' values; default: ``program`` for all
 
     Raises
     ------
@@ -59,6 +61,7 @@ class TwinMachine:
         runs: npt.ArrayLike,
         *,
         device: Any = "cpu",
+        programs: Sequence[Program] | None = None,
     ) -> None:
         for operation in program.operations:
             if operation.kind not in _TAKEN:
@@ -69,6 +72,12 @@ class TwinMachine:
         self.program, self.precisions, self.key, self.device = program, tuple(precisions), key, device
         self.blocks, self.lanes_per_block = len(self.precisions), lanes_per_block
         self.lanes = self.blocks * lanes_per_block
+        self.programs = tuple(programs or (program,) * self.blocks)
+        for other in self.programs:
+            if replace(other, hyperparameters=program.hyperparameters) != program:
+                raise ValueError(f"programs: {other.name!r} is not {program.name!r} with other hyperparameters")
+        if len(self.programs) != self.blocks:
+            raise ValueError(f"programs: {len(self.programs)} for {self.blocks} blocks; one for each is needed")
         self.first_step = 0
         self._sizes = Sizes(dict(lengths))
         numbers = np.asarray(runs).astype(np.int64).reshape(self.blocks, lanes_per_block)
@@ -118,7 +127,7 @@ class TwinMachine:
         Parameters
         ----------
         steps : int >= 0
-        per_step_inputs : name -> ``[steps, d, lanes]``
+        per_step_inputs : name -> ``[steps, d, lanes]`` or ``[steps, d, lanes_per_block]`` (shared by all blocks)
         record : names of arrays and operations whose value after each step is returned
 
         Returns
@@ -172,9 +181,9 @@ class TwinMachine:
         """How each slot computes: a tier that holds in every block."""
         result: dict[str, int] = {}
         kinds = {o.slot: {"sum": "add", "dot": "fma"}.get(o.kind, o.kind) for o in self.program.operations}
-        for precision, slots in zip(self.precisions, self._slots, strict=True):
-            constants = scalar_values(self.program, precision, range(0))
-            for name, (tier, mode, _) in decisions(self.program, slots, constants, Formats()).items():
+        for program, precision, slots in zip(self.programs, self.precisions, self._slots, strict=True):
+            constants = scalar_values(program, precision, range(0))  # of no step: a schedule may begin later
+            for name, (tier, mode, _) in decisions(program, slots, constants, Formats()).items():
                 here = possible(kinds.get(name, "round"), tier, mode == codes.BINARY64)
                 result[name] = here if result.get(name, here) == here else codes.EXACT
         return result
@@ -188,7 +197,8 @@ class TwinMachine:
 
     def _scalars(self, when: range) -> dict[str, list[Tensor]]:
         """Of each scalar one ``[blocks, 1 or lanes_per_block]`` for each step, or one for all."""
-        tables = [scalar_values(self.program, precision, when) for precision in self.precisions]
+        pairs = zip(self.programs, self.precisions, strict=True)
+        tables = [scalar_values(program, precision, when) for program, precision in pairs]
         result = {}
         for scalar in self.program.scalars:
             columns = [self._lanes_of(block, table[scalar.name]) for block, table in enumerate(tables)]
@@ -326,4 +336,6 @@ class TwinMachine:
             return x[None, ..., None].expand(self.blocks, *own, self.lanes_per_block)
         if array.shape == (*own, self.lanes):
             return x.reshape(*own, self.blocks, self.lanes_per_block).movedim(-2, 0)
+        if array.shape == (*own, self.lanes_per_block) and name not in self.program.state:
+            return x[None].expand(self.blocks, *x.shape)
         raise ValueError(f"array {name!r} has shape {array.shape}; admissible: {own} or {(*own, self.lanes)}")

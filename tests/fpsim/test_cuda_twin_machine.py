@@ -167,8 +167,11 @@ def test_matrices_sums_and_gathers(mode: Any) -> None:
 BY_BLOCK = [Precision.uniform(fmt, "stochastic") for fmt in ("bfloat16", "float8_e4m3fn", "e11m50", "binary32")]
 
 
-def machines(kind: Any, precisions: list[Precision], runs: list[int], start: Any, inputs: Any, cuts: list[int]) -> Any:
-    machine = kind(STEPS["adam"], precisions, len(runs) // len(precisions), {"d": 4}, KEY, np.array(runs, np.uint64))
+def machines(
+    kind: Any, precisions: list[Precision], runs: list[int], start: Any, inputs: Any, cuts: list[int], **options: Any
+) -> Any:
+    runs_per_block = len(runs) // len(precisions)
+    machine = kind(STEPS["adam"], precisions, runs_per_block, {"d": 4}, KEY, np.array(runs, np.uint64), **options)
     machine.load(start)
     records, done = [], 0
     for steps in cuts:
@@ -192,6 +195,21 @@ def test_a_format_for_each_block_of_lanes() -> None:
         part = {n: x[:, lanes] if x.ndim > 1 else x for n, x in start.items()}
         alone, _ = machines(TwinMachine, [precision], runs[lanes], part, {"g": inputs["g"][..., lanes]}, [6])
         assert all((bits(alone[name]) == bits(state[name][:, lanes])).all() for name in state)
+
+
+def test_hyperparameters_for_each_block_and_inputs_that_blocks_share() -> None:
+    start, inputs = given(STEPS["adam"], 5, lanes=8)
+    inputs = {"g": inputs["g"][..., :2]}
+    programs = [
+        STEPS["adam"].bind(lr=lr, beta2=beta) for lr, beta in ((0.1, 0.9), (0.01, 0.99), (1.0, 0.5), (0.3, 0.75))
+    ]
+    runs = list(range(8))
+    right = machines(Machine, BY_BLOCK, runs, start, inputs, [5], programs=programs)
+    mine = machines(TwinMachine, BY_BLOCK, runs, start, inputs, [2, 3], programs=programs)
+    assert (bits(mine[1]) == bits(right[1])).all()
+    assert all((bits(mine[0][name]) == bits(values)).all() for name, values in right[0].items())
+    with pytest.raises(ValueError, match="programs: 'sgd' is not 'adam' with other hyperparameters"):
+        machines(TwinMachine, BY_BLOCK, runs, start, inputs, [5], programs=[STEPS["sgd"]] * 4)
 
 
 def test_what_it_does_not_take() -> None:
