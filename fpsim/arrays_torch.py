@@ -19,6 +19,25 @@ def from_torch(x: Any) -> Any:
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
 
 
+def device_of(inputs: Sequence[Any]) -> torch.device:
+    """Where the tensors lie; tensors without axes may lie on the CPU, as torch has it.
+
+    Raises
+    ------
+    ValueError
+        Two devices, or one that is neither a CPU nor a CUDA card.
+    """
+    found = {x.device for x in inputs if isinstance(x, torch.Tensor)}
+    wide = {x.device for x in inputs if isinstance(x, torch.Tensor) and x.ndim > 0}
+    cards = found - {torch.device("cpu")} or found
+    if len(cards) > 1 or len(cards | wide) > 1:
+        raise ValueError(f"tensors on devices {', '.join(sorted(map(str, found)))}; admissible: one device")
+    (device,) = cards
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"a tensor on device {device}; admissible: cpu, cuda")
+    return device
+
+
 def result_dtype(inputs: Sequence[Any], out: Any, dtype: Any) -> Any:
     """The dtype of ``out``, the one asked for, or the common floating dtype; Python numbers and integers: float64."""
     if out is not None:
@@ -40,8 +59,10 @@ def result_dtype(inputs: Sequence[Any], out: Any, dtype: Any) -> Any:
 
 
 def to_torch(result: Any, dtype: Any, inputs: Sequence[Any], out: Any) -> Any:
-    """The result as a tensor of ``dtype``, exactly, or written to ``out``."""
-    tensor = torch.from_numpy(np.array(result, dtype=np.float64)).to(dtype)
+    """The result, an array or a tensor, as a tensor of ``dtype``, exactly, or written to ``out``."""
+    if not isinstance(result, torch.Tensor):
+        result = torch.from_numpy(np.array(result, dtype=np.float64))
+    tensor = result.to(dtype)
     if out is None:
         return tensor
     if out.shape != tensor.shape:
@@ -59,7 +80,16 @@ def _overlaps(x: Any, out: Any) -> bool:
     same = x.data_ptr() == out.data_ptr() and x.stride() == out.stride() and x.shape == out.shape
     if same or x.dtype != out.dtype:
         return False
+    if x.device.type != "cpu":  # NumPy cannot look there: what lies between first and last element counts as covered
+        (low, high), (low_out, high_out) = _span(x), _span(out)
+        return x.device == out.device and low < high_out and low_out < high
     return bool(np.shares_memory(_bytes(x), _bytes(out)))
+
+
+def _span(x: Any) -> tuple[int, int]:
+    """Where its memory begins and ends; torch has no negative strides."""
+    length = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return x.data_ptr(), x.data_ptr() + length * x.element_size()
 
 
 def _bytes(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from fpsim.shapes import Shape, Sizes, text
 
 Array = npt.NDArray[np.float64]
 
-DEVICES = ("cpu", "exact")
+DEVICES = ("cpu", "exact", "cuda", "torch")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def run(
     runs : the runs' global numbers, 0..2^32-1 each (default 0, 1, ..., one for each column that an array, else a
         per-run hyperparameter has); they name the random bits
     record : names of arrays and operations whose value after each step is returned
-    device : ``"cpu"``, or ``"exact"``: rational arithmetic, slow, the same bits
+    device : the same bits on each. ``"cpu"``; ``"exact"``: rational arithmetic, slow; ``"cuda"``: a card, by torch;
+        ``"torch"``: what runs there on torch's CPU tensors, slower than ``"cpu"``. The last two take no functions
+        (exp, pow, ..) and count no events
     events : count what happened in every slot (``fpsim.events``); takes longer and changes no result
 
     Returns
@@ -93,7 +96,8 @@ def run(
     TypeError
         Something else in the place of a Program, a Precision, a Key, a dict of arrays or a bool.
     ValueError
-        NaN in a start state, a missing or unknown array, a shape that does not fit, a run number out of range.
+        NaN in a start state, a missing or unknown array, a shape that does not fit, a run number out of range; a device
+        that is not there.
 
     Examples
     --------
@@ -113,13 +117,15 @@ def run(
         raise ValueError(f"device={device!r}; admissible: {', '.join(DEVICES)}")
     if not isinstance(events, bool):
         raise TypeError(f"events={events!r}; admissible: True, False")
+    if events and device in ("cuda", "torch"):
+        raise ValueError(f"events=True with device={device!r}; admissible: device='cpu' or 'exact', which count them")
     for name, number in (("steps", steps), ("first_step", first_step)):
         if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
             raise ValueError(f"{name}={number!r}: an integer >= 0 is needed")
     if first_step + steps > 1 << 48:
         raise ValueError(f"first_step + steps = {first_step + steps} is above 2^48, where step numbers end")
-    start = {name: _as_array(name, values) for name, values in state.items()}
-    given = {name: _as_array(name, values) for name, values in inputs.items()}
+    start = {name: _as_array(name, values, device == "cuda") for name, values in state.items()}
+    given = {name: _as_array(name, values, device == "cuda") for name, values in inputs.items()}
     record = _record_names(program, record)
     _check_names(program, start, given)
     numbers = _run_numbers(runs, {**start, **given}, program)
@@ -134,9 +140,18 @@ def run(
             steps=steps, first_step=first_step, runs=[int(number) for number in numbers], record=record, tally=tally,
         )  # fmt: skip
         return RunResult(last, records, tally.events() if tally else None, header)
-    from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
+    machine: Any
+    if device == "cpu":
+        from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
 
-    machine = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
+        machine = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
+    else:
+        from fpsim.cuda.device import torch_device
+
+        where = torch_device(device)  # says what is missing, before torch is imported
+        from fpsim.cuda.twin_machine import TwinMachine
+
+        machine = TwinMachine(program, [precision], len(numbers), sizes.lengths(), key, numbers, device=where)
     per_step = {name: values for name, values in given.items() if values.ndim == len(program.shape(name)) + 2}
     machine.load(start, {name: values for name, values in given.items() if name not in per_step})
     machine.first_step = int(first_step)
@@ -153,11 +168,11 @@ def _summed(counts: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> dict[s
     return {slot: {name: int(n.sum()) for name, n in of_slot.items()} for slot, of_slot in counts.items()}
 
 
-def _as_array(name: str, values: npt.ArrayLike) -> Array:
+def _as_array(name: str, values: Any, on_card: bool) -> Array:
     if type(values).__module__.partition(".")[0] == "torch":
         from fpsim.arrays_torch import from_torch
 
-        values = from_torch(values)
+        values = from_torch(values.detach().cpu() if on_card else values)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise ValueError(f"array {name!r} has dtype {array.dtype}; admissible: real numbers of at most 64 bits")
