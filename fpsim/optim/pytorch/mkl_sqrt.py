@@ -10,6 +10,8 @@ processor's own: that of another maker has other bits.
 from __future__ import annotations
 
 import functools
+import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,26 +107,45 @@ def mkl_sqrt(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     >>> np.diff([mkl_sqrt(x), np.sqrt(x).astype(np.float32)], axis=0).tolist() == [[0.0, 0.0, -(2.0**-23)]]
     True
     """
-    single = np.asarray(x).astype(np.float32)
-    with np.errstate(all="ignore"):
-        y = _approximate_reciprocal(single)
-        s = single * y
-        s = s + (np.float32(0.5) * s) * (np.float32(1) - s * y)
-        result = s - (s * s - single) / (s + s)
-        exact = np.sqrt(single)
-    return np.where((single >= _SMALLEST_NORMAL) & (single < _LARGE), result, exact).astype(np.float64)
-
-
-def _approximate_reciprocal(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """rsqrtps of positive normal numbers; what it gives for others is not used."""
-    bits = x.view(np.uint32).astype(np.int64)
-    exponent = (bits >> 23 & 255) - 127
-    place = (exponent & 1) << 12 | bits >> 11 & 4095
-    found: npt.NDArray[np.float32] = np.ldexp(_table()[place], -(exponent >> 1) - 13)
-    return found
+    given = np.asarray(x, dtype=np.float64)
+    single = np.ascontiguousarray(given, dtype=np.float32).reshape(-1)
+    result = np.empty(single.shape)
+    _kernel()(single, single.view(np.uint32), _reciprocals(), result)
+    return result.reshape(given.shape)
 
 
 @functools.cache
-def _table() -> npt.NDArray[np.float32]:
+def _kernel() -> Any:
+    from fpsim.cpu.jit import entry  # on first use: it loads the compiler
+
+    half, one, least, large = np.float32(0.5), np.float32(1), _SMALLEST_NORMAL, _LARGE
+
+    def roots(x: Any, bits: Any, reciprocals: Any, result: Any) -> None:
+        """The approximation is rsqrtps's of a number of [1, 4), times a power of two, for normal numbers."""
+        for i in range(x.size):
+            single = x[i]
+            if least <= single < large:
+                # sign | eeeeeee b | hhhhmmmmllll ...: pairs of binades, and twelve bits of the significand
+                y = reciprocals[0, bits[i] >> 11 & 8191] * reciprocals[1, bits[i] >> 24]
+                s = single * y
+                s = s + (half * s) * (one - s * y)
+                result[i] = s - (s * s - single) / (s + s)
+            else:
+                result[i] = math.sqrt(single)
+
+    return entry(roots)
+
+
+@functools.cache
+def _reciprocals() -> npt.NDArray[np.float32]:
+    """Row 0: rsqrtps by the last bit of the exponent's field and the place; row 1: powers of two by the other bits.
+
+    A field 2 k + 1 is that of a number of [1, 2) times 4^(k - 63); a field 2 k that of one of [2, 4) times 4^(k - 64),
+    for which row 0 holds the missing factor 2.
+    """
     coarse, fine = (np.array(text.split(), dtype=np.float32).reshape(32, 16) for text in (_COARSE, _FINE))
-    return (coarse[:, :, np.newaxis] + fine[:, np.newaxis, :]).reshape(-1)
+    low, high = np.split((coarse[:, :, np.newaxis] + fine[:, np.newaxis, :]).reshape(-1), 2)
+    table = np.zeros((2, 8192), dtype=np.float32)
+    table[0] = np.ldexp(np.concatenate([2 * high, low]), -13)
+    table[1, :128] = np.ldexp(np.float32(1), 63 - np.arange(128))
+    return table
