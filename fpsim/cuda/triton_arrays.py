@@ -19,7 +19,7 @@ from fpsim.rounding import Rounding, code, parse, random_bits
 
 KINDS = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
 FLOATING = (torch.float64, torch.float32)
-_BINARY32 = format("binary32")
+BINARY32 = format("binary32")
 _ELEMENTS = 1024  # of one thread block of four warps
 _COUNTERS = 128
 
@@ -95,9 +95,9 @@ def elementwise(
         out = torch.empty(shape, dtype=dtype, device=tensors[0].device)
     elif out.shape != shape or not out.is_contiguous():
         raise ValueError(f"out has shape {tuple(out.shape)}; admissible: {tuple(shape)}, contiguous")
-    if out.dtype == torch.float32 and not _BINARY32.holds(fmt):
+    if out.dtype == torch.float32 and not BINARY32.holds(fmt):
         raise ValueError(f"torch.float32 cannot hold {fmt.name}; admissible: torch.float64")
-    own = [BINARY64 if x.dtype == torch.float64 else _BINARY32 for x in tensors]
+    own = [BINARY64 if x.dtype == torch.float64 else BINARY32 for x in tensors]
     ranges = tuple(Range.of_format(f) for f in (declared or own))
     tier, mode = tier_and_mode(kind, ranges, fmt, rounding)
     _launch(kind, tier, mode, bits, tensors, out, _table(fmt, bits, str(out.device)), key)

@@ -48,6 +48,7 @@ DIV = tl.constexpr(codes.DIV)
 SQRT = tl.constexpr(codes.SQRT)
 FMA = tl.constexpr(codes.FMA)
 PLAIN = tl.constexpr(codes.PLAIN)
+ODD = tl.constexpr(codes.ODD)
 EXACT = tl.constexpr(codes.EXACT)
 GUARDED = tl.constexpr(codes.GUARDED)
 
