@@ -19,7 +19,7 @@ def modules():
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            if parts[-1] not in ("__main__", "arrays_torch"):
+            if parts[-1] not in ("__main__", "arrays_torch") and not parts[-1].startswith("triton_"):
                 yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 

@@ -42,5 +42,8 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments:
             f"tensors on {device}: Triton compiles for cuda; admissible: a CUDA tensor, or TRITON_INTERPRET=1 set "
             "before Python starts, which is for tests"
         )
+    from fpsim.cuda import triton_interpreter
+
+    triton_interpreter.correct()
     with np.errstate(all="ignore"):  # what the card does silently: infinities, NaN, integers that wrap around
         kernel[grid](*arguments, enable_fp_fusion=False)
