@@ -1,4 +1,4 @@
-"""Triton in tests: on the card where there is one, else in its interpreter, which has to be chosen before the import."""
+"""Triton in tests: on the card where there is one, else in its interpreter, chosen before Triton is imported."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from tiers import slow_but
 
 import fpsim
-from tiers import slow_but
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -22,7 +22,7 @@ MODES = (
     fpsim.Stochastic(16), fpsim.Stochastic(32), fpsim.Stochastic(5, "B"), fpsim.Stochastic(24, "B"),
     fpsim.Stochastic(8, "C"), fpsim.Stochastic(20, "C"),
 )  # fmt: skip
-FEW = MODES[:6] + (fpsim.Stochastic(32), fpsim.Stochastic(24, "B"), fpsim.Stochastic(20, "C"))
+FEW = (*MODES[:6], fpsim.Stochastic(32), fpsim.Stochastic(24, "B"), fpsim.Stochastic(20, "C"))
 MOST_SLOW = slow_but(MODES, *FEW)  # drawing 16 bits takes the interpreter twice as long as drawing 32
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -5e-324, 2.0**-1022, 1e308, -1e308, 1.0, -1.0])
 

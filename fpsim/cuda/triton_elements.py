@@ -88,7 +88,7 @@ def load(place: tl.tensor, inside: tl.tensor) -> Any:
 
 @triton.jit
 def store(place: tl.tensor, x: tl.tensor, inside: tl.tensor) -> None:
-    """Elements as the dtype of ``place``, every NaN as the one canonical NaN: a conversion on the card makes another."""
+    """Elements as the dtype of ``place``; every NaN as the canonical one: the card's conversions make another."""
     if place.dtype.element_ty == tl.float64:
         tl.store(place, x, mask=inside)
     else:

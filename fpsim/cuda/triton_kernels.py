@@ -19,8 +19,8 @@ from fpsim.cuda.triton_wide import operate
 
 @triton.jit
 def apply_one(
-    kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr, a: tl.tensor, b: tl.tensor, c: tl.tensor, draw: tl.tensor,
-    table: tl.tensor, row: tl.tensor,
+    kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
+    a: tl.tensor, b: tl.tensor, c: tl.tensor, draw: tl.tensor, table: tl.tensor, row: tl.tensor,
 ) -> Any:  # fmt: skip
     """One correctly rounded operation in the tier that is proven exact."""
     if tier == EXACT:
@@ -33,7 +33,8 @@ def apply_one(
 
 @triton.jit
 def _element(
-    a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, i: tl.tensor, inside: tl.tensor, table: tl.tensor, draw: tl.tensor,
+    a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, i: tl.tensor, inside: tl.tensor,
+    table: tl.tensor, draw: tl.tensor,
     kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
     step_a: tl.constexpr, step_b: tl.constexpr, step_c: tl.constexpr, count: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -48,7 +49,8 @@ def _element(
 
 @triton.jit(do_not_specialize=["key0", "key1"])
 def array_kernel(
-    a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, size: tl.tensor, table: tl.tensor, key0: tl.tensor, key1: tl.tensor,
+    a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, size: tl.tensor, table: tl.tensor,
+    key0: tl.tensor, key1: tl.tensor,
     kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
     step_a: tl.constexpr, step_b: tl.constexpr, step_c: tl.constexpr, count: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip

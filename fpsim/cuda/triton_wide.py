@@ -126,14 +126,14 @@ def _product(a: tl.tensor, b: tl.tensor) -> Any:
 @triton.jit
 def _sum(
     h: tl.tensor,
-    l: tl.tensor,
+    l: tl.tensor,  # noqa: E741
     e: tl.tensor,
     negative: tl.tensor,
     h2: tl.tensor,
     l2: tl.tensor,
     e2: tl.tensor,
     negative2: tl.tensor,
-) -> Any:  # noqa: E741
+) -> Any:
     """Sum of two exact nonzero magnitudes with signs: (high, low, sticky, e, negative), high = 0 for an exact zero."""
     swap = (e2 > e) | ((e2 == e) & ((h2 > h) | ((h2 == h) & (l2 > l))))
     big, big_low, top, sign = tl.where(swap, h2, h), tl.where(swap, l2, l), tl.where(swap, e2, e), negative
@@ -256,8 +256,8 @@ def _signed(table: tl.tensor, row: tl.tensor, negative: tl.tensor, minus: tl.con
 
 @triton.jit
 def _rounded(
-    mode: tl.constexpr, bits: tl.constexpr, high: tl.tensor, low: tl.tensor, sticky: tl.tensor, e: tl.tensor, negative: tl.tensor, draw: tl.tensor,
-    table: tl.tensor, row: tl.tensor,
+    mode: tl.constexpr, bits: tl.constexpr, high: tl.tensor, low: tl.tensor, sticky: tl.tensor, e: tl.tensor,
+    negative: tl.tensor, draw: tl.tensor, table: tl.tensor, row: tl.tensor,
 ) -> Any:  # fmt: skip
     """A nonzero magnitude rounded to the format of ``row``."""
     at = table + row * ROW
