@@ -15,7 +15,7 @@ from fpsim.cuda.triton_table import table
 from fpsim.formats import BINARY64, format
 from fpsim.number_format import Format
 from fpsim.random_bits import Key
-from fpsim.rounding import Rounding, code, parse, random_bits
+from fpsim.rounding import Rounding, code, is_nearest, parse, random_bits
 
 KINDS = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
 FLOATING = (torch.float64, torch.float32)
@@ -40,6 +40,13 @@ def tier_and_mode(kind: str, ranges: tuple[Range, ...], fmt: Format, rounding: R
     if tier == codes.GUARDED and (kind == "fma" or not low_enough(fmt, random_bits(rounding))):
         tier = codes.EXACT
     return tier, code(rounding)
+
+
+def infinities_overflow(fmt: Format, rounding: Rounding) -> bool:
+    """Whether an infinity becomes what a finite number beyond the largest becomes, so that nothing tells them apart."""
+    if is_nearest(rounding) or random_bits(rounding):
+        return fmt.overflow == "saturate_all" or fmt.overflow == ("infinity" if fmt.has_infinity else "nan")
+    return False
 
 
 @lru_cache(maxsize=256)
@@ -100,7 +107,8 @@ def elementwise(
     own = [BINARY64 if x.dtype == torch.float64 else BINARY32 for x in tensors]
     ranges = tuple(Range.of_format(f) for f in (declared or own))
     tier, mode = tier_and_mode(kind, ranges, fmt, rounding)
-    _launch(kind, tier, mode, bits, tensors, out, _table(fmt, bits, str(out.device)), key)
+    alike = infinities_overflow(fmt, rounding)
+    _launch(kind, tier, mode, bits, alike, tensors, out, _table(fmt, bits, str(out.device)), key)
     return out
 
 
@@ -109,6 +117,7 @@ def _launch(
     tier: int,
     mode: int,
     bits: int,
+    alike: bool,
     tensors: Sequence[torch.Tensor],
     out: torch.Tensor,
     formats: torch.Tensor,
@@ -130,5 +139,5 @@ def _launch(
     launch(
         array_kernel, (-(-size // (block * each)),), out.device,
         *given, out, size, formats, k0, k1,
-        codes.KINDS[kind], tier, mode, bits, *steps, len(tensors), block,
+        codes.KINDS[kind], tier, mode, bits, alike, *steps, len(tensors), block,
     )  # fmt: skip

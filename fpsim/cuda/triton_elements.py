@@ -1,8 +1,11 @@
 """Rounding and operations on registers of binary64 numbers, inlined into every Triton kernel that rounds.
 
 The recipes and their proofs are those of ``fpsim.cpu.rounding_elements`` and ``fpsim.cpu.operation_elements``; here a
-branch is a select, and infinities and NaN are repaired on the spot. Mode, tier and the number of random bits are
-compile-time constants, the format is a row of ``triton_table``.
+branch is a select, and infinities are repaired on the spot. Mode, tier and the number of random bits are compile-time
+constants, the format is a row of ``triton_table``. A NaN may have any bits in a register; ``store`` makes it the one.
+
+Exponent fields lie in the upper 32 bits of a number and are computed there: the card has no instruction for the minimum
+or the sum of 64-bit integers.
 
 Everything is computed in binary64, which holds every operand and every result, whatever the dtype in memory: an operand
 of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly.
@@ -24,7 +27,8 @@ EXPONENT = tl.constexpr(0x7FF << 52)
 NAN_BITS = tl.constexpr(0x7FF8 << 48)
 NAN_BITS_32 = tl.constexpr(0x7FC0 << 16)
 ONE_BITS = tl.constexpr(1023 << 52)
-_HALF = tl.constexpr(1 << 51)
+_FIELD = tl.constexpr(0x7FF << 20)  # of an exponent, in the upper half
+_HALF = tl.constexpr(1 << 19)  # 2^51 there
 _SMALL = tl.constexpr((1023 - 900) << 52)
 _SCALE = tl.constexpr((1023 + 256) << 52)
 _ROOT_SCALE = tl.constexpr((1023 + 128) << 52)
@@ -90,21 +94,32 @@ def load(place: tl.tensor, inside: tl.tensor) -> Any:
 def store(place: tl.tensor, x: tl.tensor, inside: tl.tensor) -> None:
     """Elements as the dtype of ``place``; every NaN as the canonical one: the card's conversions make another."""
     if place.dtype.element_ty == tl.float64:
-        tl.store(place, x, mask=inside)
+        tl.store(place, tl.where(x != x, constant(NAN_BITS), x), mask=inside)
     else:
         nan = tl.full((), NAN_BITS_32, tl.uint32).to(tl.float32, bitcast=True)
-        narrow = tl.where(x != x, nan, x.to(tl.float32))
-        tl.store(place, narrow.to(place.dtype.element_ty), mask=inside)
+        tl.store(place, tl.where(x != x, nan, x.to(tl.float32)), mask=inside)
 
 
 @triton.jit
-def one_nan(x: tl.tensor) -> Any:
-    return tl.where(x != x, constant(NAN_BITS), x)
+def upper(x: tl.tensor) -> Any:
+    """The upper 32 bits."""
+    return (to_bits(x) >> 32).to(tl.uint32)
+
+
+@triton.jit
+def from_upper(bits: tl.tensor) -> Any:
+    """The binary64 number with these upper 32 bits, and zeros below."""
+    return from_bits(bits.to(tl.uint64) << 32)
 
 
 @triton.jit
 def integer_of(table: tl.tensor, row: tl.tensor, column: tl.constexpr) -> Any:
     return tl.load(table + row * ROW + column).to(tl.uint64, bitcast=True)
+
+
+@triton.jit
+def field_of(table: tl.tensor, row: tl.tensor, column: tl.constexpr) -> Any:
+    return (integer_of(table, row, column) >> 32).to(tl.uint32)
 
 
 @triton.jit
@@ -119,8 +134,8 @@ def format_row(table: tl.tensor, row: tl.tensor) -> Any:
     (exponent fields of 2^emin and 2^emax, of C and of q; largest, overflow, infinite, add, to-odd overflow)
     """
     return (
-        integer_of(table, row, LOWEST), integer_of(table, row, HIGHEST), integer_of(table, row, MAGIC),
-        integer_of(table, row, QUANTUM), float_of(table, row, MAX), float_of(table, row, OVERFLOW),
+        field_of(table, row, LOWEST), field_of(table, row, HIGHEST), field_of(table, row, MAGIC),
+        field_of(table, row, QUANTUM), float_of(table, row, MAX), float_of(table, row, OVERFLOW),
         float_of(table, row, INFINITE), float_of(table, row, ADDED), float_of(table, row, ODD_OVERFLOW),
     )  # fmt: skip
 
@@ -147,31 +162,38 @@ def _stochastic(
 
 @triton.jit
 def rounded(
-    mode: tl.constexpr, bits: tl.constexpr, x: tl.tensor, infinite: tl.tensor, row: tl.tensor, draw: tl.tensor
+    mode: tl.constexpr,
+    bits: tl.constexpr,
+    alike: tl.constexpr,
+    x: tl.tensor,
+    infinite: tl.tensor,
+    row: tl.tensor,
+    draw: tl.tensor,
 ) -> Any:
     """x rounded to the format of ``row``.
 
-    ``draw``: R of ``bits`` bits, uint64. ``infinite``: where an infinite x is one; elsewhere it is an overflow.
+    ``draw``: R of ``bits`` bits, uint64. ``alike``: whether infinities become what an overflow becomes; else
+    ``infinite``: where an infinite x is one, and no overflow.
     """
     if mode == BINARY64:
-        return one_nan(x)
-    pattern = to_bits(x)
-    sign = pattern & SIGN
-    size = from_bits(pattern & MAGNITUDE)
-    exponent = tl.minimum(tl.maximum(pattern & EXPONENT, row[0]), row[1])
-    c = from_bits(exponent + row[2])
-    q = from_bits(exponent - row[3])
+        return x
+    size = tl.abs(x)
+    sign = to_bits(x) & SIGN
+    exponent = tl.minimum(tl.maximum(upper(x) & _FIELD, row[0]), row[1])
+    c = from_upper(exponent + row[2])
+    q = from_upper(exponent - row[3])
     limit = row[5]
     if mode == NEAREST_EVEN:
         y = (size + c) - c
     elif mode == NEAREST_AWAY:
-        y = (from_bits((pattern & MAGNITUDE) | 1) + c) - c
+        last = (size < constant(EXPONENT)).to(tl.uint64)  # an infinity is none with its last bit set
+        y = (from_bits(to_bits(size) | last) + c) - c
     elif mode == TOWARD_ZERO:
         y = (size + c) - c
         y = tl.where(y > size, y - q, y)
         limit = row[4]
     elif mode == UP or mode == DOWN:
-        c = from_bits(exponent + row[2] + _HALF)
+        c = from_upper(exponent + row[2] + _HALF)
         y = (x + c) - c
         if mode == UP:
             y = tl.where(y < x, y + q, y)
@@ -179,7 +201,7 @@ def rounded(
         else:
             y = tl.where(y > x, y - q, y)
             limit = tl.where(sign == 0, row[4], row[5])
-        y = from_bits(to_bits(y) & MAGNITUDE)
+        y = tl.abs(y)
     elif mode == TO_ODD:
         y = (size + c) - c
         t = tl.where(y > size, y - q, y)
@@ -188,10 +210,10 @@ def rounded(
         limit = row[8]
     else:
         y = _stochastic(mode, bits, size, (size + c) - c, q, draw)
-    y = tl.where(y <= row[4], y, limit)
-    y = tl.where(infinite & ((pattern & MAGNITUDE) == EXPONENT), row[6], y)
-    y = from_bits(to_bits(y) | sign) + row[7]
-    return tl.where((x != x) | (y != y), constant(NAN_BITS), y)
+    y = tl.where(y > row[4], limit, y)  # a NaN stays one
+    if not alike:
+        y = tl.where(infinite & is_infinite(x), row[6], y)
+    return from_bits(to_bits(y) | sign) + row[7]
 
 
 @triton.jit
@@ -225,7 +247,7 @@ def flipped(x: tl.tensor, sign: tl.constexpr) -> Any:
 
 @triton.jit
 def is_infinite(x: tl.tensor) -> Any:
-    return (to_bits(x) & MAGNITUDE) == EXPONENT
+    return tl.abs(x) == constant(EXPONENT)
 
 
 @triton.jit

@@ -7,8 +7,6 @@ all elements that draw from it, 64 places apart; each of these accesses is conti
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -18,49 +16,42 @@ from fpsim.cuda.triton_wide import operate
 
 
 @triton.jit
-def apply_one(
-    kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
-    a: tl.tensor, b: tl.tensor, c: tl.tensor, draw: tl.tensor, table: tl.tensor, row: tl.tensor,
-) -> Any:  # fmt: skip
-    """One correctly rounded operation in the tier that is proven exact."""
-    if tier == EXACT:
-        y = operate(kind, mode, bits, a, b, c, draw, table, row)
-    else:
-        x, infinite = compute(kind, tier, mode, a, b, c)
-        y = rounded(mode, bits, x, infinite, format_row(table, row), draw)
-    return y
-
-
-@triton.jit
 def _element(
-    a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, i: tl.tensor, inside: tl.tensor,
-    table: tl.tensor, draw: tl.tensor,
-    kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
-    step_a: tl.constexpr, step_b: tl.constexpr, step_c: tl.constexpr, count: tl.constexpr,
+    a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, i: tl.tensor, inside: tl.tensor, table: tl.tensor,
+    row: tl.tensor, draw: tl.tensor, kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
+    alike: tl.constexpr, step_a: tl.constexpr, step_b: tl.constexpr, step_c: tl.constexpr, count: tl.constexpr,
 ) -> None:  # fmt: skip
+    """One correctly rounded operation in the tier that is proven exact, from memory to memory."""
     u = load(a + i * step_a, inside)
     v, w = u, u
     if count > 1:
         v = load(b + i * step_b, inside)
     if count > 2:
         w = load(c + i * step_c, inside)
-    store(result + i, apply_one(kind, tier, mode, bits, u, v, w, draw, table, 0), inside)
+    if tier == EXACT:
+        y = operate(kind, mode, bits, u, v, w, draw, table, 0)
+    else:
+        x, infinite = compute(kind, tier, mode, u, v, w)
+        y = rounded(mode, bits, alike, x, infinite, row, draw)
+    store(result + i, y, inside)
 
 
 @triton.jit(do_not_specialize=["key0", "key1"])
 def array_kernel(
     a: tl.tensor, b: tl.tensor, c: tl.tensor, result: tl.tensor, size: tl.tensor, table: tl.tensor,
     key0: tl.tensor, key1: tl.tensor,
-    kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr,
+    kind: tl.constexpr, tier: tl.constexpr, mode: tl.constexpr, bits: tl.constexpr, alike: tl.constexpr,
     step_a: tl.constexpr, step_b: tl.constexpr, step_c: tl.constexpr, count: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
     """result[i] = the operation on a[i step_a], ..., for i < size; ``block`` elements in each program, or counters."""
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    row = format_row(table, 0)  # read before anything is written, so that it stays in registers
     if bits == 0:
         inside = place < size
         draw = place.to(tl.uint64)  # of no consequence
         _element(
-            a, b, c, result, place, inside, table, draw, kind, tier, mode, bits, step_a, step_b, step_c, count
+            a, b, c, result, place, inside, table, row, draw, kind, tier, mode, bits, alike,
+            step_a, step_b, step_c, count,
         )  # fmt: skip
     else:
         halves: tl.constexpr = 2 if bits <= 16 else 1
@@ -71,5 +62,6 @@ def array_kernel(
                 draw = draw_of(words[j], 16 if halves == 2 and half == 0 else 0, 32 - bits)
                 i = first + (256 * half + 64 * j)
                 _element(
-                    a, b, c, result, i, i < size, table, draw, kind, tier, mode, bits, step_a, step_b, step_c, count
+                    a, b, c, result, i, i < size, table, row, draw, kind, tier, mode, bits, alike,
+                    step_a, step_b, step_c, count,
                 )  # fmt: skip

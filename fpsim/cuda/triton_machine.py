@@ -13,7 +13,7 @@ import torch
 
 from fpsim.cpu import codes
 from fpsim.cpu.lower import Draws, Formats, decisions
-from fpsim.cuda.triton_arrays import BINARY32, FLOATING, elementwise, low_enough
+from fpsim.cuda.triton_arrays import BINARY32, FLOATING, elementwise, infinities_overflow, low_enough
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import block_length, launch
 from fpsim.cuda.triton_print import Line, Text, check_printable, printed
@@ -203,12 +203,13 @@ class TritonMachine:
             tiers = [
                 self._tier(kind, block[name][0], slots[name]) for block, slots in zip(blocks, self._slots, strict=True)
             ]
+            alike = all(infinities_overflow(*slots[name]) for slots in self._slots)
             tier, modes = max(tiers, key=_STRENGTH.index), {block[name][1] for block in blocks}
             mode = min(modes)
             # binary64 itself in some blocks only, or a guard that some block's format does not admit
             if len(modes) > 1 or (tier == codes.GUARDED and not all(low_enough(*pair) for pair in row)):
                 tier = codes.EXACT
-            self._lines[name] = Line(tier, mode, bits, rows.setdefault(row, len(rows)))
+            self._lines[name] = Line(tier, mode, bits, rows.setdefault(row, len(rows)), alike)
         self._rows = len(rows)
         self._table = table([row[block] for block in range(self.blocks) for row in rows], self.device)
         self._draws = Draws.of(self.program, self._slots[0])

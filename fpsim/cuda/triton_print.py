@@ -29,8 +29,9 @@ _HEADER = '''\
 """{what}
 
 Printed by fpsim.cuda.triton_print; the name of this file holds the SHA-256 of its text. Not to be edited: a file whose
-text is not what would be printed is written anew. A slot is one line: kind, tier, mode and random bits are constants of
-the text, f0, f1, ... are the formats that the thread block has found in the table.
+text is not what would be printed is written anew. A slot is one line. Constants of the text: kind, tier, mode, random
+bits, and whether an infinity becomes what an overflow becomes. f0, f1, ... are formats, read from the thread block's
+part of the table.
 """
 
 import triton
@@ -58,12 +59,17 @@ def kernel(
 
 @dataclass(frozen=True)
 class Line:
-    """How a slot is rounded: tier, mode, random bits, and which of the block's formats."""
+    """How a slot is rounded.
+
+    tier, mode, bits : as in ``fpsim.cpu.codes``, and random bits;  row : which of the block's formats
+    alike : whether infinities become what an overflow becomes
+    """
 
     tier: int
     mode: int
     bits: int
     row: int
+    alike: bool
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ def _rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text:
     if line.tier == codes.EXACT:
         row = f"table, block * {text.rows} + {line.row}"
         return f"operate({kind.upper()}, {mode}, {line.bits}, {a}, {b}, {c}, {draw}, {row})"
-    how = f"{kind.upper()}, {_TIERS[line.tier]}, {mode}, {line.bits}"
+    how = f"{kind.upper()}, {_TIERS[line.tier]}, {mode}, {line.bits}, {line.alike}"
     return f"operation({how}, {a}, {b}, {c}, {draw}, f{line.row})"
 
 

@@ -8,13 +8,11 @@ import triton
 import triton.language as tl
 
 from fpsim.cuda.triton_elements import (
-    MAGNITUDE,
     SIGN,
     compute,
     constant,
     flipped,
     from_bits,
-    one_nan,
     rounded,
     to_bits,
 )
@@ -33,6 +31,7 @@ def operation(
     tier: tl.constexpr,
     mode: tl.constexpr,
     bits: tl.constexpr,
+    alike: tl.constexpr,
     a: tl.tensor,
     b: tl.tensor,
     c: tl.tensor,
@@ -41,17 +40,17 @@ def operation(
 ) -> Any:
     """One correctly rounded operation; ``row`` as ``format_row`` gives it."""
     x, infinite = compute(kind, tier, mode, a, b, c)
-    return rounded(mode, bits, x, infinite, row, draw)
+    return rounded(mode, bits, alike, x, infinite, row, draw)
 
 
 @triton.jit
 def neg_of(x: tl.tensor) -> Any:
-    return one_nan(flipped(x, SIGN))
+    return flipped(x, SIGN)
 
 
 @triton.jit
 def abs_of(x: tl.tensor) -> Any:
-    return one_nan(from_bits(to_bits(x) & MAGNITUDE))
+    return tl.abs(x)
 
 
 @triton.jit
@@ -65,7 +64,7 @@ def max_of(a: tl.tensor, b: tl.tensor) -> Any:
     """IEEE 754-2019 maximum: NaN propagates, -0 is below +0."""
     largest = tl.where(a > b, a, b)
     largest = tl.where(a == b, from_bits(to_bits(a) & to_bits(b)), largest)
-    return one_nan(tl.where(a != a, a, largest))
+    return tl.where(a != a, a, largest)
 
 
 @triton.jit

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
-from fpsim.cuda.triton_arrays import tier_and_mode
+from fpsim.cuda.triton_arrays import infinities_overflow, tier_and_mode
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import interpreted
 from fpsim.cuda.triton_print import printed
@@ -46,6 +46,7 @@ def array_ptx(
     tier, mode = tier_and_mode(kind, (Range.of_format(declared),) * count, fmt, rounding)
     constants = {
         "kind": codes.KINDS[kind], "tier": tier, "mode": mode, "bits": bits, "count": count,
+        "alike": infinities_overflow(fmt, rounding),
         "step_a": 1, "step_b": 1, "step_c": 1, "block": 128 if bits else 1024,
     }  # fmt: skip
     return _compiled(array_kernel, constants, dtype, capability)
@@ -57,7 +58,9 @@ def program_ptx(
     """The text of the kernel that a machine runs with these inputs for every step and these records."""
     text = printed(machine.text(dict.fromkeys(per_step, False), False, record))
     dtype = "fp32" if "32" in str(machine.dtype) else "fp64"
-    return _compiled(kernel_of(machine.program.name, text), {"BLOCK": 512}, dtype, capability)
+    ones = {"lanes_per_block": machine.lanes_per_block, "blocks": machine.blocks}  # Triton makes a 1 a constant
+    constants = {"BLOCK": 512} | {name: 1 for name, number in ones.items() if number == 1}
+    return _compiled(kernel_of(machine.program.name, text), constants, dtype, capability)
 
 
 def approximations(ptx: str) -> list[str]:

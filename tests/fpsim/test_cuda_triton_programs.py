@@ -160,7 +160,7 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
     (path,) = own_cache.iterdir()
     assert path.read_text(encoding="utf-8") == text and path.name.startswith("adam_")
     assert "One or more steps of the program 'adam', fused: 14 operations a step." in text
-    assert "v_update_sqrt = operation(SQRT, PLAIN, NEAREST_EVEN, 0, v_update_v_hat" in text
+    assert "v_update_sqrt = operation(SQRT, PLAIN, NEAREST_EVEN, 0, True, v_update_v_hat" in text
     path.write_text("raise SystemExit", encoding="utf-8")
     triton_cache.kernel_of.cache_clear()
     triton_cache.kernel_of("adam", text)
