@@ -147,7 +147,10 @@ def _stochastic(
     """The rules A, B and C for the draw R, given y as nearest even has it (see fpsim.cpu.rounding_elements)."""
     t = tl.where(y > size, y - q, y)
     rest = size - t
-    w = from_bits((draw << (52 - bits)) | ONE_BITS)  # 1 + R / 2^N
+    if bits <= 20:  # w = 1 + R / 2^N
+        w = from_upper((draw << (20 - bits)) | (ONE_BITS >> 32))
+    else:
+        w = from_bits((draw.to(tl.uint64) << (52 - bits)) | ONE_BITS)
     if mode == STOCHASTIC:
         away = rest >= (2.0 - w) * q
     else:
@@ -172,7 +175,7 @@ def rounded(
 ) -> Any:
     """x rounded to the format of ``row``.
 
-    ``draw``: R of ``bits`` bits, uint64. ``alike``: whether infinities become what an overflow becomes; else
+    ``draw``: R of ``bits`` bits, uint32. ``alike``: whether infinities become what an overflow becomes; else
     ``infinite``: where an infinite x is one, and no overflow.
     """
     if mode == BINARY64:

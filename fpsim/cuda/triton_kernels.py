@@ -48,7 +48,7 @@ def array_kernel(
     row = format_row(table, 0)  # read before anything is written, so that it stays in registers
     if bits == 0:
         inside = place < size
-        draw = place.to(tl.uint64)  # of no consequence
+        draw = place.to(tl.uint32)  # of no consequence
         _element(
             a, b, c, result, place, inside, table, row, draw, kind, tier, mode, bits, alike,
             step_a, step_b, step_c, count,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from fpsim.random_bits import Key
 from fpsim.rounding import Stochastic, random_bits
 from fpsim.shapes import Sizes
 
-_ELEMENTS = 512  # of one thread block of four warps
+ELEMENTS = 256  # of one thread block of four warps: two a thread leave room for 18 slots in registers
 _STEPS = 4096  # of one launch: the table of their scalars stays small
 _STRENGTH = (codes.PLAIN, codes.ODD, codes.GUARDED, codes.EXACT)  # each right wherever one before it is
 
@@ -137,11 +138,11 @@ class TritonMachine:
         records = {name: torch.empty(shape, dtype=torch.float64, device=self.device) for name in record}
         for start in range(0, steps, _STEPS):
             stop = min(start + _STEPS, steps)
-            self._launch(
+            self.prepared(
                 stop - start,
                 {name: values[start:stop] for name, values in given.items()},
                 {name: values[start:stop] for name, values in records.items()},
-            )
+            )()
             self.first_step += stop - start
         return records
 
@@ -153,17 +154,21 @@ class TritonMachine:
         places = {name: (group, word, left) for name, (group, word, left, _) in draws.columns.items()}
         return Text(self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record))
 
-    def _launch(self, steps: int, given: Mapping[str, torch.Tensor], records: Mapping[str, torch.Tensor]) -> None:
+    def prepared(
+        self, steps: int, given: Mapping[str, torch.Tensor], records: Mapping[str, torch.Tensor]
+    ) -> Callable[[], None]:
+        """The launch of the next ``steps`` steps (tensors as in ``run``), with all that the host does for it done."""
         scalars = self._scalars(range(self.first_step, self.first_step + steps))
         shared = {name: values.shape[-1] != self.lanes for name, values in given.items()}
         text = self.text(shared, scalars.shape[-1] > 1, tuple(records))
         inputs = [values.contiguous() for values in given.values()]
         size = self.count * self.lanes_per_block
-        block = block_length(_ELEMENTS, size, self.device)
+        block = block_length(ELEMENTS, size, self.device)
         tiles = -(-size // block)
         k0, k1 = (self.key.k0, self.key.k1) if self.key else (0, 0)
-        launch(
-            kernel_of(self.program.name, printed(text)), (tiles * self.blocks,), self.device,
+        return partial(
+            launch, kernel_of(self.program.name, printed(text)), (tiles * self.blocks,),
+            self.device,
             *(self._held[name] for name in text.arrays()), *inputs, *records.values(), self._table,
             scalars, self._runs, k0, k1, self.first_step, steps, tiles, size, self.lanes_per_block, self.blocks,
             block,

@@ -53,7 +53,7 @@ def kernel(
     lanes = blocks * lanes_per_block
     at = element * lanes + lane
     run = tl.load(runs + lane, mask=inside, other=0)
-    nothing, zero = tl.full((BLOCK,), 0, tl.uint64), tl.full((BLOCK,), 0, tl.int64)
+    nothing, zero = tl.full((BLOCK,), 0, tl.uint32), tl.full((BLOCK,), 0, tl.int64)
 '''
 
 

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
 from fpsim.cuda.triton_arrays import infinities_overflow, tier_and_mode
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import interpreted
+from fpsim.cuda.triton_machine import ELEMENTS, TritonMachine
 from fpsim.cuda.triton_print import printed
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, parse, random_bits
-
-if TYPE_CHECKING:
-    from fpsim.cuda.triton_machine import TritonMachine
 
 _NUMBERS = ("size", "key0", "key1", "first_step", "steps", "tiles", "lanes_per_block", "blocks")
 _LONG = ("table", "runs")
@@ -59,7 +57,7 @@ def program_ptx(
     text = printed(machine.text(dict.fromkeys(per_step, False), False, record))
     dtype = "fp32" if "32" in str(machine.dtype) else "fp64"
     ones = {"lanes_per_block": machine.lanes_per_block, "blocks": machine.blocks}  # Triton makes a 1 a constant
-    constants = {"BLOCK": 512} | {name: 1 for name, number in ones.items() if number == 1}
+    constants = {"BLOCK": ELEMENTS} | {name: 1 for name, number in ones.items() if number == 1}
     return _compiled(kernel_of(machine.program.name, text), constants, dtype, capability)
 
 

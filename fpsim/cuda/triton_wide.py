@@ -312,7 +312,7 @@ def operate(
     table: tl.tensor,
     row: tl.tensor,
 ) -> Any:
-    """The correctly rounded result of one operation, for the draw R of ``bits`` bits.
+    """The correctly rounded result of one operation, for the draw R of ``bits`` bits, uint32.
 
     Operands that are zero or not finite are settled by binary64 arithmetic, which is exact there.
     """
@@ -369,7 +369,7 @@ def operate(
         high_done, e_done = _parts(value)
         high, low, sticky = tl.where(done, high_done, high), tl.where(done, 0, low), sticky & (done == 0)
         e, negative = tl.where(done, e_done, e), tl.where(done, (to_bits(value) >> 63) != 0, negative)
-    y = _rounded(mode, bits, high, low, sticky, e, negative, draw, table, row)
+    y = _rounded(mode, bits, high, low, sticky, e, negative, draw.to(tl.uint64), table, row)
     size = to_bits(value) & MAGNITUDE
     y = tl.where(done & (size == 0), _signed(table, row, negative, _MINUS_LEAST, _LEAST), y)
     y = tl.where(done & (size == EXPONENT), _signed(table, row, negative, _MINUS_INFINITE, INFINITE), y)
