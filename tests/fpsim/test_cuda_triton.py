@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ import fpsim
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
 KINDS = {"add": 2, "sub": 2, "mul": 2, "div": 2, "sqrt": 1, "fma": 3}
 SMALL = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "p3109_k8p4se", "float4_e2m1fn", "float8_e8m0fnu")
+HALVES = slow_but([0, 1], 0)  # the fast tests take every second case, another one for every mode
+
+
+def cases(what: Any, half: int, rounding: fpsim.Rounding, parts: int = 2) -> list[Any]:
+    """Every ``parts``-th case for half 0, the others for half 1."""
+    start = MODES.index(rounding)
+    return [x for i, x in enumerate(what) if ((i + start) % parts == 0) == (half == 0)]
 
 
 def test_triton_is_there() -> None:
@@ -25,8 +33,9 @@ def test_triton_is_there() -> None:
 
 
 @pytest.mark.parametrize("rounding", MOST_SLOW, ids=str)
-def test_every_number_and_border_of_small_formats_rounds_as_on_the_cpu(rounding: fpsim.Rounding) -> None:
-    for name in SMALL:
+@pytest.mark.parametrize("half", HALVES)
+def test_every_number_and_border_of_small_formats_rounds_as_on_the_cpu(half: int, rounding: fpsim.Rounding) -> None:
+    for name in cases(SMALL, half, rounding):
         fmt = fpsim.format(name)
         x = borders(fmt)
         assert_same(apply("round", [x], fmt, rounding), fpsim.round(x, fmt, rounding, KEY), x)
@@ -53,10 +62,11 @@ def _pairs(fmt: fpsim.Format, kind: str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("rounding", MOST_SLOW, ids=str)
 @pytest.mark.parametrize("declare", slow_but([True, False], True))
-def test_every_pair_of_a_small_format(declare: bool, rounding: fpsim.Rounding) -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_every_pair_of_a_small_format(half: int, declare: bool, rounding: fpsim.Rounding) -> None:
     """With declared operands in the plain and the odd tier, without in the guarded one."""
     fmt = fpsim.format("e3m2")
-    for kind in KINDS:
+    for kind in cases(KINDS, half, rounding):
         operands = _pairs(fmt, kind)
         declared = fmt if declare and kind != "fma" else None
         assert_same(
@@ -80,9 +90,10 @@ def _near_ties(fmt: fpsim.Format, kind: str, count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("rounding", MOST_SLOW, ids=str)
 @pytest.mark.parametrize("name", slow_but(["bfloat16", "e5m10"], "e5m10"))
-def test_near_ties(name: str, rounding: fpsim.Rounding) -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_near_ties(half: int, name: str, rounding: fpsim.Rounding) -> None:
     fmt = fpsim.format(name)
-    for kind in KINDS:
+    for kind in cases(KINDS, half, rounding):
         operands = _near_ties(fmt, kind, 600)
         operands[0][: SPECIAL.size] = SPECIAL
         assert_same(
@@ -102,11 +113,9 @@ RARE = (
 
 
 @pytest.mark.parametrize("rounding", MOST_SLOW, ids=str)
-@pytest.mark.parametrize("odd", slow_but([0, 1], 0))
-def test_formats_of_the_exact_tier(odd: int, rounding: fpsim.Rounding) -> None:
-    for number, fmt in enumerate(RARE):
-        if (number + MODES.index(rounding)) % 2 != odd:
-            continue
+@pytest.mark.parametrize("half", HALVES)
+def test_formats_of_the_exact_tier(half: int, rounding: fpsim.Rounding) -> None:
+    for number, fmt in cases(list(enumerate(RARE)), half, rounding, 3):
         kind = ALL[(number + MODES.index(rounding)) % len(ALL)]
         operands = _near_ties(fpsim.format("float8_e4m3fn"), kind, 200) if kind != "round" else [borders(RARE[0], 200)]
         operands[0][: SPECIAL.size] = SPECIAL
