@@ -115,7 +115,7 @@ RARE = (
 @pytest.mark.parametrize("rounding", MOST_SLOW, ids=str)
 @pytest.mark.parametrize("half", HALVES)
 def test_formats_of_the_exact_tier(half: int, rounding: fpsim.Rounding) -> None:
-    for number, fmt in cases(list(enumerate(RARE)), half, rounding, 3):
+    for number, fmt in cases(list(enumerate(RARE)), half, rounding, len(RARE)):
         kind = ALL[(number + MODES.index(rounding)) % len(ALL)]
         operands = _near_ties(fpsim.format("float8_e4m3fn"), kind, 200) if kind != "round" else [borders(RARE[0], 200)]
         operands[0][: SPECIAL.size] = SPECIAL
