@@ -27,6 +27,7 @@ from fpsim.rounding import Stochastic, random_bits
 from fpsim.shapes import Sizes
 
 ELEMENTS = 256  # of one thread block of four warps: two a thread leave room for 18 slots in registers
+SHORT = (1 << 31) - 1  # places up to here are computed in 32 bits
 _STEPS = 4096  # of one launch: the table of their scalars stays small
 _STRENGTH = (codes.PLAIN, codes.ODD, codes.GUARDED, codes.EXACT)  # each right wherever one before it is
 
@@ -171,7 +172,7 @@ class TritonMachine:
             self.device,
             *(self._held[name] for name in text.arrays()), *inputs, *records.values(), self._table,
             scalars, self._runs, k0, k1, self.first_step, steps, tiles, size, self.lanes_per_block, self.blocks,
-            block,
+            tiles * block > SHORT, block,
         )  # fmt: skip
 
     def _check_slots(self) -> None:

@@ -43,12 +43,16 @@ from fpsim.cuda.triton_program_parts import *
 
 @triton.jit(do_not_specialize=["key0", "key1", "first_step", "steps"])
 def kernel(
-    {arguments}, BLOCK: tl.constexpr,
+    {arguments}, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     block = (tl.program_id(0) // tiles).to(tl.int64)
-    place = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tile = tl.program_id(0) % tiles
+    if WIDE:  # places are beyond 32 bits, in which the card divides faster
+        tile = tile.to(tl.int64)
+    place = tile * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
-    element, column = place // lanes_per_block, place % lanes_per_block
+    element, column = (place // lanes_per_block).to(tl.int64), (place % lanes_per_block).to(tl.int64)
     lane = block * lanes_per_block + column
     lanes = blocks * lanes_per_block
     at = element * lanes + lane

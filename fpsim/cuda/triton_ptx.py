@@ -20,7 +20,8 @@ from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, parse, random_bits
 
-_NUMBERS = ("size", "key0", "key1", "first_step", "steps", "tiles", "lanes_per_block", "blocks")
+_SHORT = ("tiles", "lanes_per_block", "blocks")
+_NUMBERS = ("size", "key0", "key1", "first_step", "steps")
 _LONG = ("table", "runs")
 _ASKED = re.compile(r"\b(?:fma|mad)\.\w*\.?f(?:16|32|64)\S*")
 _NEVER = re.compile(r"\S*\.(?:ftz|approx|full)\b\S*")
@@ -57,7 +58,7 @@ def program_ptx(
     text = printed(machine.text(dict.fromkeys(per_step, False), False, record))
     dtype = "fp32" if "32" in str(machine.dtype) else "fp64"
     ones = {"lanes_per_block": machine.lanes_per_block, "blocks": machine.blocks}  # Triton makes a 1 a constant
-    constants = {"BLOCK": ELEMENTS} | {name: 1 for name, number in ones.items() if number == 1}
+    constants = {"BLOCK": ELEMENTS, "WIDE": 0} | {name: 1 for name, number in ones.items() if number == 1}
     return _compiled(kernel_of(machine.program.name, text), constants, dtype, capability)
 
 
@@ -83,6 +84,8 @@ def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: in
             return "constexpr"
         if name == "scalars" or name.startswith("record"):
             return "*fp64"
+        if name in _SHORT:
+            return "i32"
         return "i64" if name in _NUMBERS else "*i64" if name in _LONG else f"*{dtype}"
 
     source = ASTSource(fn=kernel, signature={name: of(name) for name in kernel.arg_names}, constexprs=constants)
