@@ -14,12 +14,16 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("fpsim", "theory", "experiments", "paper_figures")
 
 
+# Triton's functions, for Linux only; whether they are interpreted is decided when they are imported.
+COMPILED = [f"fpsim.cuda.triton_{part}" for part in ("elements", "kernels", "program_parts", "random", "wide")]
+
+
 def modules():
     """Names of all modules, but for scripts and what only runs where an extra is installed."""
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            if parts[-1] not in ("__main__", "arrays_torch"):
+            if parts[-1] not in ("__main__", "arrays_torch") and ".".join(parts) not in COMPILED:
                 yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 

@@ -1,0 +1,224 @@
+"""A program printed as the source text of one Triton kernel.
+
+The kernel loads the state once, keeps every slot of every step in registers, and stores the state once. Mode, tier and
+random bits of a slot are written into the text; its format is a row of a table that the thread block picks. So the text
+depends on the program and its modes and tiers only, not on formats, lengths, lanes or steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fpsim.cpu import codes
+from fpsim.program import Operation, Program
+
+ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
+UNROUNDED = ("neg", "abs", "sign", "max", "min", "less", "where")
+_TIERS = {codes.PLAIN: "PLAIN", codes.ODD: "ODD", codes.GUARDED: "GUARDED", codes.EXACT: "EXACT"}
+_MODES = {
+    getattr(codes, name): name
+    for name in (
+        "NEAREST_EVEN", "NEAREST_AWAY", "TOWARD_ZERO", "UP", "DOWN", "TO_ODD", "STOCHASTIC", "STOCHASTIC_B",
+        "STOCHASTIC_C", "BINARY64",
+    )
+}  # fmt: skip
+
+_HEADER = '''\
+"""{what}
+
+Printed by fpsim.cuda.triton_print; the name of this file holds the SHA-256 of its text. Not to be edited: a file whose
+text is not what would be printed is written anew. A slot is one line. Constants of the text: kind, tier, mode, random
+bits, and whether an infinity becomes what an overflow becomes. f0, f1, ... are formats, read from the thread block's
+part of the table.
+"""
+
+import triton
+import triton.language as tl
+
+from fpsim.cuda.triton_elements import *
+from fpsim.cuda.triton_program_parts import *
+
+
+@triton.jit(do_not_specialize=["key0", "key1", "first_step", "steps"])
+def kernel(
+    {arguments}, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
+    if WIDE:  # places are beyond 32 bits, in which the card divides faster
+        tile = tile.to(tl.int64)
+    place = tile * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    element, column = (place // lanes_per_block).to(tl.int64), (place % lanes_per_block).to(tl.int64)
+    lane = block * lanes_per_block + column
+    lanes = blocks * lanes_per_block
+    at = element * lanes + lane
+    run = tl.load(runs + lane, mask=inside, other=0)
+    nothing, zero = tl.full((BLOCK,), 0, tl.uint32), tl.full((BLOCK,), 0, tl.int64)
+'''
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a slot is rounded.
+
+    tier, mode, bits : as in ``fpsim.cpu.codes``, and random bits;  row : which of the block's formats
+    alike : whether infinities become what an overflow becomes
+    """
+
+    tier: int
+    mode: int
+    bits: int
+    row: int
+    alike: bool
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is printed.
+
+    Attributes
+    ----------
+    lines : slot, output that is not stored as it is, or input that changes with the step -> how its value is rounded
+    draws : slot -> (which of ``groups``, word, shift to the left), and ``groups`` of random words
+    rows : formats that one block has
+    per_step : input -> whether all blocks share it, for the inputs that change with the step
+    wide : whether a scalar has a value for every lane
+    record : what is kept of every step
+    """
+
+    program: Program
+    lines: Mapping[str, Line]
+    draws: Mapping[str, tuple[int, int, int]]
+    groups: Sequence[int]
+    rows: int
+    per_step: Mapping[str, bool]
+    wide: bool
+    record: Sequence[str]
+
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that are held from step to step, in the order of the kernel's arguments."""
+        extra = tuple(array for array, _ in self.program.outputs if array not in self.program.inputs)
+        return tuple(name for name in self.program.inputs if name not in self.per_step) + extra
+
+
+def check_printable(program: Program) -> None:
+    """Raise ``ValueError`` for what is not elementwise, naming the slot."""
+    shapes = {program.shape(name) for name in program.inputs}
+    for operation in program.operations:
+        if operation.kind not in ROUNDED + UNROUNDED or operation.attributes:
+            raise ValueError(
+                f"{operation.slot}: a Triton kernel does not take operations of kind {operation.kind!r}; "
+                f"admissible: {', '.join(ROUNDED + UNROUNDED)}"
+            )
+        if any(not name.startswith("scalar.") for name in operation.operands):
+            shapes.add(program.shape(operation.slot))
+    if len(shapes) > 1 or program.shared:
+        raise ValueError(
+            f"program {program.name!r} has arrays of several shapes, or shared by all runs; "
+            "admissible: arrays of one shape, each run its own"
+        )
+
+
+def printed(text: Text) -> str:
+    """The source text of a module with one function, ``kernel``."""
+    names = _Names(text)
+    program = text.program
+    arguments = [f"{names.pointer(name)}" for name in (*text.arrays(), *text.per_step)]
+    arguments += [f"record{i}" for i, _ in enumerate(text.record)]
+    arguments += ["table", "scalars", "runs", "key0", "key1", "first_step", "steps", "tiles", "size"]
+    arguments += ["lanes_per_block", "blocks"]
+    body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
+    body += [f"    {names[name]} = load({names.pointer(name)} + at, inside)" for name in text.arrays()]
+    body += ["    for k in range(steps):", "        now = zero + k", "        step = now + first_step"]
+    body += [f"        {line}" for line in _step(text, names)]
+    body += [
+        f"    store({names.pointer(name)} + at, {names[name]}, inside)"
+        for name in text.arrays()
+        if name in dict(program.outputs)
+    ]
+    what = f"One or more steps of the program {program.name!r}, fused: {len(program.operations)} operations a step."
+    return _HEADER.format(what=what, arguments=_wrapped(arguments)) + "\n".join(body) + "\n"
+
+
+def _step(text: Text, names: _Names) -> list[str]:
+    program = text.program
+    lines = [
+        f"words{i} = philox(element, step, run, {group} + ((step >> 32) << 16), key0, key1)"
+        for i, group in enumerate(text.groups)
+    ]
+    for i, scalar in enumerate(program.scalars):
+        where = f"scalars + (block * {len(program.scalars)} + {i}) * steps"
+        if text.wide:
+            where = f"scalars + ((block * {len(program.scalars)} + {i}) * steps + k) * lanes_per_block + column"
+            lines.append(f"{names[scalar.name]} = load({where}, inside)")
+        else:
+            lines.append(f"{names[scalar.name]} = tl.broadcast_to(tl.load({where} + k), (BLOCK,))")
+    for name, shared in text.per_step.items():
+        place = "now * size + place" if shared else "now * size * blocks + at"
+        lines.append(f"given = load({names.pointer(name)} + {place}, inside)")
+        lines.append(f"{names[name]} = {_rounding('round', ('given',), text.lines[name], name, text)}")
+    lines += [_operation(operation, text, names) for operation in program.operations]
+    stored = {array: f"new_{names[array]}" for array, value in program.outputs if array != value}
+    for array, value in program.outputs:
+        if array in stored and array in text.lines:
+            lines.append(f"{stored[array]} = {_rounding('round', (names[value],), text.lines[array], array, text)}")
+        elif array in stored:
+            lines.append(f"{stored[array]} = {names[value]}")
+    lines += [f"{names[array]} = {new}" for array, new in stored.items()]
+    for i, name in enumerate(text.record):
+        lines.append(f"store(record{i} + now * size * blocks + at, {names[name]}, inside)")
+    return lines
+
+
+def _operation(operation: Operation, text: Text, names: _Names) -> str:
+    operands = tuple(names[name] for name in operation.operands)
+    if operation.kind in UNROUNDED:
+        call = f"{operation.kind}_of({', '.join(operands)})"
+    else:
+        call = _rounding(operation.kind, operands, text.lines[operation.slot], operation.slot, text)
+    return f"{names[operation.slot]} = {call}"
+
+
+def _rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text: Text) -> str:
+    draw = "nothing"
+    if line.bits:
+        group, word, left = text.draws[slot]
+        draw = f"draw_of(words{group}[{word}], {left}, {32 - line.bits})"
+    a, b, c = (*operands, *operands[:1] * 3)[:3]
+    mode = _MODES[line.mode]
+    if line.tier == codes.EXACT:
+        row = f"table, block * {text.rows} + {line.row}"
+        return f"operate({kind.upper()}, {mode}, {line.bits}, {a}, {b}, {c}, {draw}, {row})"
+    how = f"{kind.upper()}, {_TIERS[line.tier]}, {mode}, {line.bits}, {line.alike}"
+    return f"operation({how}, {a}, {b}, {c}, {draw}, f{line.row})"
+
+
+class _Names:
+    """Python names for arrays, scalars and slots, each its own."""
+
+    def __init__(self, text: Text) -> None:
+        program = text.program
+        known = [*program.inputs, *(scalar.name for scalar in program.scalars)]
+        known += [operation.slot for operation in program.operations]
+        known += [array for array, _ in program.outputs if array not in known]
+        self._of: dict[str, str] = {}
+        for name in known:
+            plain = "v_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+            while plain in self._of.values():
+                plain += "_"
+            self._of[name] = plain
+
+    def __getitem__(self, name: str) -> str:
+        return self._of[name]
+
+    def pointer(self, name: str) -> str:
+        return f"at_{self._of[name]}"
+
+
+def _wrapped(arguments: Sequence[str]) -> str:
+    rows = [", ".join(arguments[i : i + 8]) for i in range(0, len(arguments), 8)]
+    return ",\n    ".join(rows)
