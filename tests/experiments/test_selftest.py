@@ -120,7 +120,11 @@ def trust(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "wrongly"),
     [
-        ("mul", lambda kind, ranges, fmt, mode: ranges[0].precision + ranges[1].precision in (54, 55, 56)),
+        pytest.param(
+            "mul",
+            lambda kind, ranges, fmt, mode: ranges[0].precision + ranges[1].precision in (54, 55, 56),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "div",
             lambda kind, ranges, fmt, mode: fmt.precision + asked_bits(mode) + ranges[1].precision in (54, 55, 56),

@@ -50,7 +50,7 @@ def test_all_pairs_of_tiny_formats(fmt: Format, declare: bool) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    slow_but(["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "p3109_k8p4se"], "float8_e4m3fn", "p3109_k8p4se"),
+    slow_but(["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "p3109_k8p4se"], "float8_e4m3fn"),
 )
 def test_all_pairs_of_eight_bit_formats(name: str) -> None:
     exhaust(named(name))

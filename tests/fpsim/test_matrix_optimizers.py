@@ -12,6 +12,7 @@ import matrix_references as references
 import numpy as np
 import pytest
 from matrix_references import Reference
+from tiers import slow_but
 
 import fpsim
 from fpsim import Accumulator, Key, Precision, exact, exact_accumulate
@@ -88,7 +89,7 @@ def taken(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("fmt", ["binary32", "bfloat16"])
+@pytest.mark.parametrize("fmt", slow_but(["binary32", "bfloat16"], "binary32"))
 def test_decreases_a_parabola(name: str, fmt: str) -> None:
     start, minimum, curvature = problem(name)
     end = taken(name, Precision.uniform(fmt, scalars="wide"), 60)["w"]
@@ -136,7 +137,7 @@ def test_a_step_changes_nothing_that_it_is_given(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("fmt", ["binary64", "bfloat16"])
+@pytest.mark.parametrize("fmt", slow_but(["binary64", "bfloat16"], "bfloat16"))
 def test_zero_gradients_leave_a_finite_state(name: str, fmt: str) -> None:
     method, precision = bound(name), Precision.uniform(fmt, scalars="wide")
     state = method.start(problem(name)[0], precision)

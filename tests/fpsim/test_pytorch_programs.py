@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 import fpsim
 from fpsim import Precision
@@ -199,7 +200,9 @@ def _adding(kernels):
     return lambda w, g: {"w": kernels.add("w.add", w, g, "alpha", 0.3)}
 
 
-@pytest.mark.parametrize(("elements", "threads"), [(70_001, 3), (32_771, 4), (40_001, 1), (131_100, 2)])
+@pytest.mark.parametrize(
+    ("elements", "threads"), slow_but([(70_001, 3), (32_771, 4), (40_001, 1), (131_100, 2)], (32_771, 4))
+)
 def test_every_thread_has_a_tail(elements, threads):
     """a + alpha b of bfloat16 rounds its product in tails only, but under DEFAULT."""
     torch = pytest.importorskip("torch")

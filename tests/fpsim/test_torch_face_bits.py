@@ -6,6 +6,7 @@ import copy
 import platform
 
 import pytest
+from tiers import slow_but
 
 import fpsim
 from fpsim.optim import pytorch
@@ -73,7 +74,7 @@ def test_every_class_is_here():
     assert set(CASES) == set(VARIANTS)
 
 
-@pytest.mark.parametrize("dtype", list(INTEGERS), ids=str)
+@pytest.mark.parametrize("dtype", slow_but(INTEGERS, torch.float32, torch.bfloat16), ids=str)
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 def test_bits_of_parameters_and_states(name, options, dtype):
     ours = getattr(fpsim.optim, name)(parameters(dtype), **options)

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 import fpsim
 from fpsim.optim import torch_table
@@ -35,7 +36,7 @@ def test_every_method_has_a_class():
 
 
 @pytest.mark.parametrize("rounding", ["nearest_even", SR], ids=["nearest", "stochastic"])
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", slow_but(sorted(NAMES), "Muon", "SOAP", "Scion"))
 def test_the_steps_of_the_method(name, rounding):
     method, start = METHODS[NAMES[name]].bind(lr=0.01), gradients(1)[0]
     parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(start.clone())]

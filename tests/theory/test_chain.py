@@ -107,6 +107,7 @@ def test_laws_after_some_steps_tend_to_the_stationary_one() -> None:
     assert max(abs(float(p) - float(q)) for p, q in zip(late, found.stationary(), strict=True)) < 1e-6
 
 
+@pytest.mark.slow
 def test_two_states_and_random_inputs() -> None:
     """Momentum with a gradient of +-1: the law is symmetric, and the state is a pair."""
     program, precision = momentum.bind(lr=0.5, beta1=0.5), Precision.uniform("e5m2", Stochastic(4))
