@@ -11,6 +11,7 @@ from sequences import adversarial_gradients, random_gradients
 from fpsim.formats import format
 from fpsim.precision import Precision
 from fpsim.program import Program
+from fpsim.tracing import Value, fma, slot, step
 from theory.chain import stored_scalars
 from theory.theorem import Theorem
 from theory.verdict import Verdict, verdict
@@ -55,3 +56,15 @@ def grid_ratios(theorem: Theorem, program: Program, beta: str, name: str) -> dic
             g = adversarial(bound, beta, name, sign, seed=seed)
             found["adversarial"].append(judged(theorem, window(bound, name, g)).ratio)
     return found
+
+
+@step
+def fused(v: Value, g: Value, *, beta2: float = 0.9) -> dict[str, Value]:
+    square = slot("square", g * g)
+    return {"v": slot("sum", fma(v, beta2, slot("inject", (1 - beta2) * square)))}
+
+
+@step
+def reordered(v: Value, g: Value, *, beta2: float = 0.9) -> dict[str, Value]:
+    scaled = slot("scaled", (1 - beta2) * g)
+    return {"v": slot("sum", slot("share", scaled * g) + slot("decay", beta2 * v))}

@@ -8,7 +8,7 @@ import moment_runs
 import numpy as np
 import pytest
 from flint import arb
-from moment_runs import FORMATS
+from moment_runs import FORMATS, fused, reordered
 from sequences import random_gradients
 from tiers import slow_but
 
@@ -19,7 +19,6 @@ from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import sgd
 from fpsim.program import Program
 from fpsim.rounding import Stochastic
-from fpsim.tracing import Value, fma, slot, step
 from theory.enclosure import working_precision
 from theory.theorems import t01_second_moment as t1
 from theory.theorems import theorem
@@ -123,17 +122,6 @@ def test_the_sandwich_of_a_frozen_moment_stays_finite() -> None:
 
 def test_other_programs() -> None:
     """A fused decay, and the same average in another order of operations: no new code."""
-
-    @step
-    def fused(v: Value, g: Value, *, beta2: float = 0.9) -> dict[str, Value]:
-        square = slot("square", g * g)
-        return {"v": slot("sum", fma(v, beta2, slot("inject", (1 - beta2) * square)))}
-
-    @step
-    def reordered(v: Value, g: Value, *, beta2: float = 0.9) -> dict[str, Value]:
-        scaled = slot("scaled", (1 - beta2) * g)
-        return {"v": slot("sum", slot("share", scaled * g) + slot("decay", beta2 * v))}
-
     for program in (fused, reordered):
         for name in ("bfloat16", "float8_e5m2", "binary32"):
             assert judged(window(name, 0.9, random_gradients("constant", 80, 3, 2), program=program)).ratio < 30

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from history_windows import recorded
+from moment_runs import fused, reordered
 from sequences import adversarial_gradients, random_gradients
 from tiers import slow_but
 
@@ -20,7 +21,7 @@ from fpsim.optim.rmsprop import rmsprop
 from fpsim.optim.sgd import sgd
 from fpsim.precision import Precision
 from fpsim.rounding import Stochastic
-from fpsim.tracing import Value, fma, slot, step
+from fpsim.tracing import Value, slot, step
 from theory.chain import outcomes, stored_scalars
 from theory.theorems import _probable_error as probable
 from theory.theorems import _recorded_roundings as recorded_roundings
@@ -261,18 +262,6 @@ def test_adversaries_who_see_the_state() -> None:
         scalars = stored_scalars(rmsprop.bind(beta2=0.9), Precision.uniform("binary32"))
         b, c = scalars["scalar.beta2"], scalars["scalar.one_minus_beta2"]
         judged(window(name, 0.9, adversarial_gradients(format(name), b, c, 2, sign, 100, 4)))
-
-
-@step
-def fused(v: Value, g: Value, *, beta2: float = 0.9) -> dict[str, Value]:
-    square = slot("square", g * g)
-    return {"v": slot("sum", fma(v, beta2, slot("inject", (1 - beta2) * square)))}
-
-
-@step
-def reordered(v: Value, g: Value, *, beta2: float = 0.9) -> dict[str, Value]:
-    scaled = slot("scaled", (1 - beta2) * g)
-    return {"v": slot("sum", slot("share", scaled * g) + slot("decay", beta2 * v))}
 
 
 @step
