@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,12 @@ def programs_of(name: str, options: Mapping[str, Any], kernels: Kernels) -> list
     return _PLANS[name](options, kernels)
 
 
+@functools.lru_cache(maxsize=256)
+def _traced(factory: Callable[..., Program], **flags: Any) -> Program:
+    """A program depends on the flags only: a learning rate that changes every step is bound, not traced anew."""
+    return factory(**flags)
+
+
 def _decay(options: Mapping[str, Any]) -> bool:
     return bool(options["weight_decay"] != 0)
 
@@ -92,23 +99,23 @@ def _sgd(o: Mapping[str, Any], kernels: Kernels) -> list[Program]:
     flags = {"weight_decay": _decay(o), "maximize": o["maximize"], "kernels": kernels}
     declared = {name: o[name] for name in ("lr", "momentum", "dampening", "weight_decay")}
     if o["momentum"] == 0:
-        return [sgd(**flags).bind(**declared)]
+        return [_traced(sgd, **flags).bind(**declared)]
     flags |= {"momentum": True, "nesterov": o["nesterov"]}
-    return [sgd(first=first, **flags).bind(**declared) for first in (True, False)]
+    return [_traced(sgd, first=first, **flags).bind(**declared) for first in (True, False)]
 
 
 def _adam(o: Mapping[str, Any], kernels: Kernels) -> list[Program]:
     beta1, beta2 = o["betas"]
-    program = adam(
-        amsgrad=o["amsgrad"], weight_decay=_decay(o), decoupled=o["decoupled_weight_decay"], maximize=o["maximize"],
-        far_lerp=_far(1 - beta1), kernels=kernels,
+    program = _traced(
+        adam, amsgrad=o["amsgrad"], weight_decay=_decay(o), decoupled=o["decoupled_weight_decay"],
+        maximize=o["maximize"], far_lerp=_far(1 - beta1), kernels=kernels,
     )  # fmt: skip
     return [program.bind(lr=o["lr"], beta1=beta1, beta2=beta2, eps=o["eps"], weight_decay=o["weight_decay"])]
 
 
 def _rmsprop(o: Mapping[str, Any], kernels: Kernels) -> list[Program]:
-    program = rmsprop(
-        centered=o["centered"], momentum=o["momentum"] > 0, weight_decay=_decay(o), maximize=o["maximize"],
+    program = _traced(
+        rmsprop, centered=o["centered"], momentum=o["momentum"] > 0, weight_decay=_decay(o), maximize=o["maximize"],
         far_lerp=_far(1 - o["alpha"]), kernels=kernels,
     )  # fmt: skip
     declared = {name: o[name] for name in ("lr", "eps", "momentum", "weight_decay")}
@@ -116,14 +123,14 @@ def _rmsprop(o: Mapping[str, Any], kernels: Kernels) -> list[Program]:
 
 
 def _adagrad(o: Mapping[str, Any], kernels: Kernels) -> list[Program]:
-    program = adagrad(weight_decay=_decay(o), maximize=o["maximize"], kernels=kernels)
+    program = _traced(adagrad, weight_decay=_decay(o), maximize=o["maximize"], kernels=kernels)
     return [program.bind(**{name: o[name] for name in ("lr", "lr_decay", "eps", "weight_decay")})]
 
 
 def _nadam(o: Mapping[str, Any], kernels: Kernels) -> list[Program]:
     beta1, beta2 = o["betas"]
-    program = nadam(
-        weight_decay=_decay(o), decoupled=o["decoupled_weight_decay"], maximize=o["maximize"],
+    program = _traced(
+        nadam, weight_decay=_decay(o), decoupled=o["decoupled_weight_decay"], maximize=o["maximize"],
         far_lerp=_far(1 - beta1), kernels=kernels,
     )  # fmt: skip
     declared = {name: o[name] for name in ("lr", "eps", "weight_decay", "momentum_decay")}
