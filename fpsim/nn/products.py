@@ -21,14 +21,30 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
     return call.tagged(_Matmul.apply(call, call.number(), (call.role(a), call.role(b)), a, b), INSIDE)
 
 
+def forward_product(call: Call, number: int, a: Tensor, b: Tensor) -> Tensor:
+    """``[..., m, k]`` times ``[..., k, n]`` of detached operands, in parts 0..3 of the operation ``number``."""
+    left, right = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
+    product = call.arithmetic.matmul(left, right, call.precision.accumulator, call.key(number, 2))
+    return call.arithmetic.operation("round", (product,), call.precision.inside, call.key(number, 3))
+
+
+def backward_product(
+    call: Call, number: int, part: int, left: tuple[Tensor, bool], right: tuple[Tensor, bool], role: str
+) -> Tensor:
+    """A product of the backward pass, in parts ``part`` .. ``part + 3``, as the gradient of a tensor of ``role``; a
+    flag says whether an operand is a gradient."""
+    (x, x_gradient), (y, y_gradient) = left, right
+    x, y = _read(call, number, part, x, -1, x_gradient), _read(call, number, part + 1, y, -2, y_gradient)
+    product = call.arithmetic.matmul(x, y, call.precision.backward, call.key(number, part + 2))
+    return call.arithmetic.operation("round", (product,), call.gradient_slot(role), call.key(number, part + 3))
+
+
 class _Matmul(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, call: Call, number: int, roles: tuple[str, str], a: Tensor, b: Tensor) -> Tensor:
         ctx.call, ctx.number, ctx.roles = call, number, roles
         ctx.save_for_backward(a, b)
-        left, right = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
-        product = call.arithmetic.matmul(left, right, call.precision.accumulator, call.key(number, 2))
-        return call.arithmetic.operation("round", (product,), call.precision.inside, call.key(number, 3))
+        return forward_product(call, number, a, b)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
