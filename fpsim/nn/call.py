@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Fast, Tensor
 from fpsim.nn.roles import NetworkPrecision, Slot
+from fpsim.nn.table import UnsupportedOperation
 from fpsim.random_bits import Key
 
 ACTIVATION, INSIDE, WEIGHT = "activation", "inside", "weight"
@@ -33,9 +34,12 @@ class Call:
 
     def __init__(self, precision: NetworkPrecision, arithmetic: Fast, key: Key | None, number: int) -> None:
         self.precision, self.arithmetic = precision, arithmetic
-        self._key = key.fold(_NETWORK).fold(number) if key is not None and precision.draws else None
+        self._masks = key.fold(_NETWORK).fold(number) if key is not None else None
+        self._key = self._masks if precision.draws else None
         self._operations = 0
         self._latest: dict[int, tuple[Tensor, Tensor]] = {}
+        self._written: dict[int, set[int]] = {}  # storages changed in place, and who may be read of them
+        self._replaced: set[int] = set()
 
     def number(self) -> int:
         """The place of the next operation."""
@@ -46,11 +50,23 @@ class Call:
         """The key of one rounding of operation ``number``: ``part`` 0..7 forward, 8..15 backward."""
         return None if self._key is None else self._key.fold(number * _PARTS + part)
 
+    def mask_key(self) -> Key:
+        """The key of the next operation, for draws that are no rounding.
+
+        Raises
+        ------
+        ValueError
+            The network has no key.
+        """
+        if self._masks is None:
+            raise ValueError("key=None: dropout draws random bits and needs a Key, as in emulate(.., key=Key(0))")
+        return self._masks.fold(self.number() * _PARTS)
+
     # Roles of tensors
 
     def tagged(self, x: Tensor, role: str) -> Tensor:
         """x, known as a number of its role's format."""
-        x.fpsim_role = (self, role)
+        x.fpsim_role = (self, role, x.requires_grad)
         return x
 
     def known(self, x: Tensor) -> bool:
@@ -60,6 +76,11 @@ class Call:
     def role(self, x: Tensor) -> str:
         """The role of a tensor that an operation of this call made; of any other: activation."""
         return x.fpsim_role[1] if self.known(x) else ACTIVATION
+
+    def read_role(self, x: Tensor) -> str:
+        """The role that x has when it is read."""
+        latest = self.latest(x)
+        return WEIGHT if isinstance(latest, torch.nn.Parameter) else self.role(latest)
 
     def gradient_slot(self, role: str) -> Slot:
         """Format and mode of the gradient of a tensor."""
@@ -74,7 +95,15 @@ class Call:
         """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             return x
-        latest = self._latest[id(x)][1] if id(x) in self._latest else x
+        latest = self.latest(x)
+        if self._written:
+            self._check_shares(x)
+        if latest.requires_grad and not latest.is_leaf and self.known(latest) and not latest.fpsim_role[2]:
+            raise UnsupportedOperation(
+                f"{latest.grad_fn.name()}: an autograd function of its own, whose backward pass is not emulated; "
+                "admissible: operations without it (torch.utils.checkpoint: use_reentrant=False around the whole "
+                "emulated module)"
+            )
         if not self.known(latest):
             role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
             slot = self.precision.weights if role == WEIGHT else self.precision.activations
@@ -88,14 +117,58 @@ class Call:
         self._latest[id(x)] = (x, self.tagged(later, role))
         return self.tagged(now, role)
 
+    def latest(self, x: Tensor) -> Tensor:
+        """What stands for x now."""
+        return self._latest[id(x)][1] if id(x) in self._latest else x
+
+    def changed(self, x: Tensor) -> bool:
+        """Whether an operation in place changed x."""
+        return id(x) in self._replaced
+
     def replace(self, old: Tensor, new: Tensor) -> Tensor:
-        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves."""
+        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves. Returns ``old``.
+
+        A tensor from outside, such as a buffer, is written itself, too. Other tensors that share its numbers cannot be
+        read any more: they do not follow.
+
+        Raises
+        ------
+        ValueError
+            Another shape or dtype, or a parameter.
+        """
+        if new.shape != old.shape or new.dtype != old.dtype:
+            raise ValueError(
+                f"an operation in place leaves shape {tuple(new.shape)} and dtype {new.dtype} in a tensor of shape "
+                f"{tuple(old.shape)} and dtype {old.dtype}; admissible: the same"
+            )
+        outside = not self.known(old)
+        if outside and old.requires_grad and torch.is_grad_enabled():
+            raise ValueError("an operation in place on a tensor from outside that requires a gradient; admissible: x + ..")
+        for one in (old, self.latest(old)):
+            if one.numel():
+                self._written[one.untyped_storage().data_ptr()] = {id(old)}
+        if outside:
+            old.detach().copy_(new.detach())
         self._latest[id(old)] = (old, new)
-        return new
+        self._replaced.add(id(old))
+        return old
+
+    def _check_shares(self, x: Tensor) -> None:
+        read_by = self._written.get(x.untyped_storage().data_ptr())
+        if read_by is None or id(x) in read_by:
+            return
+        if self.known(x) or id(x) in self._latest:
+            raise UnsupportedOperation(
+                f"a tensor of shape {tuple(x.shape)} is read that shares its numbers with one that was changed in "
+                "place; admissible: x = x + .. in place of x += .., x[i] = x[i] + .. in place of x[i] += .."
+            )
+        read_by.add(id(x))
 
     def finish(self) -> None:
         """Let go of the tensors."""
         self._latest.clear()
+        self._written.clear()
+        self._replaced.clear()
 
     # Boundaries of a layer that computes inside in a format of its own
 

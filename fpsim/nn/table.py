@@ -8,6 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
+
+
+class UnsupportedOperation(NotImplementedError):
+    """A function of PyTorch that is not emulated."""
+
+
 Handler: TypeAlias = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
@@ -16,6 +22,10 @@ HANDLERS: dict[Any, Handler] = {}
 MOVES: set[Any] = set()
 # Functions whose result is no number of the network: sizes, comparisons, indices, new tensors.
 QUERIES: set[Any] = set()
+# Functions that change their first argument: the function that gives the numbers it holds afterwards.
+WRITES: dict[Any, Any] = {}
+# Those functions of WRITES that are handlers of this package, on every level, and no functions of PyTorch.
+WRITERS: set[Any] = set()
 
 
 def handles(*functions: Any) -> Callable[[_H], _H]:
@@ -26,6 +36,17 @@ def handles(*functions: Any) -> Callable[[_H], _H]:
             if function in HANDLERS:
                 raise ValueError(f"{name_of(function)} has a handler already")
             HANDLERS[function] = handler
+        return handler
+
+    return register
+
+
+def writes(*functions: Any) -> Callable[[_H], _H]:
+    """Register a handler for functions that change their first argument: it returns what they leave there."""
+
+    def register(handler: _H) -> _H:
+        WRITERS.add(handler)
+        WRITES.update(dict.fromkeys(functions, handler))
         return handler
 
     return register

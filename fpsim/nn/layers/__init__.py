@@ -1,5 +1,25 @@
 """The layers that are emulated, one kind a file; importing this package registers all."""
 
-from fpsim.nn.layers import arithmetic, convolution, linear, moves
+from fpsim.nn.layers import (
+    arithmetic,
+    attention,
+    convolution,
+    dropout,
+    embedding,
+    linear,
+    moves,
+    pooling,
+    softmax,
+)
 
-__all__ = ["arithmetic", "convolution", "linear", "moves"]
+__all__ = [
+    "arithmetic",
+    "attention",
+    "convolution",
+    "dropout",
+    "embedding",
+    "linear",
+    "moves",
+    "pooling",
+    "softmax",
+]

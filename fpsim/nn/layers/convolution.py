@@ -113,15 +113,14 @@ def _convolved(
 ) -> Tensor:
     geometry = _geometry(axes, input, weight, stride, padding, dilation, groups)
     single = input.ndim == axes + 1
-    x = primitives.exact(call, call.role(input), lambda one: one[None], input) if single else input
+    x = primitives.exact(call, call.read_role(input), lambda one: one[None], input) if single else input
     x, w = call.use(x), call.use(weight)
     roles = (call.role(x), call.role(w))
     y = call.tagged(_Convolution.apply(call, call.number(), roles, geometry, x, w), INSIDE)
     if bias is not None:
         if bias.shape != (weight.shape[0],):
             raise ValueError(f"bias of shape {tuple(bias.shape)}; admissible: ({weight.shape[0]},), one per channel")
-        role = call.role(call.use(bias))
-        column = primitives.exact(call, role, lambda b: b.reshape(-1, *(1,) * axes), bias)
+        column = primitives.exact(call, call.read_role(bias), lambda b: b.reshape(-1, *(1,) * axes), bias)
         y = primitives.apply(call, INSIDE, "add", y, call.load(column))
     y = call.store(y)
     return primitives.exact(call, call.role(y), lambda one: one[0], y) if single else y
