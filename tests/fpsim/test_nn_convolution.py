@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from fpsim import Accumulator, Format, Key, nn
-from fpsim.nn import NetworkPrecision
+from fpsim import Key, nn
+from tests.nn_passes import BINARY64, Net, PRECISIONS, agrees_with_pytorch, assert_same, fast_is_exact, passed
 from tests.tiers import slow_but
 
 # (stride, padding, dilation, groups)
 GEOMETRIES = [(1, 0, 1, 1), ((2, 1), (1, 2), 1, 2), (2, 3, (1, 2), 1), (3, 0, 2, 1), (1, "same", 2, 2)]
-BINARY64 = NetworkPrecision.uniform(Format(11, 52))
 
 
 def plain_loop(x: Any, w: Any, b: Any, g: Any, geometry: Any) -> tuple[Any, Any, Any, Any]:
@@ -58,38 +57,27 @@ def layer(geometry: Any, dtype: torch.dtype = torch.float32, seed: int = 0) -> A
     return torch.nn.Conv2d(4, 6, (3, 2), stride, padding, dilation, groups).to(dtype)
 
 
-def passed(net: Any, x: torch.Tensor) -> list[torch.Tensor]:
-    """The result and all gradients of one pass; the gradient of the result is made from a seed."""
-    x = x.clone().requires_grad_()
-    y = net(x)
-    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    g = g.to(torch.bfloat16).to(y.dtype)
-    return [y.detach(), *torch.autograd.grad(y, [x, *net.parameters()], g), g]
-
-
 @pytest.mark.parametrize("which", slow_but(range(len(GEOMETRIES)), 1, 2))
 def test_binary32_is_a_plain_loop(which: int) -> None:
     geometry = GEOMETRIES[which]
     net = layer(geometry)
     x = torch.randn(2, 4, 6, 5)
-    *found, g = passed(nn.emulate(net, "binary32"), x)
+    found = passed(nn.emulate(net, "binary32"), x)
+    g = torch.randn(found[0].shape, generator=torch.Generator().manual_seed(5)).to(torch.bfloat16).float()
     pairs = [(n, n) if isinstance(n, int) else n for n in (geometry[0], geometry[2])]
     padding = (2, 1) if geometry[1] == "same" else geometry[1]
     around = (padding, padding) if isinstance(padding, int) else padding
     expected = plain_loop(
         *(t.detach().numpy() for t in (x, net.weight, net.bias, g)), (pairs[0], around, pairs[1], geometry[3])
     )
-    for one, other in zip(found, expected, strict=True):
-        assert one.numpy().tobytes() == other.tobytes()
+    assert_same(found, [torch.from_numpy(one) for one in expected])
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_binary64_is_pytorch(geometry: Any) -> None:
     net = layer(geometry, torch.float64)
     x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
-    for one, other in zip(passed(nn.emulate(net, BINARY64), x), passed(net, x), strict=True):
-        assert one.shape == other.shape
-        assert (one - other).abs().max() <= 1e-12 * other.abs().max()
+    agrees_with_pytorch(net, x)
 
 
 @pytest.mark.parametrize("of", [torch.nn.Conv1d, torch.nn.Conv3d])
@@ -99,9 +87,7 @@ def test_other_numbers_of_axes(of: Any) -> None:
     axes = 1 if of is torch.nn.Conv1d else 3
     for shape in ((2, 2, *(5, 4, 3)[:axes]), (2, *(5, 4, 3)[:axes])):
         x = torch.randn(*shape, dtype=torch.float64)
-        for one, other in zip(passed(nn.emulate(net, BINARY64), x), passed(net, x), strict=True):
-            assert one.shape == other.shape
-            assert (one - other).abs().max() <= 1e-12 * other.abs().max()
+        agrees_with_pytorch(net, x)
 
 
 def test_gradcheck() -> None:
@@ -110,38 +96,24 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(net, (x,), fast_mode=True)
 
 
-PRECISIONS = {
-    "bfloat16": NetworkPrecision.uniform("bfloat16"),
-    "stochastic": NetworkPrecision.uniform("e4m3", "stochastic"),
-    "roles": NetworkPrecision(
-        ("e4m3", "up"), "bfloat16", ("e5m2", "toward_zero"), "binary16", Accumulator("binary32", "bfloat16", fma=False),
-        backward_accumulator=Accumulator("bfloat16", "bfloat16", order="blocked", block=4), elementwise="binary32",
-        forward_operands="e4m3", backward_operands=("e5m2", "stochastic"),
-    ),
-    "pairwise": NetworkPrecision.uniform("bfloat16", accumulator=Accumulator("bfloat16", "bfloat16", order="pairwise")),
-}  # fmt: skip
+OPERANDS = PRECISIONS["roles"].replace(forward_operands="e4m3", backward_operands=("e5m2", "stochastic"))
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_fast_is_the_definition(name: str) -> None:
     torch.manual_seed(3)
-    net = torch.nn.Conv2d(2, 2, 2, 2, 1, groups=2)
-    x = torch.randn(2, 2, 3, 3)
-    found = [passed(nn.emulate(net, PRECISIONS[name], key=Key(4), arithmetic=how), x) for how in ("fast", "exact")]
-    for one, other in zip(*found, strict=True):
-        assert one.numpy().tobytes() == other.numpy().tobytes()
+    fast_is_exact(torch.nn.Conv2d(2, 2, 2, 2, 1, groups=2), name, torch.randn(2, 2, 3, 3))
+
+
+def test_narrower_operands() -> None:
+    torch.manual_seed(3)
+    net, x = torch.nn.Conv2d(2, 2, 2, 2, 1), torch.randn(2, 2, 3, 3)
+    found = [passed(nn.emulate(net, OPERANDS, key=Key(4), arithmetic=how), x) for how in ("fast", "exact")]
+    assert_same(*found)
 
 
 def test_what_does_not_fit_is_named() -> None:
     f = torch.nn.functional
-
-    class Net(torch.nn.Module):
-        def __init__(self, **given: Any) -> None:
-            super().__init__()
-            self.given = given
-
-        def forward(self, x: Any, w: Any, b: Any = None) -> Any:
-            return f.conv2d(x, w, b, **self.given)
 
     x, w = torch.ones(1, 2, 3, 3), torch.ones(4, 2, 2, 2)
     for given, operands, message in [
@@ -155,7 +127,7 @@ def test_what_does_not_fit_is_named() -> None:
         ({}, (x, w, torch.ones(3)), r"bias of shape \(3,\)"),
     ]:
         with pytest.raises(ValueError, match=message):
-            nn.emulate(Net(**given), "bfloat16")(*operands)
+            nn.emulate(Net(f.conv2d), "bfloat16")(*operands, **given)
 
 
 def test_places_outside_the_image_are_terms_of_zero() -> None:

@@ -33,8 +33,8 @@ def scaled_dot_product_attention(
     """q k^T, rounded; times the scale, rounded; plus the mask, rounded; softmax; dropout; times v, rounded.
 
     The scale, 1 / sqrt(features) unless given, is a constant rounded to nearest even. Where a mask of truth values, or
-    ``is_causal``, forbids a place, its score becomes -inf (the lowest number of a format without infinities). A query
-    that may look nowhere gets zeros. The backward pass is that of these operations, in reverse.
+    ``is_causal``, forbids a place, its score becomes -inf (the lowest number of a format without infinities); a mask of
+    zeros and -inf alone is one of truth values. A query that may look nowhere gets zeros. The backward pass is that of these operations, in reverse.
     """
     y, _ = attended(call, (query, key, value), attn_mask, dropout_p, is_causal, scale, enable_gqa)
     return y
@@ -63,8 +63,8 @@ def attended(
         if mask is not None:
             raise ValueError("is_causal=True beside attn_mask; admissible: one of them")
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    if mask is not None and torch.broadcast_shapes(mask.shape, scores.shape) != scores.shape:
-        raise ValueError(f"attn_mask of shape {tuple(mask.shape)}; admissible: what broadcasts to {tuple(scores.shape)}")
+    if mask is not None:
+        mask = _truth_values(call, mask, scores.shape)
     nowhere = None
     if mask is not None and mask.dtype == torch.bool:
         forbidden = ~mask
@@ -81,6 +81,19 @@ def attended(
         weights = primitives.exact(call, INSIDE, lambda one: one.masked_fill(nowhere, 0.0), weights)
     weights = dropped(call, weights, dropout_p, True, weights.shape, INSIDE)
     return call.store(products.matmul(call, weights, v)), weights
+
+
+def _truth_values(call: Call, mask: Tensor, scores: torch.Size) -> Tensor:
+    """A mask that adds nothing but zeros and -inf as one of truth values, which every format has."""
+    padded = (1,) * (len(scores) - mask.ndim) + tuple(mask.shape)
+    if len(padded) != len(scores) or any(n not in (1, m) for n, m in zip(padded, scores, strict=True)):
+        raise ValueError(f"attn_mask of shape {tuple(mask.shape)}; admissible: what broadcasts to {tuple(scores)}")
+    if mask.dtype != torch.bool:
+        now = call.latest(mask)
+        free = now == 0.0
+        if not now.requires_grad and bool((free | (now == -math.inf)).all()):
+            return free
+    return mask
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, groups: bool) -> None:
@@ -179,6 +192,7 @@ def _split(x: Tensor, heads: int) -> Tensor:
 def _mask(call: Call, attn: Tensor | None, padding: Tensor | None, q: Tensor, single: bool) -> Tensor | None:
     """One mask of scores ``[batch, heads, queries, keys]``; PyTorch's masks of truth values here forbid."""
     batch, heads = q.shape[:2]
+    attn, padding = (one if one is None else call.latest(one) for one in (attn, padding))
     given = []
     if attn is not None:
         if attn.ndim == 3:

@@ -47,7 +47,7 @@ CARRYING = (torch.float32, torch.float64)
 def _named(*names: str) -> list[Any]:
     """The functions and methods of PyTorch that have these names."""
     found = (getattr(of, name, None) for of in (torch, torch.Tensor) for name in names)
-    return [f for f in found if f is not None]
+    return [f for f in found if callable(f)]
 
 
 MOVES.update(_named(*_MOVED))

@@ -24,7 +24,7 @@ _ADAPTIVE_AVERAGE = {
 }  # fmt: skip
 
 
-def _max_pool(axes: int) -> Callable[..., Any]:
+def _max_pool(axes: int, indices: bool) -> Callable[..., Any]:
     def handler(
         call: Call,
         input: Tensor,
@@ -40,18 +40,18 @@ def _max_pool(axes: int) -> Callable[..., Any]:
         x = call.use(input)
         _, places = _MAX[axes](x.detach(), kernel_size, stride, padding, dilation, ceil_mode, True)
         y = gathered(call, x, lambda one: _picked(one, places, axes))
-        return (y, places) if return_indices else y
+        return (y, places) if indices else y
 
     return handler
 
 
-def _adaptive_max_pool(axes: int) -> Callable[..., Any]:
+def _adaptive_max_pool(axes: int, indices: bool) -> Callable[..., Any]:
     def handler(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
         """Exact; windows as PyTorch lays them, which may overlap: see max_pool."""
         x = call.use(input)
         _, places = _ADAPTIVE_MAX[axes](x.detach(), output_size, True)
         y = gathered(call, x, lambda one: _picked(one, places, axes))
-        return (y, places) if return_indices else y
+        return (y, places) if indices else y
 
     return handler
 
@@ -137,7 +137,10 @@ def _check_image(name: str, x: Tensor, axes: int) -> None:
 
 
 for _axes in (1, 2, 3):
-    handles(_MAX[_axes])(_max_pool(_axes))
-    handles(_ADAPTIVE_MAX[_axes])(_adaptive_max_pool(_axes))
+    # PyTorch calls another function where indices are asked for.
+    handles(_MAX[_axes])(_max_pool(_axes, False))
+    handles(getattr(functional, f"max_pool{_axes}d_with_indices"))(_max_pool(_axes, True))
+    handles(_ADAPTIVE_MAX[_axes])(_adaptive_max_pool(_axes, False))
+    handles(getattr(functional, f"adaptive_max_pool{_axes}d_with_indices"))(_adaptive_max_pool(_axes, True))
     handles(_AVERAGE[_axes])(_average_pool(_axes))
     handles(_ADAPTIVE_AVERAGE[_axes])(_adaptive_average_pool(_axes))
