@@ -38,7 +38,8 @@ class Call:
         self._key = self._masks if precision.draws else None
         self._operations = 0
         self._latest: dict[int, tuple[Tensor, Tensor]] = {}
-        self._written: dict[int, set[int]] = {}  # storages changed in place, and who may be read of them
+        # Storages that were changed in place, kept alive: a tensor of each, and who of its owners may be read.
+        self._written: dict[int, tuple[Tensor, set[int]]] = {}
         self._replaced: set[int] = set()
 
     def number(self) -> int:
@@ -143,10 +144,12 @@ class Call:
             )
         outside = not self.known(old)
         if outside and old.requires_grad and torch.is_grad_enabled():
-            raise ValueError("an operation in place on a tensor from outside that requires a gradient; admissible: x + ..")
+            raise ValueError(
+                "an operation in place on a tensor from outside that requires a gradient; admissible: x + .."
+            )
         for one in (old, self.latest(old)):
             if one.numel():
-                self._written[one.untyped_storage().data_ptr()] = {id(old)}
+                self._written[one.untyped_storage().data_ptr()] = (one, {id(old)})
         if outside:
             old.detach().copy_(new.detach())
         self._latest[id(old)] = (old, new)
@@ -154,8 +157,8 @@ class Call:
         return old
 
     def _check_shares(self, x: Tensor) -> None:
-        read_by = self._written.get(x.untyped_storage().data_ptr())
-        if read_by is None or id(x) in read_by:
+        _, read_by = self._written.get(x.untyped_storage().data_ptr(), (x, {id(x)}))
+        if id(x) in read_by:
             return
         if self.known(x) or id(x) in self._latest:
             raise UnsupportedOperation(

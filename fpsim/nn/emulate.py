@@ -181,6 +181,8 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
                 "torch.utils.checkpoint inside an emulated module: what it computes again is not emulated; admissible: "
                 "around the whole emulated module"
             )
+        if not layers.moves.floating(args, kwargs):
+            return func(*args, **kwargs)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))
         if kwargs.get("out") is not None:
@@ -194,7 +196,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
             return HANDLERS[func](call, *args, **kwargs)
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
-        if func in QUERIES or not layers.moves.floating(args, kwargs):
+        if func in QUERIES:
             return func(*layers.moves.mapped(args, self._asked), **layers.moves.mapped(kwargs, self._asked))
         if storage or func in self.passthrough:
             return layers.moves.rounded_afterwards(call, func, args, kwargs)

@@ -54,7 +54,9 @@ def sum_by_source(call: Call, number: int, g: Tensor, source: Tensor, size: int,
 
 class _Gathered(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, call: Call, number: int, role: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, call: Call, number: int, role: str, function: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
         ctx.call, ctx.number, ctx.role, ctx.shape = call, number, role, x.shape
         # The same function tells where each number comes from: 1, 2, .. for the numbers of x, 0 for zeros put in.
         places = torch.arange(1.0, x.numel() + 1.0, dtype=torch.float64, device=x.device).reshape(x.shape)

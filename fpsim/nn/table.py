@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 
-
 class UnsupportedOperation(NotImplementedError):
     """A function of PyTorch that is not emulated."""
 

@@ -165,7 +165,7 @@ def test_the_same_bits_in_evaluation() -> None:
 @pytest.mark.parametrize("made", [{"add_bias_kv": True}, {"add_zero_attn": True}])
 def test_what_many_heads_do_not_have_is_named(made: Any) -> None:
     x = drawn((3, 2, 4))[0]
-    with pytest.raises(ValueError, match="bias_k is given|add_zero_attn=True"):
+    with pytest.raises(ValueError, match=r"bias_k is given|add_zero_attn=True"):
         nn.emulate(torch.nn.MultiheadAttention(4, 2, **made), "bfloat16")(x, x, x)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fpsim import Key, nn
-from tests.nn_passes import BINARY64, Net, PRECISIONS, agrees_with_pytorch, assert_same, fast_is_exact, passed
+from tests.nn_passes import BINARY64, PRECISIONS, Net, agrees_with_pytorch, assert_same, fast_is_exact, passed
 from tests.tiers import slow_but
 
 # (stride, padding, dilation, groups)

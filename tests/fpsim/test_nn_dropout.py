@@ -48,7 +48,9 @@ def test_the_key_and_the_number_of_the_pass_decide_and_not_the_generator_of_pyto
     again = nn.emulate(torch.nn.Dropout(0.5), "bfloat16", key=Key(3))
     again.emulation.calls = 1
     assert torch.equal(again(x), second)
-    twice = nn.emulate(Net(lambda x: (torch.dropout(x, 0.5, True), torch.dropout(x, 0.5, True))), "bfloat16", key=Key(3))
+    twice = nn.emulate(
+        Net(lambda x: (torch.dropout(x, 0.5, True), torch.dropout(x, 0.5, True))), "bfloat16", key=Key(3)
+    )
     assert not torch.equal(*twice(x))
 
 

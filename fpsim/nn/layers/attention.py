@@ -34,7 +34,8 @@ def scaled_dot_product_attention(
 
     The scale, 1 / sqrt(features) unless given, is a constant rounded to nearest even. Where a mask of truth values, or
     ``is_causal``, forbids a place, its score becomes -inf (the lowest number of a format without infinities); a mask of
-    zeros and -inf alone is one of truth values. A query that may look nowhere gets zeros. The backward pass is that of these operations, in reverse.
+    zeros and -inf alone is one of truth values. A query that may look nowhere gets zeros.
+    The backward pass is that of these operations, in reverse.
     """
     y, _ = attended(call, (query, key, value), attn_mask, dropout_p, is_causal, scale, enable_gqa)
     return y
@@ -156,7 +157,7 @@ def multi_head_attention(
     of_biases = [None] * 3 if in_proj_bias is None else _thirds(call, in_proj_bias, embed_dim_to_check)
     heads = []
     for x, w, b in zip((query, key, value), of_weights, of_biases, strict=True):
-        y = linear.linear(call, x, w, b)  # type: ignore[arg-type]
+        y = linear.linear(call, x, w, b)
         heads.append(_moved(call, lambda one: _split(one, num_heads), y))
     mask = _mask(call, attn_mask, key_padding_mask, heads[0], single)
     if is_causal and attn_mask is None:
@@ -179,8 +180,8 @@ def _moved(call: Call, function: Any, x: Tensor) -> Tensor:
 
 def _thirds(call: Call, packed: Tensor | None, n: int) -> list[Tensor]:
     if packed is None:
-        raise ValueError("multi_head_attention_forward: in_proj_weight=None; admissible: a tensor [3 features, features]")
-    return [_moved(call, lambda one, i=i: one[i * n : (i + 1) * n], packed) for i in range(3)]  # type: ignore[misc]
+        raise ValueError("multi_head_attention_forward: in_proj_weight=None; admissible: [3 features, features]")
+    return [_moved(call, lambda one, i=i: one[i * n : (i + 1) * n], packed) for i in range(3)]
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

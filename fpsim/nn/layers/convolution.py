@@ -126,9 +126,7 @@ def _convolved(
     return primitives.exact(call, call.role(y), lambda one: one[0], y) if single else y
 
 
-def _geometry(
-    axes: int, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Geometry:
+def _geometry(axes: int, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> Geometry:
     name = _NAMES[axes]
     if x.ndim not in (axes + 1, axes + 2) or weight.ndim != axes + 2:
         raise ValueError(

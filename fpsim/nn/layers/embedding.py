@@ -55,9 +55,7 @@ def embedding(
 
 class _Embedding(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(
-        ctx: Any, call: Call, number: int, role: str, padding: int | None, index: Tensor, w: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, call: Call, number: int, role: str, padding: int | None, index: Tensor, w: Tensor) -> Tensor:
         ctx.call, ctx.number, ctx.role, ctx.padding, ctx.index, ctx.shape = call, number, role, padding, index, w.shape
         return w.detach()[index.long()]
 

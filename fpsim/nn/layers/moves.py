@@ -6,7 +6,6 @@ What only moves numbers is exact, forward and backward; a zero keeps its sign. W
 
 from __future__ import annotations
 
-
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from fpsim.nn.table import MOVES, QUERIES, WRITES, handles, writes
 _MOVED = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "moveaxis",
     "swapaxes", "swapdims", "t", "adjoint", "ravel", "contiguous", "clone", "chunk", "split", "split_with_sizes",
-    "tensor_split", "hsplit", "vsplit", "dsplit", "unbind", "narrow", "select", "view_as", "reshape_as", "flip",
+    "unbind", "narrow", "select", "view_as", "reshape_as", "flip",
     "fliplr", "flipud", "roll", "rot90", "tril", "triu", "diagonal", "detach", "cat", "concat", "concatenate", "stack",
     "hstack", "vstack", "dstack", "column_stack", "row_stack", "atleast_1d", "atleast_2d", "atleast_3d",
 )  # fmt: skip
@@ -61,7 +60,7 @@ for _name in dir(torch.Tensor):
 
 def floating(args: Any, kwargs: Any) -> bool:
     """Whether a number of the network is among the arguments."""
-    return any(is_number(x) for x in _leaves((args, kwargs)))
+    return (bool(args) and is_number(args[0])) or any(is_number(x) for x in _leaves((args, kwargs)))
 
 
 def is_number(x: Any) -> bool:
@@ -133,6 +132,13 @@ def getitem(call: Call, input: Tensor, index: Any) -> Tensor:
     if not is_number(input) or _basic(index):
         return moved(call, torch.Tensor.__getitem__, (input, index), {})
     return gathered(call, input, lambda x: x[index])
+
+
+@handles(torch.tensor_split, torch.Tensor.tensor_split)
+def tensor_split(call: Call, input: Tensor, indices_or_sections: Any, dim: int = 0) -> Any:
+    """As ``split``, whose derivative is one: that of PyTorch's tensor_split adds up."""
+    pieces = torch.tensor_split(call.latest(input), indices_or_sections, dim)
+    return moved(call, torch.split, (input, [piece.shape[dim] for piece in pieces], dim), {})
 
 
 @handles(functional.pad)
@@ -278,5 +284,3 @@ def _leaves(x: Any) -> list[Any]:
     found: list[Any] = []
     mapped(x, found.append)
     return found
-
-
