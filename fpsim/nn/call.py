@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Fast, Tensor
 from fpsim.nn.roles import NetworkPrecision, Slot
@@ -205,11 +204,17 @@ class _Convert(torch.autograd.Function):  # type: ignore[misc]
         return call.arithmetic.operation("round", (x.detach(),), forward, call.key(number, 0))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        _check_first_order()
         if ctx.slot is not None:
             g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
         return None, None, None, None, g
+
+
+def _check_first_order() -> None:
+    """PyTorch's ``once_differentiable`` would let a gradient pass as a constant: every gradient meets this instead."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("create_graph=True: emulated operations have first derivatives only; admissible: False")
 
 
 class _Fork(torch.autograd.Function):  # type: ignore[misc]
@@ -222,8 +227,8 @@ class _Fork(torch.autograd.Function):  # type: ignore[misc]
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, now: Tensor | None, later: Tensor | None) -> tuple[Any, ...]:
+        _check_first_order()
         if now is None or later is None:
             return None, None, None, later if now is None else now
         key = ctx.call.key(ctx.number, 8)

@@ -59,7 +59,8 @@ class Emulated:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         outer = _get_current_function_mode()
         if isinstance(outer, _Mode):
-            args, kwargs = layers.moves.mapped(args, outer.call.use), layers.moves.mapped(kwargs, outer.call.use)
+            with torch._C.DisableTorchFunction():
+                args, kwargs = layers.moves.mapped(args, outer.call.use), layers.moves.mapped(kwargs, outer.call.use)
         if self.emulation.key is not None and _checkpoints():
             raise UnsupportedOperation(
                 "torch.utils.checkpoint around an emulated module with a key: what it computes again would draw other "
@@ -99,7 +100,9 @@ def emulate(
     Returns
     -------
     a module of a subclass of the module's class, which shares its parameters, buffers and submodules: ``state_dict``,
-    ``parameters()`` and training mode are as before. ``emulation.calls`` counts forward passes
+    ``parameters()`` and training mode are as before. Hooks of submodules are emulated with them, those of the module
+    itself are its own and run outside. ``emulation.calls`` counts forward passes. Gradients of several backward passes
+    are added in ``.grad`` by PyTorch, in the parameter's dtype
 
     Raises
     ------
@@ -132,6 +135,9 @@ def emulate(
     copied = copy.copy(module)
     of: Any = type(module)
     copied.__class__ = _emulated_class(of)
+    for name, held in vars(module).items():
+        if name.endswith("_hooks") or "_hooks_" in name:
+            setattr(copied, name, copy.copy(held))
     copied.emulation = Emulation(precision, key, arithmetic, frozenset(passthrough))
     return copied
 

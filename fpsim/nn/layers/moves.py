@@ -97,7 +97,7 @@ def constant(call: Call, x: Tensor, number: Any) -> float:
             raise ValueError(f"a value of shape {tuple(number.shape)}; admissible: one number without a gradient")
         number = number.item()
     slot = call.precision.inside if call.role(x) == INSIDE else call.precision.activations
-    return primitives._constant(call, float(number), x, slot).item()
+    return float(primitives._constant(call, float(number), x, slot))
 
 
 # Numbers that are read in several places
