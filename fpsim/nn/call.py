@@ -67,7 +67,7 @@ class Call:
         precision = self.precision
         if role == ACTIVATION:
             return precision.gradients  # type: ignore[no-any-return]
-        return precision.inside_backward if role == INSIDE else precision.weight_gradients  # type: ignore[no-any-return]
+        return precision.inside_backward if role == INSIDE else precision.weight_gradients
 
     def slots(self, role: str) -> tuple[Slot, Slot]:
         """Format and mode of a tensor and of its gradient."""
@@ -101,8 +101,18 @@ class Call:
     def replace(self, old: Tensor, new: Tensor) -> Tensor:
         """From now on ``new`` is read where ``old`` is named: what an operation in place leaves.
 
-        Only the name: a view that was taken before, and a tensor of the caller, keep their numbers.
+        A buffer or another tensor from outside is written, too; a view that was taken before keeps its numbers.
+
+        Raises
+        ------
+        ValueError
+            A parameter, which a forward pass cannot write.
         """
+        if not self.known(old):
+            if old.requires_grad and old.is_leaf:
+                raise ValueError("forward writes a parameter in place; admissible: a tensor that it made, or a buffer")
+            if not old.requires_grad:
+                old.copy_(new.detach())
         self._replaced[id(old)] = (old, new)
         return new
 

@@ -27,11 +27,12 @@ from fpsim.number_format import Format
 class Rounded:
     """The rounded operations of one operation, forward or backward: ``r(kind, *operands)``, ``r.sum(x, axes)``.
 
-    Every rounding has random bits of its own. ``kept`` are the tensors that the forward pass left for the backward pass.
+    Every rounding has random bits of its own. ``kept``: what the forward pass leaves for the backward pass.
     """
 
     def __init__(self, call: Call, number: int, part: int, slot: Slot, sums: Accumulator) -> None:
-        self.call, self.slot, self.kept = call, slot, ()  # type: tuple[Tensor, ...]
+        self.call, self.slot = call, slot
+        self.kept: tuple[Tensor, ...] = ()
         self._number, self._part, self._end, self._sums = number, part, part + BACKWARD, sums
 
     def __call__(self, kind: str, *operands: Tensor | float, slot: Slot | None = None) -> Tensor:

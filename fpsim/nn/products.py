@@ -55,7 +55,8 @@ def _product(
     new = product.ndim - len(shape)
     axes = tuple(range(new)) + tuple(new + i for i, n in enumerate(shape[:-2]) if n == 1 != product.shape[new + i])
     if axes:
-        product = call.arithmetic.sum(product, axes, call.precision.backward_sums, call.key(number, part + 8)).reshape(shape)
+        key = call.key(number, part + 8)
+        product = call.arithmetic.sum(product, axes, call.precision.backward_sums, key).reshape(shape)
     slot = call.gradient_slot(ctx.roles[which])
     return call.arithmetic.operation("round", (product,), slot, call.key(number, part + 3))
 

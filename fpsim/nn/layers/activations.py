@@ -188,5 +188,6 @@ def _elu(alpha: float) -> Rule:
     )
 
 
-for _name, _handler in {"relu": relu, "leaky_relu": leaky_relu, "elu": elu}.items():
-    in_place(_handler, *named(f"{_name}_"))
+in_place(relu, *named("relu_"))
+in_place(leaky_relu, *named("leaky_relu_"))
+in_place(elu, *named("elu_"))

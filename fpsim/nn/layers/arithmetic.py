@@ -30,8 +30,8 @@ def in_place(handler: Handler, *functions: Any) -> None:
         y = handler(call, input, *args, **kwargs)
         if y.shape != input.shape:
             raise ValueError(
-                f"in place: the result has shape {tuple(y.shape)}; admissible: {tuple(input.shape)}, that of the tensor "
-                "that is written"
+                f"in place: the result has shape {tuple(y.shape)}; admissible: that of the tensor that is written, "
+                f"{tuple(input.shape)}"
             )
         return call.replace(input, y)
 
@@ -104,7 +104,7 @@ def _function(kind: str) -> Handler:
     return function
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Handler] = {
     kind: _function(kind)
     for kind in ("sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf")
 }
@@ -200,5 +200,8 @@ def _scaled(call: Call, x: Number, alpha: float) -> Number:
     return x if alpha == 1 else apply(call, ACTIVATION, "mul", x, alpha) if isinstance(x, torch.Tensor) else x * alpha
 
 
-for _name, _handler in {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg, "pow": pow, **FUNCTIONS}.items():
-    in_place(_handler, *named(f"{_name}_"))
+_IN_PLACE: dict[str, Handler] = {
+    "add": add, "sub": sub, "mul": mul, "div": div, "neg": neg, "pow": pow, "square": square, **FUNCTIONS
+}  # fmt: skip
+for _kind, _handler in _IN_PLACE.items():
+    in_place(_handler, *named(f"{_kind}_"))

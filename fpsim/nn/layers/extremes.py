@@ -31,9 +31,7 @@ def clamp(call: Call, input: Tensor, min: float | None = None, max: float | None
 
 
 @handles(*named("hardtanh"))
-def hardtanh(
-    call: Call, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Tensor:
+def hardtanh(call: Call, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """To bounds that are rounded to the format; a number at a bound passes no gradient on."""
     bounds = [_bound(call, *given) for given in (("min_val", input, min_val), ("max_val", input, max_val))]
     y = exact(call, ACTIVATION, lambda x: torch.nn.functional.hardtanh(x, *bounds), input)
@@ -124,7 +122,7 @@ def max(
 ) -> Any:
     """``amax``; ``maximum`` of two tensors; along an axis also the places."""
     if isinstance(dim, torch.Tensor) or other is not None:
-        return maximum(call, input, dim if other is None else other)  # type: ignore[arg-type]
+        return maximum(call, input, dim if other is None else other)
     return amax(call, input) if dim is None else _along(call, "max", input, dim, keepdim)
 
 
@@ -134,7 +132,7 @@ def min(
 ) -> Any:
     """``amin``; ``minimum`` of two tensors; along an axis also the places."""
     if isinstance(dim, torch.Tensor) or other is not None:
-        return minimum(call, input, dim if other is None else other)  # type: ignore[arg-type]
+        return minimum(call, input, dim if other is None else other)
     return amin(call, input) if dim is None else _along(call, "min", input, dim, keepdim)
 
 
@@ -156,5 +154,6 @@ def chosen(call: Call, input: Tensor, condition: Tensor, other: Number) -> Tenso
     return where(call, condition, input, other)
 
 
-for _name, _handler in {"abs": abs, "clamp": clamp, "clip": clamp}.items():
-    in_place(_handler, *named(f"{_name}_"))
+in_place(abs, *named("abs_"))
+in_place(clamp, *named("clamp_", "clip_"))
+in_place(hardtanh, *named("hardtanh_"))

@@ -46,9 +46,7 @@ def cross_entropy(
 
 
 @handles(functional.nll_loss)
-def nll_loss(
-    call: Call, input: Tensor, target: Tensor, ignore_index: int = -100, reduction: str = "mean"
-) -> Tensor:
+def nll_loss(call: Call, input: Tensor, target: Tensor, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """-x[target]; terms of ``ignore_index`` are 0 and not counted."""
     _check("nll_loss", reduction)
     axis = _check_classes("nll_loss", input, target, ignore_index)
@@ -59,19 +57,19 @@ def nll_loss(
 @handles(functional.mse_loss)
 def mse_loss(call: Call, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """d d with d = x - target; the gradient of d is (g d) 2."""
-    return _reduced(call, apply(call, INSIDE, "square", _difference(call, "mse_loss", input, target, reduction)), reduction)
+    d = _difference(call, "mse_loss", input, target, reduction)
+    return _reduced(call, apply(call, INSIDE, "square", d), reduction)
 
 
 @handles(functional.l1_loss)
 def l1_loss(call: Call, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|d| with d = x - target."""
-    return _reduced(call, exact(call, INSIDE, torch.abs, _difference(call, "l1_loss", input, target, reduction)), reduction)
+    d = _difference(call, "l1_loss", input, target, reduction)
+    return _reduced(call, exact(call, INSIDE, torch.abs, d), reduction)
 
 
 @handles(functional.huber_loss)
-def huber_loss(
-    call: Call, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
-) -> Tensor:
+def huber_loss(call: Call, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """(d d) 0.5 up to |d| = delta, then (|d| - delta / 2) delta; d = x - target. The gradient of d is g d, or
     +-(g delta)."""
     _check("huber_loss", reduction, ("delta", delta))
@@ -107,9 +105,7 @@ LOGITS = Rule(
 
 
 @handles(functional.binary_cross_entropy_with_logits)
-def binary_cross_entropy_with_logits(
-    call: Call, input: Tensor, target: Tensor, reduction: str = "mean"
-) -> Tensor:
+def binary_cross_entropy_with_logits(call: Call, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(max(x, 0) - x t) + log1p(exp(-|x|)); the gradient g (sigmoid(x) - t)."""
     _check("binary_cross_entropy_with_logits", reduction)
     _check_same("binary_cross_entropy_with_logits", input, target)
@@ -164,7 +160,7 @@ def _check_classes(name: str, input: Tensor, target: Tensor, ignore_index: int) 
     """The axis of the classes."""
     if target.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(f"{name}: target of dtype {target.dtype}; admissible: torch.int64, indices of classes")
-    axis = min(input.ndim - 1, 1)
+    axis = 1 if input.ndim > 1 else 0
     expected = tuple(input.shape[:axis]) + tuple(input.shape[axis + 1 :])
     if not input.ndim or tuple(target.shape) != expected:
         raise ValueError(
@@ -173,7 +169,7 @@ def _check_classes(name: str, input: Tensor, target: Tensor, ignore_index: int) 
         )
     wrong = target[(target != ignore_index) & ((target < 0) | (target >= input.shape[axis]))]
     if wrong.numel():
-        raise ValueError(f"{name}: target holds {int(wrong[0])}; admissible: 0..{input.shape[axis] - 1}, {ignore_index}")
+        raise ValueError(
+            f"{name}: target holds {int(wrong[0])}; admissible: 0..{input.shape[axis] - 1}, {ignore_index}"
+        )
     return axis
-
-

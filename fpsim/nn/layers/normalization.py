@@ -22,8 +22,7 @@ from fpsim.nn.table import handles
 
 @functools.lru_cache(maxsize=256)
 def centred_rule(axes: tuple[int, ...], n: float, eps: float) -> Rule:
-    """c / root: c = x - sum(x) / n, 1 / root = rsqrt(sum(c c) / n + eps). The result's gradient g gives, with the result
-    y, ((g - sum(g) / n) - y (sum(g y) / n)) (1 / root)."""
+    """c (1 / root) of ``layer_norm``; the mean, the variance and 1 / root are kept."""
 
     def forward(r: Rounded, x: Tensor) -> Tensor:
         mean = r("div", r.sum(x, axes), n)
@@ -43,7 +42,7 @@ def centred_rule(axes: tuple[int, ...], n: float, eps: float) -> Rule:
 
 @functools.lru_cache(maxsize=256)
 def root_mean_square_rule(axes: tuple[int, ...], n: float, eps: float) -> Rule:
-    """x (1 / root), 1 / root = rsqrt(sum(x x) / n + eps); gradient (g - y (sum(g y) / n)) (1 / root)."""
+    """x (1 / root) of ``rms_norm``."""
 
     def forward(r: Rounded, x: Tensor) -> Tensor:
         scale = r("rsqrt", r("add", r("div", r.sum(r("mul", x, x), axes), n), eps))
@@ -67,6 +66,7 @@ def layer_norm(
     The gradient g of c (1 / root) = y gives x ((g - sum(g) / n) - y (sum(g y) / n)) (1 / root).
     """
     axes = _last_axes("layer_norm", input, normalized_shape)
+    _check_shapes("layer_norm", input.shape[axes[0] :], weight=weight, bias=bias)
     rule = centred_rule(axes, terms(input, axes), float(eps))
     return call.store(_affine(call, apply(call, INSIDE, rule, call.load(input)), weight, bias))
 
@@ -80,6 +80,7 @@ def rms_norm(
     The gradient g of x (1 / root) = y gives x (g - y (sum(g y) / n)) (1 / root).
     """
     axes = _last_axes("rms_norm", input, normalized_shape)
+    _check_shapes("rms_norm", input.shape[axes[0] :], weight=weight)
     eps = torch.finfo(input.dtype).eps if eps is None else float(eps)
     rule = root_mean_square_rule(axes, terms(input, axes), eps)
     return call.store(_affine(call, apply(call, INSIDE, rule, call.load(input)), weight, None))
@@ -115,7 +116,7 @@ def batch_norm(
     Evaluation: ((x - mean) rsqrt(var + eps)) weight + bias, of the running statistics rounded to activations.
     """
     if input.ndim < 2 or not input.numel():
-        raise ValueError(f"batch_norm: shape {tuple(input.shape)}; admissible: [n, channels, ..] of more than 0 elements")
+        raise ValueError(f"batch_norm: shape {tuple(input.shape)}; admissible: [n, channels, ..] that has elements")
     axes = tuple(axis for axis in range(input.ndim) if axis != 1)
     n = terms(input, axes)
     x = call.load(input)
@@ -171,10 +172,15 @@ def _per_channel(call: Call, input: Tensor, x: Tensor | None) -> Any:
     """A vector over channels, as it lies along axis 1 of the input."""
     if x is None:
         return None
-    if x.shape != input.shape[1:2]:
-        raise ValueError(f"a tensor per channel of shape {tuple(x.shape)}; admissible: {tuple(input.shape[1:2])}")
+    _check_shapes("a norm of channels", input.shape[1:2], weight_or_statistic=x)
     shape = (-1, *[1] * (input.ndim - 2))
     return exact(call, call.role(call.use(x)), lambda x: x.reshape(shape), x)
+
+
+def _check_shapes(name: str, shape: torch.Size, **given: Tensor | None) -> None:
+    for what, x in given.items():
+        if x is not None and x.shape != shape:
+            raise ValueError(f"{name}: {what} of shape {tuple(x.shape)}; admissible: {tuple(shape)}")
 
 
 def _last_axes(name: str, x: Tensor, shape: Sequence[int]) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import INSIDE, Call
 from fpsim.nn.layers.arithmetic import axes_of
@@ -61,5 +60,3 @@ def _axis(x: Tensor, dim: int | None) -> int:
     if not x.numel():
         raise ValueError(f"softmax of a tensor of shape {tuple(x.shape)}; admissible: one that has elements")
     return axes_of(x, dim)[0]
-
-
