@@ -17,7 +17,7 @@ from fpsim.random_bits import Key
 
 ACTIVATION, INSIDE, WEIGHT = "activation", "inside", "weight"
 _NETWORK = 0x4E455457  # "NETW": the key of a network's draws
-_PARTS = 16  # roundings that one operation may have, forward and backward
+BACKWARD = 16  # roundings that one operation may have, forward, and the number of its first backward
 
 
 class Call:
@@ -35,7 +35,8 @@ class Call:
         self.precision, self.arithmetic = precision, arithmetic
         self._key = key.fold(_NETWORK).fold(number) if key is not None and precision.draws else None
         self._operations = 0
-        self._latest: dict[int, tuple[Tensor, Tensor]] = {}
+        self._latest: dict[int, tuple[Tensor, Tensor]] = {}  # what the next read of a tensor reads
+        self._replaced: dict[int, tuple[Tensor, Tensor]] = {}  # tensors that were written in place, and what they are
 
     def number(self) -> int:
         """The place of the next operation."""
@@ -43,8 +44,8 @@ class Call:
         return self._operations - 1
 
     def key(self, number: int, part: int) -> Key | None:
-        """The key of one rounding of operation ``number``: ``part`` 0..7 forward, 8..15 backward."""
-        return None if self._key is None else self._key.fold(number * _PARTS + part)
+        """The key of one rounding of operation ``number``: ``part`` 0..15 forward, 16..31 backward."""
+        return None if self._key is None else self._key.fold(number * 2 * BACKWARD + part)
 
     # Roles of tensors
 
@@ -64,8 +65,15 @@ class Call:
     def gradient_slot(self, role: str) -> Slot:
         """Format and mode of the gradient of a tensor."""
         precision = self.precision
-        slot = {WEIGHT: precision.weight_gradients, INSIDE: precision.inside_backward}.get(role, precision.gradients)
-        return slot  # type: ignore[no-any-return]
+        if role == ACTIVATION:
+            return precision.gradients  # type: ignore[no-any-return]
+        return precision.inside_backward if role == INSIDE else precision.weight_gradients
+
+    def slots(self, role: str) -> tuple[Slot, Slot]:
+        """Format and mode of a tensor and of its gradient."""
+        precision = self.precision
+        forward = {WEIGHT: precision.weights, INSIDE: precision.inside}.get(role, precision.activations)
+        return forward, self.gradient_slot(role)
 
     def use(self, x: Any) -> Any:
         """x as an operation reads it: rounded to its role where it comes from outside, forked where it has a gradient.
@@ -74,6 +82,8 @@ class Call:
         """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             return x
+        while id(x) in self._replaced:
+            x = self._replaced[id(x)][1]
         latest = self._latest[id(x)][1] if id(x) in self._latest else x
         if not self.known(latest):
             role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
@@ -89,29 +99,50 @@ class Call:
         return self.tagged(now, role)
 
     def replace(self, old: Tensor, new: Tensor) -> Tensor:
-        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves."""
-        self._latest[id(old)] = (old, new)
+        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves.
+
+        A buffer or another tensor from outside is written, too; a view that was taken before keeps its numbers.
+
+        Raises
+        ------
+        ValueError
+            A parameter, which a forward pass cannot write.
+        """
+        if not self.known(old):
+            if old.requires_grad and old.is_leaf:
+                raise ValueError("forward writes a parameter in place; admissible: a tensor that it made, or a buffer")
+            if not old.requires_grad:
+                old.copy_(new.detach())
+        self._replaced[id(old)] = (old, new)
         return new
 
     def leave(self, x: Any) -> Any:
-        """x as the module's result: the gradient that comes from outside is rounded to its format."""
-        if not isinstance(x, torch.Tensor) or not x.requires_grad or self.role(x) == WEIGHT:
+        """x as the module's result: its last value. The gradient from outside is rounded to its format, then added to
+        those of earlier reads."""
+        if not isinstance(x, torch.Tensor):
+            return x
+        if id(x) in self._latest or id(x) in self._replaced:
+            x = self.use(x)
+        if not x.requires_grad or self.role(x) == WEIGHT:
             return x
         return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 
     def finish(self) -> None:
         """Let go of the tensors."""
         self._latest.clear()
+        self._replaced.clear()
 
     # Boundaries of a layer that computes inside in a format of its own
 
     def load(self, x: Tensor) -> Tensor:
         """An activation or weight as a number of the format inside a layer."""
         precision = self.precision
-        if precision.elementwise is None:
+        if precision.elementwise is None and precision.weights[0] == precision.activations[0]:
             return x
         x = self.use(x)
         role = self.role(x)
+        if precision.elementwise is None and role != WEIGHT:
+            return x
         return self.tagged(convert(self, x, precision.inside, self.gradient_slot(role)), INSIDE)
 
     def store(self, x: Tensor) -> Tensor:
@@ -138,7 +169,7 @@ class _Convert(torch.autograd.Function):  # type: ignore[misc]
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         if ctx.slot is not None:
-            g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
+            g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD))
         return None, None, None, None, g
 
 
@@ -151,7 +182,12 @@ class _Arrival(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        return None, None, None, ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
+        return (
+            None,
+            None,
+            None,
+            ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD)),
+        )
 
 
 class _Fork(torch.autograd.Function):  # type: ignore[misc]
@@ -168,5 +204,5 @@ class _Fork(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, now: Tensor | None, later: Tensor | None) -> tuple[Any, ...]:
         if now is None or later is None:
             return None, None, None, later if now is None else now
-        key = ctx.call.key(ctx.number, 8)
+        key = ctx.call.key(ctx.number, BACKWARD)
         return None, None, None, ctx.call.arithmetic.operation("add", (later, now), ctx.slot, key)

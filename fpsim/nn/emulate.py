@@ -15,7 +15,7 @@ from fpsim.nn.arithmetic import ByDefinition, Fast
 from fpsim.nn.call import ACTIVATION, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
-from fpsim.nn.table import HANDLERS, MOVES, QUERIES, name_of
+from fpsim.nn.table import HANDLERS, MOVES, QUERIES, admitted, name_of
 from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
@@ -167,11 +167,13 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
     def _performed(self, func: Any, args: Any, kwargs: Any) -> Any:
         call = self.call
         storage = call.precision.level == "storage"
+        if not layers.moves.floating(args, kwargs):
+            return func(*args, **kwargs)
         if func in HANDLERS and not storage:
-            return HANDLERS[func](call, *args, **kwargs)
+            return HANDLERS[func](call, *args, **admitted(func, kwargs))
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
-        if func in QUERIES or not layers.moves.floating(args, kwargs):
+        if func in QUERIES:
             return func(*args, **kwargs)
         if storage or func in self.passthrough:
             return layers.moves.rounded_afterwards(call, func, args, kwargs)

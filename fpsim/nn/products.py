@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Tensor
-from fpsim.nn.call import INSIDE, Call
+from fpsim.nn.call import BACKWARD, INSIDE, Call
 from fpsim.nn.roles import Slot
 from fpsim.random_bits import Key
 from fpsim.tensor_core import TensorCore
@@ -37,8 +37,8 @@ class _Matmul(torch.autograd.Function):  # type: ignore[misc]
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         a, b = ctx.saved_tensors
-        first = _product(ctx, 8, (g, True), (b.mT, False), a.shape, 0) if ctx.needs_input_grad[3] else None
-        second = _product(ctx, 12, (a.mT, False), (g, True), b.shape, 1) if ctx.needs_input_grad[4] else None
+        first = _product(ctx, BACKWARD, (g, True), (b.mT, False), a.shape, 0) if ctx.needs_input_grad[3] else None
+        second = _product(ctx, BACKWARD + 4, (a.mT, False), (g, True), b.shape, 1) if ctx.needs_input_grad[4] else None
         return None, None, None, first, second
 
 
@@ -60,7 +60,8 @@ def _product(
     new = product.ndim - len(shape)
     axes = tuple(range(new)) + tuple(new + i for i, n in enumerate(shape[:-2]) if n == 1 != product.shape[new + i])
     if axes:
-        product = call.arithmetic.sum(product, axes, call.precision.backward_sums, call.key(number, 7)).reshape(shape)
+        key = call.key(number, part + 8)
+        product = call.arithmetic.sum(product, axes, call.precision.backward_sums, key).reshape(shape)
     slot = call.gradient_slot(ctx.roles[which])
     return _stored(call, product, m + n, slot, call.key(number, part + 3))
 

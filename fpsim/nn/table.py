@@ -5,13 +5,17 @@ A handler takes the call and the function's own arguments, ``uses`` the tensors 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
+
+import torch
 
 Handler: TypeAlias = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
 HANDLERS: dict[Any, Handler] = {}
+_ARGUMENTS: dict[Handler, frozenset[str]] = {}
 # Functions that move numbers and compute nothing: run as they are, forward and backward.
 MOVES: set[Any] = set()
 # Functions whose result is no number of the network: sizes, comparisons, indices, new tensors.
@@ -26,9 +30,35 @@ def handles(*functions: Any) -> Callable[[_H], _H]:
             if function in HANDLERS:
                 raise ValueError(f"{name_of(function)} has a handler already")
             HANDLERS[function] = handler
+        _ARGUMENTS[handler] = frozenset(inspect.signature(handler).parameters) - {"call"}
         return handler
 
     return register
+
+
+def named(*names: str) -> list[Any]:
+    """The functions of PyTorch of these names: of ``torch``, of its tensors and of ``torch.nn.functional``."""
+    places = (torch, torch.Tensor, torch.nn.functional)
+    found = [getattr(place, name, None) for name in names for place in places]
+    return list(dict.fromkeys(f for f in found if f is not None))
+
+
+def admitted(function: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The named arguments that the function's handler takes; those that are None are left out.
+
+    Raises
+    ------
+    ValueError
+        Another argument.
+    """
+    unknown = [name for name in given if name not in _ARGUMENTS[HANDLERS[function]]]
+    for name in unknown:
+        if given[name] is not None:
+            raise ValueError(
+                f"{name_of(function)}: {name}={given[name]!r} is not emulated; admissible: "
+                f"{', '.join(sorted(_ARGUMENTS[HANDLERS[function]] - {'_stacklevel'}))}"
+            )
+    return {name: x for name, x in given.items() if name not in unknown} if unknown else given
 
 
 def name_of(function: Any) -> str:
