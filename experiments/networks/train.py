@@ -109,11 +109,8 @@ def _train(
         if stop is not None and stop():
             outcome = STOPPED
             break
-        if run.step % ANCHOR == 0 and origin is None and run.step > anchor["step"]:
-            if run.finite(states=True):
-                anchor = run.state()
-            else:
-                origin = find(Run(training), anchor)
+        if run.step - anchor["step"] >= ANCHOR:
+            anchor, origin = _looked_at(run, anchor, origin)
         run.advance()
         if not run.finite():
             outcome = NOT_FINITE
@@ -122,10 +119,18 @@ def _train(
         if progress is not None:
             progress(run.step, run.loss)
         if checkpoint is not None and run.step % every == 0:
+            anchor, origin = _looked_at(run, anchor, origin)
             _save(run, measures, origin, checkpoint)
     if checkpoint is not None and outcome != NOT_FINITE:
-        _save(run, measures, origin, checkpoint)
+        _save(run, measures, _looked_at(run, anchor, origin)[1], checkpoint)
     return History(outcome, run.step, measures, run, origin, run.warnings())
+
+
+def _looked_at(run: Run, anchor: dict[str, Any], origin: Origin | None) -> tuple[dict[str, Any], Origin | None]:
+    """The state as the new anchor; if a state of an optimizer is no finite number, the old one and where that began."""
+    if origin is not None:
+        return anchor, origin
+    return (run.state(), None) if run.finite(states=True) else (anchor, find(Run(run.training), anchor))
 
 
 def _save(run: Run, measures: list[Measure], origin: Origin | None, path: Path) -> None:
