@@ -93,6 +93,12 @@ class Call:
         self._latest[id(old)] = (old, new)
         return new
 
+    def leave(self, x: Any) -> Any:
+        """x as the module's result: the gradient that comes from outside is rounded to its format."""
+        if not isinstance(x, torch.Tensor) or not x.requires_grad or self.role(x) == WEIGHT:
+            return x
+        return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
+
     def finish(self) -> None:
         """Let go of the tensors."""
         self._latest.clear()
@@ -134,6 +140,18 @@ class _Convert(torch.autograd.Function):  # type: ignore[misc]
         if ctx.slot is not None:
             g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
         return None, None, None, None, g
+
+
+class _Arrival(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, call: Call, number: int, slot: Slot, x: Tensor) -> Tensor:
+        ctx.call, ctx.number, ctx.slot = call, number, slot
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        return None, None, None, ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
 
 
 class _Fork(torch.autograd.Function):  # type: ignore[misc]

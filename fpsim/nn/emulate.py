@@ -59,7 +59,8 @@ class Emulated:
         call = self.emulation.begin()
         try:
             with _Mode(call, self.emulation.passthrough):
-                return super().forward(*args, **kwargs)  # type: ignore[misc]
+                result = super().forward(*args, **kwargs)  # type: ignore[misc]
+            return layers.moves.mapped(result, call.leave)
         finally:
             call.finish()
 
