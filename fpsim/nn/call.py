@@ -17,7 +17,7 @@ from fpsim.random_bits import Key
 
 ACTIVATION, INSIDE, WEIGHT = "activation", "inside", "weight"
 _NETWORK = 0x4E455457  # "NETW": the key of a network's draws
-_PARTS = 16  # roundings that one operation may have, forward and backward
+BACKWARD = 16  # roundings that one operation may have, forward, and the number of its first backward
 
 
 class Call:
@@ -47,8 +47,8 @@ class Call:
         return self._operations - 1
 
     def key(self, number: int, part: int) -> Key | None:
-        """The key of one rounding of operation ``number``: ``part`` 0..7 forward, 8..15 backward."""
-        return None if self._key is None else self._key.fold(number * _PARTS + part)
+        """The key of one rounding of operation ``number``: ``part`` 0..15 forward, 16..31 backward."""
+        return None if self._key is None else self._key.fold(number * 2 * BACKWARD + part)
 
     def mask_key(self) -> Key:
         """The key of the next operation, for draws that are no rounding.
@@ -60,7 +60,7 @@ class Call:
         """
         if self._masks is None:
             raise ValueError("key=None: dropout draws random bits and needs a Key, as in emulate(.., key=Key(0))")
-        return self._masks.fold(self.number() * _PARTS)
+        return self._masks.fold(self.number() * 2 * BACKWARD)
 
     # Roles of tensors
 
@@ -85,8 +85,15 @@ class Call:
     def gradient_slot(self, role: str) -> Slot:
         """Format and mode of the gradient of a tensor."""
         precision = self.precision
-        slot = {WEIGHT: precision.weight_gradients, INSIDE: precision.inside_backward}.get(role, precision.gradients)
-        return slot  # type: ignore[no-any-return]
+        if role == ACTIVATION:
+            return precision.gradients  # type: ignore[no-any-return]
+        return precision.inside_backward if role == INSIDE else precision.weight_gradients
+
+    def slots(self, role: str) -> tuple[Slot, Slot]:
+        """Format and mode of a tensor and of its gradient."""
+        precision = self.precision
+        forward = {WEIGHT: precision.weights, INSIDE: precision.inside}.get(role, precision.activations)
+        return forward, self.gradient_slot(role)
 
     def use(self, x: Any) -> Any:
         """x as an operation reads it: rounded to its role where it comes from outside, forked where it has a gradient.
@@ -166,6 +173,15 @@ class Call:
             )
         read_by.add(id(x))
 
+    def leave(self, x: Tensor) -> Tensor:
+        """x as the module's result: its last value. The gradient from outside is rounded to its format, then added to
+        those of earlier reads."""
+        if id(x) in self._latest:
+            x = self.use(x)
+        if not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
+            return x
+        return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
+
     def finish(self) -> None:
         """Let go of the tensors."""
         self._latest.clear()
@@ -177,10 +193,12 @@ class Call:
     def load(self, x: Tensor) -> Tensor:
         """An activation or weight as a number of the format inside a layer."""
         precision = self.precision
-        if precision.elementwise is None:
+        if precision.elementwise is None and precision.weights[0] == precision.activations[0]:
             return x
         x = self.use(x)
         role = self.role(x)
+        if precision.elementwise is None and role != WEIGHT:
+            return x
         return self.tagged(convert(self, x, precision.inside, self.gradient_slot(role)), INSIDE)
 
     def store(self, x: Tensor) -> Tensor:
@@ -207,8 +225,25 @@ class _Convert(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         _check_first_order()
         if ctx.slot is not None:
-            g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
+            g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD))
         return None, None, None, None, g
+
+
+class _Arrival(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, call: Call, number: int, slot: Slot, x: Tensor) -> Tensor:
+        ctx.call, ctx.number, ctx.slot = call, number, slot
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        _check_first_order()
+        return (
+            None,
+            None,
+            None,
+            ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD)),
+        )
 
 
 def _check_first_order() -> None:
@@ -231,5 +266,5 @@ class _Fork(torch.autograd.Function):  # type: ignore[misc]
         _check_first_order()
         if now is None or later is None:
             return None, None, None, later if now is None else now
-        key = ctx.call.key(ctx.number, 8)
+        key = ctx.call.key(ctx.number, BACKWARD)
         return None, None, None, ctx.call.arithmetic.operation("add", (later, now), ctx.slot, key)

@@ -19,7 +19,7 @@ from fpsim.nn.arithmetic import ByDefinition, Fast
 from fpsim.nn.call import ACTIVATION, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
-from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, name_of
+from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, admitted, name_of
 from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
@@ -199,7 +199,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
                 return call.replace(args[0], self._performed(func, args, kwargs))
         storage = call.precision.level == "storage"
         if func in HANDLERS and not storage:
-            return HANDLERS[func](call, *args, **kwargs)
+            return HANDLERS[func](call, *args, **admitted(func, kwargs))
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
         if func in QUERIES:
@@ -255,8 +255,9 @@ def returned(call: Call, result: Any) -> Any:
     def given(x: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not call.known(call.latest(x)):
             return x
-        again = call.latest(x) is not x or found.count(id(x)) > 1
-        return call.use(x) if again and (call.known(x) or call.changed(x)) else x
+        if not call.known(x) and not call.changed(x):
+            return x  # a tensor from outside, as it is
+        return call.leave(call.use(x) if found.count(id(x)) > 1 else x)
 
     with torch._C.DisableTorchFunction():
         _rebuilt_with(result, counted)

@@ -14,7 +14,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Tensor
-from fpsim.nn.call import WEIGHT, Call
+from fpsim.nn.call import BACKWARD, WEIGHT, Call
 
 
 def gathered(call: Call, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -44,11 +44,11 @@ def sum_by_source(call: Call, number: int, g: Tensor, source: Tensor, size: int,
         terms = g[order[starts[which] + torch.arange(c, device=g.device)[:, None]]]
         if c > 1:
             several = True
-            key = call.key(number, 8)
+            key = call.key(number, BACKWARD)
             terms = call.arithmetic.sum(terms, (0,), call.precision.backward_sums, key.fold(c) if key else None)
         result[which] = terms[0]
     if several or role == WEIGHT:
-        result = call.arithmetic.operation("round", (result,), call.gradient_slot(role), call.key(number, 9))
+        result = call.arithmetic.operation("round", (result,), call.gradient_slot(role), call.key(number, BACKWARD + 1))
     return result
 
 
