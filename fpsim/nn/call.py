@@ -37,6 +37,7 @@ class Call:
         self._operations = 0
         self._latest: dict[int, tuple[Tensor, Tensor]] = {}  # what the next read of a tensor reads
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}  # tensors that were written in place, and what they are
+        self._outside: dict[int, Tensor] = {}  # what such a value came from, where that is a tensor from outside
 
     def number(self) -> int:
         """The place of the next operation."""
@@ -108,11 +109,13 @@ class Call:
         ValueError
             A parameter, which a forward pass cannot write.
         """
-        if not self.known(old):
-            if old.requires_grad and old.is_leaf:
+        origin = self._outside.get(id(old)) if self.known(old) else old
+        if origin is not None:
+            if origin.requires_grad and origin.is_leaf:
                 raise ValueError("forward writes a parameter in place; admissible: a tensor that it made, or a buffer")
-            if not old.requires_grad:
-                old.copy_(new.detach())
+            if not origin.requires_grad:
+                origin.copy_(new.detach())
+            self._outside[id(new)] = origin
         self._replaced[id(old)] = (old, new)
         return new
 
@@ -126,6 +129,7 @@ class Call:
         """Let go of the tensors."""
         self._latest.clear()
         self._replaced.clear()
+        self._outside.clear()
 
     # Boundaries of a layer that computes inside in a format of its own
 
