@@ -92,10 +92,13 @@ class Call:
             backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
             latest = self.tagged(convert(self, latest, slot, backward), role)
             self._latest[id(x)] = (x, latest)
-        if self.precision.level == "storage" or not (latest.requires_grad and torch.is_grad_enabled()):
+        if self.precision.level == "storage":
+            return latest
+        number = self.number()  # also where no gradient is recorded: the draws that follow are the same
+        if not (latest.requires_grad and torch.is_grad_enabled()):
             return latest
         role = self.role(latest)
-        now, later = _Fork.apply(self, self.number(), self.gradient_slot(role), latest)
+        now, later = _Fork.apply(self, number, self.gradient_slot(role), latest)
         self._latest[id(x)] = (x, self.tagged(later, role))
         return self.tagged(now, role)
 
@@ -112,7 +115,10 @@ class Call:
         origin = self._outside.get(id(old)) if self.known(old) else old
         if origin is not None:
             if origin.requires_grad and origin.is_leaf:
-                raise ValueError("forward writes a parameter in place; admissible: a tensor that it made, or a buffer")
+                raise ValueError(
+                    "forward writes in place a parameter, or another leaf that has a gradient; admissible: a tensor that "
+                    "it made, or a buffer"
+                )
             if not origin.requires_grad:
                 origin.copy_(new.detach())
             self._outside[id(new)] = origin
@@ -120,10 +126,17 @@ class Call:
         return new
 
     def given_back(self, x: Any) -> Any:
-        """x as ``forward`` returns it: its last value, whose gradient is added to those of earlier reads."""
-        if isinstance(x, torch.Tensor) and (id(x) in self._latest or id(x) in self._replaced):
-            return self.use(x)
-        return x
+        """x as ``forward`` returns it: its last value, whose gradient is added to those of earlier reads.
+
+        The gradient that arrives is rounded to the format of its role, but not that of a tensor without axes: a loss
+        may be scaled beyond that format, and what follows is rounded.
+        """
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            return x
+        x = self.use(x)
+        if x.ndim == 0 or not x.requires_grad or self.precision.level == "storage":
+            return x
+        return convert(self, x, *self.slots(self.role(x)))
 
     def finish(self) -> None:
         """Let go of the tensors."""

@@ -115,16 +115,88 @@ def test_the_order_of_operations_is_the_documented_one(name):
     assert emulated(x).tolist() == [BY_HAND[name](R.round(t)) for t in x.tolist()]
 
 
-def test_gradient_of_silu_by_hand():
-    """g (s (1 + x (1 - s)))."""
-    emulated = emulate(torch.nn.SiLU(), NetworkPrecision.uniform("e6m5", "up"))
-    x = torch.tensor([1.25, -0.75, 3.0], requires_grad=True)
-    (found,) = torch.autograd.grad(emulated(x), x, torch.tensor([1.0, 0.5, -2.0]))
-    expected = []
-    for t, g in ((1.25, 1.0), (-0.75, 0.5), (3.0, -2.0)):
-        s = R.sigmoid(t)
-        expected.append(R.mul(g, R.mul(s, R.add(R.mul(t, R.sub(1.0, s)), 1.0))))
-    assert found.tolist() == expected
+def silu_back(g, x):
+    s = R.sigmoid(x)
+    return R.mul(g, R.mul(s, R.add(R.mul(x, R.sub(1.0, s)), 1.0)))
+
+
+def gelu_back(g, x):
+    below = R.mul(R.add(R.erf(R.mul(x, R.number(math.sqrt(0.5)))), 1.0), 0.5)
+    density = R.mul(R.exp(R.mul(R.mul(x, x), -0.5)), R.number(1.0 / math.sqrt(2.0 * math.pi)))
+    return R.mul(g, R.add(below, R.mul(x, density)))
+
+
+def tanh_gelu_back(g, x):
+    square, scale = R.mul(x, x), R.number(math.sqrt(2.0 / math.pi))
+    t = R.tanh(R.mul(R.add(R.mul(R.mul(square, x), R.number(0.044715)), x), scale))
+    slope = R.mul(R.add(R.mul(square, R.number(3 * 0.044715)), 1.0), scale)
+    right = R.mul(R.mul(R.mul(x, 0.5), R.sub(1.0, R.mul(t, t))), slope)
+    return R.mul(g, R.add(R.mul(R.add(t, 1.0), 0.5), right))
+
+
+def mish_back(g, x):
+    t = R.tanh(softplus(x))
+    return R.mul(g, R.add(t, R.mul(x, R.mul(R.sub(1.0, R.mul(t, t)), R.sigmoid(x)))))
+
+
+GRADIENTS = {
+    "relu": lambda g, x: g if x > 0.0 else 0.0,
+    "leaky_relu": lambda g, x: g if x > 0.0 else R.mul(g, R.number(0.3)),
+    "gelu": gelu_back,
+    "gelu tanh": tanh_gelu_back,
+    "silu": silu_back,
+    "mish": mish_back,
+    "tanh": lambda g, x: R.mul(g, R.sub(1.0, R.mul(R.tanh(x), R.tanh(x)))),
+    "sigmoid": lambda g, x: R.mul(g, R.mul(R.sigmoid(x), R.sub(1.0, R.sigmoid(x)))),
+    "softplus": lambda g, x: R.mul(g, R.sigmoid(x)),
+    "softplus of beta": lambda g, x: g if R.mul(x, 1.5) > 2.0 else R.mul(g, R.sigmoid(R.mul(x, 1.5))),
+    "logsigmoid": lambda g, x: R.mul(g, R.sigmoid(-x)),
+    "elu": lambda g, x: g if x > 0.0 else R.mul(g, R.mul(R.exp(x), R.number(0.8))),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_order_of_operations_of_the_gradient_is_the_documented_one(name):
+    emulated = emulate(Layer(FUNCTIONS[name]), NetworkPrecision.uniform("e6m5", "up"))
+    x, along = [R.round(t) for t in numbers(12, scale=2.0).tolist()], [1.0, 0.5, -2.0] * 4
+    given = torch.tensor(x, requires_grad=True)
+    (found,) = torch.autograd.grad(emulated(given), given, torch.tensor(along))
+    assert found.tolist() == [GRADIENTS[name](g, t) for g, t in zip(along, x, strict=True)]
+
+
+def test_a_layer_computes_in_the_format_inside_and_stores_an_activation():
+    """The gradient: from its own format into the one inside, and back."""
+    precision = NetworkPrecision.uniform("binary32").replace(
+        activations="float8_e5m2", gradients=("e5m3", "up"), elementwise=("e6m5", "up")
+    )
+    stored, gradients = Reader("float8_e5m2"), Reader("e5m3", "up")
+    x = torch.tensor([0.3, -1.7, 2.6], requires_grad=True)
+    y = emulate(torch.nn.SiLU(), precision)(x)
+    (found,) = torch.autograd.grad(y, x, torch.tensor([1.1, 1.2, 1.3]))
+    read = [stored.round(t) for t in x.tolist()]
+    assert y.tolist() == [stored.round(R.mul(t, R.sigmoid(t))) for t in read]
+    g = [R.round(gradients.round(t)) for t in torch.tensor([1.1, 1.2, 1.3]).tolist()]
+    assert found.tolist() == [gradients.round(silu_back(s, t)) for s, t in zip(g, read, strict=True)]
+
+
+MODULES = [
+    torch.nn.ReLU(), torch.nn.ReLU6(), torch.nn.Hardtanh(), torch.nn.LeakyReLU(), torch.nn.GELU(),
+    torch.nn.GELU("tanh"), torch.nn.SiLU(), torch.nn.Mish(), torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Softplus(2.0, 3.0),
+    torch.nn.ELU(), torch.nn.LogSigmoid(), torch.nn.Softmax(-1), torch.nn.LogSoftmax(0), torch.nn.LayerNorm(4), torch.nn.RMSNorm(4),
+    torch.nn.GroupNorm(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES, ids=[str(i) + type(m).__name__ for i, m in enumerate(MODULES)])
+def test_modules_of_pytorch(module):
+    module, x = module.double(), numbers(5, 4).double()
+    for mine, theirs in zip(results(emulate(module, BINARY64), [x]), results(module, [x]), strict=True):
+        check_close(mine, theirs)
+
+
+def test_other_functions_are_refused_by_name():
+    with pytest.raises(NotImplementedError, match=r"torch\.nn\.functional\.selu is not emulated"):
+        emulate(torch.nn.SELU(), "bfloat16")(torch.ones(2))
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "hardtanh", "silu", "mish"])

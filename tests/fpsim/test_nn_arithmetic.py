@@ -19,6 +19,7 @@ from layer_checks import (
 
 from fpsim.accumulator import Accumulator
 from fpsim.nn import NetworkPrecision, emulate
+from fpsim.random_bits import Key
 
 
 def positive(x):
@@ -136,6 +137,39 @@ def test_a_gradient_of_a_broadcast_is_summed_by_the_accumulator_of_the_backward_
         assert found.item() == expected
 
 
+def test_a_gradient_from_outside_is_rounded_to_its_role_but_that_of_a_loss_is_not():
+    precision = NetworkPrecision.uniform("binary32").replace(gradients="float8_e5m2")
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    (found,) = torch.autograd.grad(emulate(Layer(lambda x: -x), precision)(x), x, torch.tensor([1.1, 3.4]))
+    assert found.tolist() == [-1.0, -3.5]
+    loss = emulate(Layer(torch.mean), precision)(x)
+    (found,) = torch.autograd.grad(loss, x, torch.tensor(2.0**16))  # beyond the format, whose largest is 57344
+    assert found.tolist() == [2.0**15, 2.0**15]
+
+
+def test_random_bits_are_the_same_where_no_gradient_is_recorded():
+    layer = Layer(lambda x, w: torch.tanh(x * w) / 3 + x * w, [numbers(4)])
+    x, key = numbers(50, 4), Key(3)
+    recorded = emulate(layer, PRECISIONS["stochastic"], key=key)(x)
+    with torch.no_grad():
+        check_same(recorded.detach(), emulate(layer, PRECISIONS["stochastic"], key=key)(x))
+        assert not torch.equal(recorded, emulate(layer, PRECISIONS["stochastic"], key=Key(4))(x))
+
+
+@pytest.mark.parametrize("arithmetic", ["fast", "exact"])
+def test_tensors_without_elements_or_axes(arithmetic):
+    empty, one = torch.ones(0, 3), torch.tensor(1.5)
+    for function, x in (
+        (torch.nn.Linear(3, 2), empty),
+        (Layer(lambda x: x.sum(0) + x.sum() + torch.tanh(x).sum()), empty),
+        (Layer(lambda x: x.sum() + x.mean() + x.sum(-1) + x.max() * x.amax(0)), one),
+    ):
+        found = results(emulate(function, "bfloat16", arithmetic=arithmetic), [x])
+        for mine, theirs in zip(found, results(function, [x]), strict=True):
+            check_same(mine, theirs)
+    assert torch.isnan(emulate(Layer(torch.mean), "bfloat16", arithmetic=arithmetic)(empty))
+
+
 def test_in_place_of_another_name():
     def function(x):
         y = x + 1.0
@@ -165,7 +199,7 @@ def test_a_buffer_is_written_and_a_parameter_is_not():
     for _ in range(3):
         y = emulated(torch.tensor([1.0, 1.0 + 2.0**-7]))
     assert module.seen.tolist() == y.tolist() == [1.75, 1.765625]
-    with pytest.raises(ValueError, match="writes a parameter in place"):
+    with pytest.raises(ValueError, match="writes in place a parameter"):
         emulated(torch.ones(2), True)
 
 

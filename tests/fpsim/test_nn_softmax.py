@@ -1,4 +1,4 @@
-"""Softmax and its logarithm: fast is exact, float64 is PyTorch's, large arguments, and the order of operations by hand."""
+"""Softmax and its logarithm: fast is exact, float64 is PyTorch's, large arguments, the order of operations by hand."""
 
 from __future__ import annotations
 
