@@ -116,8 +116,8 @@ class Call:
         if origin is not None:
             if origin.requires_grad and origin.is_leaf:
                 raise ValueError(
-                    "forward writes in place a parameter, or another leaf that has a gradient; admissible: a tensor that "
-                    "it made, or a buffer"
+                    "forward writes in place a parameter, or another leaf that has a gradient; admissible: what it "
+                    "made itself, or a buffer"
                 )
             if not origin.requires_grad:
                 origin.copy_(new.detach())

@@ -181,9 +181,10 @@ def test_a_layer_computes_in_the_format_inside_and_stores_an_activation():
 
 MODULES = [
     torch.nn.ReLU(), torch.nn.ReLU6(), torch.nn.Hardtanh(), torch.nn.LeakyReLU(), torch.nn.GELU(),
-    torch.nn.GELU("tanh"), torch.nn.SiLU(), torch.nn.Mish(), torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Softplus(2.0, 3.0),
-    torch.nn.ELU(), torch.nn.LogSigmoid(), torch.nn.Softmax(-1), torch.nn.LogSoftmax(0), torch.nn.LayerNorm(4), torch.nn.RMSNorm(4),
-    torch.nn.GroupNorm(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3),
+    torch.nn.GELU("tanh"), torch.nn.SiLU(), torch.nn.Mish(), torch.nn.Tanh(), torch.nn.Sigmoid(),
+    torch.nn.Softplus(2.0, 3.0), torch.nn.ELU(), torch.nn.LogSigmoid(), torch.nn.Softmax(-1),
+    torch.nn.LogSoftmax(0), torch.nn.LayerNorm(4), torch.nn.RMSNorm(4), torch.nn.GroupNorm(2, 4),
+    torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3),
 ]  # fmt: skip
 
 
