@@ -8,7 +8,7 @@ torch.Size([3, 1])
 """
 
 from fpsim.nn.emulate import Emulated, UnsupportedOperation, emulate
-from fpsim.nn.presets import network_precision
+from fpsim.nn.presets import PRESETS, network_precision
 from fpsim.nn.roles import NetworkPrecision
 
-__all__ = ["Emulated", "NetworkPrecision", "UnsupportedOperation", "emulate", "network_precision"]
+__all__ = ["PRESETS", "Emulated", "NetworkPrecision", "UnsupportedOperation", "emulate", "network_precision"]

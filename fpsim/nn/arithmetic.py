@@ -51,12 +51,14 @@ class Fast:
         """The sum over ``axes``, which stay with length 1."""
         return _called(lambda given: contractions.sum(given, how, None, key, axis=axes, keepdims=True), (x,))
 
-    def operand(self, x: Tensor, to: Operand, axis: int, key: Key | None) -> Tensor:
-        """What a matrix product reads: rounded to a format, or to a block format along ``axis``."""
+    def operand(self, x: Tensor, to: Operand, axis: int, key: Key | None, scaled: bool) -> tuple[Tensor, int]:
+        """What a matrix product reads: rounded to a format, or to a block format along ``axis``; and the number n of
+        the power 2^n that it was multiplied by."""
         fmt, mode = to
-        if isinstance(fmt, Format):
-            return self.operation("round", (x,), (fmt, mode), key)
-        return _called(lambda given: block_arrays.block_round(given, fmt, mode, key, axis=axis), (x,))
+        if not isinstance(fmt, Format):
+            return _called(lambda given: block_arrays.block_round(given, fmt, mode, key, axis=axis), (x,)), 0
+        n = _room(x, fmt) if scaled else 0
+        return self.operation("round", (x.double() * 2.0**n if n else x,), (fmt, mode), key).to(x), n
 
 
 class ByDefinition(Fast):
@@ -98,6 +100,14 @@ class ByDefinition(Fast):
         found = [accumulate([(t,) for t in column], how, key, element) for element, column in enumerate(terms)]
         shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
         return torch.tensor(found, dtype=torch.float64).to(x).reshape(shape)
+
+
+def _room(x: Tensor, fmt: Format) -> int:
+    """The largest n for which the magnitudes of 2^n x, infinities aside, are within the format; 0 where all are 0."""
+    size = torch.where(torch.isfinite(x), x.abs(), 0.0)
+    largest = float(size.max()) if size.numel() else 0.0
+    (most, top), (share, exponent) = math.frexp(fmt.max), math.frexp(largest)
+    return top - exponent - (share > most) if largest > 0.0 else 0
 
 
 def _called(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Tensor:

@@ -35,9 +35,7 @@ class Call:
         self.precision, self.arithmetic = precision, arithmetic
         self._key = key.fold(_NETWORK).fold(number) if key is not None and precision.draws else None
         self._operations = 0
-        self._latest: dict[int, tuple[Tensor, Tensor]] = {}  # what the next read of a tensor reads
-        self._replaced: dict[int, tuple[Tensor, Tensor]] = {}  # tensors that were written in place, and what they are
-        self._outside: dict[int, Tensor] = {}  # what such a value came from, where that is a tensor from outside
+        self._latest: dict[int, tuple[Tensor, Tensor]] = {}
 
     def number(self) -> int:
         """The place of the next operation."""
@@ -83,8 +81,6 @@ class Call:
         """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             return x
-        while id(x) in self._replaced:
-            x = self._replaced[id(x)][1]
         latest = self._latest[id(x)][1] if id(x) in self._latest else x
         if not self.known(latest):
             role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
@@ -103,46 +99,19 @@ class Call:
         return self.tagged(now, role)
 
     def replace(self, old: Tensor, new: Tensor) -> Tensor:
-        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves.
-
-        A buffer or another tensor from outside is written, too; a view that was taken before keeps its numbers.
-
-        Raises
-        ------
-        ValueError
-            A parameter, which a forward pass cannot write.
-        """
-        origin = self._outside.get(id(old)) if self.known(old) else old
-        if origin is not None:
-            if origin.requires_grad and origin.is_leaf:
-                raise ValueError(
-                    "forward writes in place a parameter, or another leaf that has a gradient; admissible: what it "
-                    "made itself, or a buffer"
-                )
-            if not origin.requires_grad:
-                origin.copy_(new.detach())
-            self._outside[id(new)] = origin
-        self._replaced[id(old)] = (old, new)
+        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves."""
+        self._latest[id(old)] = (old, new)
         return new
 
-    def given_back(self, x: Any) -> Any:
-        """x as ``forward`` returns it: its last value, whose gradient is added to those of earlier reads.
-
-        The gradient that arrives is rounded to the format of its role, but not that of a tensor without axes: a loss
-        may be scaled beyond that format, and what follows is rounded.
-        """
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+    def leave(self, x: Any) -> Any:
+        """x as the module's result: the gradient that comes from outside is rounded to its format."""
+        if not isinstance(x, torch.Tensor) or not x.requires_grad or self.role(x) == WEIGHT:
             return x
-        x = self.use(x)
-        if x.ndim == 0 or not x.requires_grad or self.precision.level == "storage":
-            return x
-        return convert(self, x, *self.slots(self.role(x)))
+        return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 
     def finish(self) -> None:
         """Let go of the tensors."""
         self._latest.clear()
-        self._replaced.clear()
-        self._outside.clear()
 
     # Boundaries of a layer that computes inside in a format of its own
 
@@ -183,6 +152,18 @@ class _Convert(torch.autograd.Function):  # type: ignore[misc]
         if ctx.slot is not None:
             g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD))
         return None, None, None, None, g
+
+
+class _Arrival(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, call: Call, number: int, slot: Slot, x: Tensor) -> Tensor:
+        ctx.call, ctx.number, ctx.slot = call, number, slot
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        return None, None, None, ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD))
 
 
 class _Fork(torch.autograd.Function):  # type: ignore[misc]

@@ -60,7 +60,7 @@ class Emulated:
         try:
             with _Mode(call, self.emulation.passthrough):
                 result = super().forward(*args, **kwargs)  # type: ignore[misc]
-            return layers.moves._mapped(result, call.given_back)
+            return layers.moves.mapped(result, call.leave)
         finally:
             call.finish()
 

@@ -9,6 +9,9 @@ from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import BACKWARD, INSIDE, Call
+from fpsim.nn.roles import Slot
+from fpsim.random_bits import Key
+from fpsim.tensor_core import TensorCore
 
 
 def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
@@ -26,9 +29,9 @@ class _Matmul(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, call: Call, number: int, roles: tuple[str, str], a: Tensor, b: Tensor) -> Tensor:
         ctx.call, ctx.number, ctx.roles = call, number, roles
         ctx.save_for_backward(a, b)
-        left, right = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
+        (left, m), (right, n) = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
         product = call.arithmetic.matmul(left, right, call.precision.accumulator, call.key(number, 2))
-        return call.arithmetic.operation("round", (product,), call.precision.inside, call.key(number, 3))
+        return _stored(call, product, m + n, call.precision.inside, call.key(number, 3))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -50,18 +53,30 @@ def _product(
     if which == 1 and len(shape) == 2 and stack and y.ndim == x.ndim:
         # one matrix times a stack: the terms of all matrices of the stack in one sum
         x, y = x.movedim(-2, 0).reshape(x.shape[-2], -1), y.reshape(-1, y.shape[-1])
-    x, y = _read(call, number, part, x, -1, x_gradient), _read(call, number, part + 1, y, -2, y_gradient)
-    product = call.arithmetic.matmul(x, y, call.precision.backward, call.key(number, part + 2))
+    (x, m), (y, n) = _read(call, number, part, x, -1, x_gradient), _read(call, number, part + 1, y, -2, y_gradient)
+    how = call.precision.backward
+    how = how.swapped if y_gradient and isinstance(how, TensorCore) else how  # its first operand is the gradient
+    product = call.arithmetic.matmul(x, y, how, call.key(number, part + 2))
     new = product.ndim - len(shape)
     axes = tuple(range(new)) + tuple(new + i for i, n in enumerate(shape[:-2]) if n == 1 != product.shape[new + i])
     if axes:
         key = call.key(number, part + 8)
         product = call.arithmetic.sum(product, axes, call.precision.backward_sums, key).reshape(shape)
     slot = call.gradient_slot(ctx.roles[which])
-    return call.arithmetic.operation("round", (product,), slot, call.key(number, part + 3))
+    return _stored(call, product, m + n, slot, call.key(number, part + 3))
 
 
-def _read(call: Call, number: int, part: int, x: Tensor, axis: int, gradient: bool) -> Tensor:
-    to = call.precision.backward_operands if gradient else call.precision.forward_operands
-    x = x.detach()
-    return x if to is None else call.arithmetic.operand(x, to, axis, call.key(number, part))
+def _read(call: Call, number: int, part: int, x: Tensor, axis: int, gradient: bool) -> tuple[Tensor, int]:
+    """The operand of a product, and the number of the power of two that it was multiplied by."""
+    precision, x = call.precision, x.detach()
+    to = precision.backward_operands if gradient else precision.forward_operands
+    if to is None:
+        return x, 0
+    return call.arithmetic.operand(x, to, axis, call.key(number, part), precision.operand_scaling == "tensor")
+
+
+def _stored(call: Call, product: Tensor, power: int, slot: Slot, key: Key | None) -> Tensor:
+    """A product of operands that were multiplied by 2^power, in its format: one rounding."""
+    if power:
+        return call.arithmetic.operation("round", (product.double() * 2.0**-power,), slot, key).to(product)
+    return call.arithmetic.operation("round", (product,), slot, key)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import frexp
 from typing import Any, Literal, TypeAlias
 
 from fpsim.accumulator import Accumulator
 from fpsim.block_formats import BlockFormat
-from fpsim.formats import BINARY64
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
+from fpsim.optim import STEPS
+from fpsim.precision import Precision
 from fpsim.rounding import Rounding, Stochastic, parse
 from fpsim.tensor_core import TensorCore
 
@@ -18,7 +20,8 @@ Slot: TypeAlias = tuple[Format, Rounding]
 Operand: TypeAlias = tuple[Format | BlockFormat, Rounding]
 
 LEVELS = ("operation", "storage")
-_SLOTS = ("weights", "activations", "gradients", "weight_gradients", "elementwise", "master", "state")
+SCALINGS = ("none", "tensor")
+_SLOTS = ("weights", "activations", "gradients", "weight_gradients", "elementwise", "master", "state", "update")
 _OPERANDS = ("forward_operands", "backward_operands")
 
 
@@ -41,13 +44,17 @@ class NetworkPrecision:
     forward_operands : what matrix products and convolutions read of activations and weights, where this is narrower
         than what is stored: a slot, or a pair (BlockFormat, mode), whose blocks lie along the terms of the sum
     backward_operands : the same for the gradient that a backward product reads
-    master, state : stored weights and states of the optimizer (``optimizer``); default binary64, not rounded
+    operand_scaling : ``"tensor"``: what such a format reads is multiplied by the largest power of two that keeps the
+        tensor within the format, and the product is divided by it; ``"none"``
+    master, state : stored weights and states of the optimizer (``optimizer``); default binary32
+    update : operations of the optimizer; default: as ``master``
+    loss_scale : a power of two by which the loss is multiplied at first, to be adapted (``grad_scaler``); None: 1
     level : ``"operation"``, every operation rounded; ``"storage"``, tensors rounded and operations those of PyTorch
 
     Raises
     ------
     ValueError
-        An unknown format, mode or level.
+        An unknown format, mode, scaling or level; a loss scale that is no power of two.
     TypeError
         Something else in the place of an accumulator.
 
@@ -67,8 +74,11 @@ class NetworkPrecision:
     elementwise: Any = None
     forward_operands: Any = None
     backward_operands: Any = None
-    master: Any = (BINARY64, "nearest_even")
-    state: Any = (BINARY64, "nearest_even")
+    operand_scaling: Literal["none", "tensor"] = "none"
+    master: Any = "binary32"
+    state: Any = "binary32"
+    update: Any = None
+    loss_scale: float | None = None
     level: Literal["operation", "storage"] = "operation"
 
     def __post_init__(self) -> None:
@@ -80,8 +90,16 @@ class NetworkPrecision:
             given = getattr(self, name)
             if not isinstance(given, (Accumulator, TensorCore)) and (given is not None or name == "accumulator"):
                 raise TypeError(f"{name}={given!r}; admissible: Accumulator, or Accumulator.tensor_core(..)")
-        if self.level not in LEVELS:
-            raise ValueError(f"level={self.level!r}; admissible: {', '.join(LEVELS)}")
+        for name, known in (("level", LEVELS), ("operand_scaling", SCALINGS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}; admissible: {', '.join(known)}")
+        if self.level == "storage" and (self.forward_operands or self.backward_operands):
+            raise ValueError(
+                "level='storage' with operands of products, which PyTorch reads there; admissible: level='operation', "
+                "or narrower weights, activations and gradients"
+            )
+        if self.loss_scale is not None and not (0 < self.loss_scale < 2**127 and frexp(self.loss_scale)[0] == 0.5):
+            raise ValueError(f"loss_scale={self.loss_scale!r}; admissible: a power of two below 2^127, None")
 
     @classmethod
     def uniform(
@@ -140,6 +158,30 @@ class NetworkPrecision:
         for how in (self.accumulator, self.backward):
             modes += how.roundings().values() if isinstance(how, Accumulator) else []
         return any(isinstance(mode, Stochastic) for mode in modes)
+
+    def optimizer(self) -> Precision:
+        """The precision of the optimizer: its operations, the weights that it stores, its states.
+
+        Examples
+        --------
+        >>> from fpsim.optim import STEPS
+        >>> slots = NetworkPrecision.uniform("bfloat16").replace(state="float8_e5m2").optimizer().resolve(STEPS["adam"])
+        >>> slots["w"][0].name, slots["v"][0].name, slots["update.div"][0].name
+        ('e8m7', 'float8_e5m2', 'e8m7')
+        """
+        states = {name for program in STEPS.values() for name in program.state} - {"w"}
+        families = tuple((name, *self.state) for name in sorted(states))
+        return Precision(self.update or self.master, families=(*families, ("w", *self.master)))
+
+    def grad_scaler(self, device: str = "cpu") -> Any:
+        """A ``torch.amp.GradScaler`` that starts from ``loss_scale``; without one it leaves everything as it is.
+
+        Its factors are powers of two: scaling and unscaling are exact while nothing over- or underflows.
+        """
+        import torch
+
+        scale = self.loss_scale or 1.0
+        return torch.amp.GradScaler(device, init_scale=scale, enabled=self.loss_scale is not None)
 
     def formats(self) -> set[Format]:
         """The formats that the carrying dtype must hold."""

@@ -57,9 +57,9 @@ def moved(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             roles.add(call.role(x))
         return x
 
-    result = func(*_mapped(args, read), **_mapped(kwargs, read))
+    result = func(*mapped(args, read), **mapped(kwargs, read))
     role = WEIGHT if roles == {WEIGHT} else INSIDE if roles == {INSIDE} else ACTIVATION
-    return _mapped(
+    return mapped(
         result, lambda x: call.tagged(x, role) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
     )
 
@@ -73,19 +73,19 @@ def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: 
             return x
         return call.tagged(convert(call, x, precision.activations, precision.gradients), ACTIVATION)
 
-    return _mapped(func(*_mapped(args, call.use), **_mapped(kwargs, call.use)), stored)
+    return mapped(func(*mapped(args, call.use), **mapped(kwargs, call.use)), stored)
 
 
-def _mapped(x: Any, function: Callable[[Any], Any]) -> Any:
+def mapped(x: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(x, (tuple, list)):
-        values = [_mapped(one, function) for one in x]
+        values = [mapped(one, function) for one in x]
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
     if isinstance(x, dict):
-        return {name: _mapped(one, function) for name, one in x.items()}
+        return {name: mapped(one, function) for name, one in x.items()}
     return function(x)
 
 
 def _leaves(x: Any) -> list[Any]:
     found: list[Any] = []
-    _mapped(x, found.append)
+    mapped(x, found.append)
     return found
