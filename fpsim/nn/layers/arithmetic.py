@@ -167,6 +167,8 @@ def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(x.ndim))
     given = (dim,) if isinstance(dim, int) else tuple(dim)
+    if x.ndim == 0 and given in ((0,), (-1,)):
+        return ()
     axes = tuple(axis + x.ndim if axis < 0 else axis for axis in given)
     if any(not 0 <= axis < x.ndim for axis in axes) or len(set(axes)) < len(axes):
         raise ValueError(f"dim={dim!r} of a tensor of shape {tuple(x.shape)}; admissible: axes {-x.ndim}..{x.ndim - 1}")
