@@ -152,7 +152,8 @@ class Call:
         ):
             if found != admissible:
                 raise ValueError(
-                    f"in place: the result has {what} {found}; admissible: that of the tensor that is written, {admissible}"
+                    f"in place: the result has {what} {found}; admissible: that of the tensor that is written, "
+                    f"{admissible}"
                 )
         outside = not self.known(old)
         if outside and old.requires_grad and torch.is_grad_enabled():
