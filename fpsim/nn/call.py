@@ -15,6 +15,7 @@ from fpsim.nn.roles import NetworkPrecision, Slot
 from fpsim.nn.table import UnsupportedOperation
 from fpsim.random_bits import Key
 
+CARRYING = (torch.float32, torch.float64)  # dtypes whose tensors carry emulated numbers
 ACTIVATION, INSIDE, WEIGHT = "activation", "inside", "weight"
 _NETWORK = 0x4E455457  # "NETW": the key of a network's draws
 BACKWARD = 16  # roundings that one operation may have, forward, and the number of its first backward
@@ -112,6 +113,8 @@ class Call:
                 "emulated module)"
             )
         if not self.known(latest):
+            if x.dtype not in CARRYING:
+                raise ValueError(f"a tensor of {x.dtype}; admissible: torch.float32, torch.float64")
             role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
             slot = self.precision.weights if role == WEIGHT else self.precision.activations
             backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from fpsim.nn import layers
 from fpsim.nn.arithmetic import ByDefinition, Fast
-from fpsim.nn.call import ACTIVATION, Call
+from fpsim.nn.call import ACTIVATION, CARRYING, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
 from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, admitted, name_of
@@ -24,7 +24,6 @@ from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
 _CHECKPOINT = "torch.utils.checkpoint"
-CARRIERS = {torch.float32: "binary32", torch.float64: "binary64"}
 
 
 class Emulation:
@@ -156,7 +155,7 @@ def _check_carriers(module: torch.nn.Module, precision: NetworkPrecision) -> Non
     from fpsim.array_call import check_holds
 
     for name, x in [*module.named_parameters(), *module.named_buffers()]:
-        if x.is_floating_point() and x.dtype not in CARRIERS:
+        if x.is_floating_point() and x.dtype not in CARRYING:
             raise ValueError(
                 f"{name!r} has dtype {x.dtype}; admissible: torch.float32, torch.float64, which carry numbers"
             )
