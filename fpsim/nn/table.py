@@ -1,6 +1,7 @@
 """Which functions of PyTorch are emulated, and by what: a layer is one file that registers its functions here.
 
 A handler takes the call and the function's own arguments, ``uses`` the tensors among them, and returns activations.
+``inplace`` is False for every handler: what calls it puts the result in the place of the argument.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
+
+class UnsupportedOperation(NotImplementedError):
+    """A function of PyTorch that is not emulated."""
+
+
 Handler: TypeAlias = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
@@ -20,6 +26,10 @@ _ARGUMENTS: dict[Handler, frozenset[str]] = {}
 MOVES: set[Any] = set()
 # Functions whose result is no number of the network: sizes, comparisons, indices, new tensors.
 QUERIES: set[Any] = set()
+# Functions that change their first argument: the function that gives the numbers it holds afterwards.
+WRITES: dict[Any, Any] = {}
+# Those functions of WRITES that are handlers of this package, on every level, and no functions of PyTorch.
+WRITERS: set[Any] = set()
 
 
 def handles(*functions: Any) -> Callable[[_H], _H]:
@@ -30,7 +40,9 @@ def handles(*functions: Any) -> Callable[[_H], _H]:
             if function in HANDLERS:
                 raise ValueError(f"{name_of(function)} has a handler already")
             HANDLERS[function] = handler
-        _ARGUMENTS[handler] = frozenset(inspect.signature(handler).parameters) - {"call"}
+        parameters = inspect.signature(handler).parameters
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            _ARGUMENTS[handler] = frozenset(parameters) - {"call"}
         return handler
 
     return register
@@ -51,15 +63,27 @@ def admitted(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     ValueError
         Another argument.
     """
-    unknown = [name for name in given if name not in _ARGUMENTS[HANDLERS[function]]]
+    known = _ARGUMENTS.get(HANDLERS[function], given)
+    unknown = [name for name in given if name not in known]
     for name in unknown:
         if given[name] is not None:
             shown = f"a {type(given[name]).__name__}" if isinstance(given[name], torch.Tensor) else repr(given[name])
             raise ValueError(
                 f"{name_of(function)}: {name}={shown} is not emulated; admissible: "
-                f"{', '.join(sorted(_ARGUMENTS[HANDLERS[function]] - {'_stacklevel'}))}"
+                f"{', '.join(sorted({*known} - {'_stacklevel'}))}"
             )
     return {name: x for name, x in given.items() if name not in unknown} if unknown else given
+
+
+def writes(*functions: Any) -> Callable[[_H], _H]:
+    """Register a handler for functions that change their first argument: it returns what they leave there."""
+
+    def register(handler: _H) -> _H:
+        WRITERS.add(handler)
+        WRITES.update(dict.fromkeys(functions, handler))
+        return handler
+
+    return register
 
 
 def name_of(function: Any) -> str:

@@ -137,14 +137,11 @@ def test_a_gradient_of_a_broadcast_is_summed_by_the_accumulator_of_the_backward_
         assert found.item() == expected
 
 
-def test_a_gradient_from_outside_is_rounded_to_its_role_but_that_of_a_loss_is_not():
+def test_a_gradient_from_outside_is_rounded_to_its_role():
     precision = NetworkPrecision.uniform("binary32").replace(gradients="float8_e5m2")
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     (found,) = torch.autograd.grad(emulate(Layer(lambda x: -x), precision)(x), x, torch.tensor([1.1, 3.4]))
     assert found.tolist() == [-1.0, -3.5]
-    loss = emulate(Layer(torch.mean), precision)(x)
-    (found,) = torch.autograd.grad(loss, x, torch.tensor(2.0**16))  # beyond the format, whose largest is 57344
-    assert found.tolist() == [2.0**15, 2.0**15]
 
 
 def test_random_bits_are_the_same_where_no_gradient_is_recorded():
@@ -199,7 +196,7 @@ def test_a_buffer_is_written_and_a_parameter_is_not():
     for _ in range(3):
         y = emulated(torch.tensor([1.0, 1.0 + 2.0**-7]))
     assert module.seen.tolist() == y.tolist() == [1.75, 1.765625]
-    with pytest.raises(ValueError, match="writes in place a parameter"):
+    with pytest.raises(ValueError, match="in place on a tensor from outside that requires a gradient"):
         emulated(torch.ones(2), True)
 
 
@@ -242,7 +239,7 @@ def test_bad_arguments_are_named():
         r"torch\.float32 on cpu and of torch\.float64 on cpu; admissible: one dtype": lambda x: (
             x + torch.ones(3, dtype=torch.float64)
         ),
-        r"in place: the result has shape \(2, 3\); admissible: .* \(3,\)": lambda x: x[0].add_(x),
+        r"in place leaves shape \(2, 3\) .* in a tensor of shape \(3,\)": lambda x: x[0].add_(x),
     }
     for message, function in cases.items():
         with pytest.raises(ValueError, match=message):

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, INSIDE, Call
-from fpsim.nn.layers.arithmetic import in_place
 from fpsim.nn.primitives import Rounded, Rule, apply, exact
 from fpsim.nn.table import handles, named
 
@@ -24,18 +23,18 @@ from fpsim.nn.table import handles, named
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """Exact: the number, or 0 for what is not above it; NaN stays."""
     y = exact(call, ACTIVATION, lambda x: torch.where(x <= 0.0, 0.0, x), input)
-    return call.replace(input, y) if inplace else y
+    return y
 
 
-def _stored(call: Call, rule: Rule, input: Tensor, inplace: bool = False) -> Tensor:
+def _stored(call: Call, rule: Rule, input: Tensor) -> Tensor:
     y = call.store(apply(call, INSIDE, rule, call.load(input)))
-    return call.replace(input, y) if inplace else y
+    return y
 
 
 @handles(*named("leaky_relu"))
 def leaky_relu(call: Call, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x above 0, else slope x; the gradient g, or g slope."""
-    return _stored(call, _leaky(float(negative_slope)), input, inplace)
+    return _stored(call, _leaky(float(negative_slope)), input)
 
 
 @functools.lru_cache(maxsize=64)
@@ -63,7 +62,7 @@ SILU = Rule(_silu, (_silu_back,))
 @handles(*named("silu"))
 def silu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """x s with s = sigmoid(x); the gradient g (s (1 + x (1 - s)))."""
-    return _stored(call, SILU, input, inplace)
+    return _stored(call, SILU, input)
 
 
 def _gelu(r: Rounded, x: Tensor) -> Tensor:
@@ -171,13 +170,13 @@ MISH = Rule(_mish, (_mish_back,))
 @handles(*named("mish"))
 def mish(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """x t with t = tanh(log1p(exp(-|x|)) + max(x, 0)); the gradient g (t + x ((1 - t t) sigmoid(x)))."""
-    return _stored(call, MISH, input, inplace)
+    return _stored(call, MISH, input)
 
 
 @handles(*named("elu"))
 def elu(call: Call, input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, else expm1(x) alpha; the gradient g, or g (exp(x) alpha)."""
-    return _stored(call, _elu(float(alpha)), input, inplace)
+    return _stored(call, _elu(float(alpha)), input)
 
 
 @functools.lru_cache(maxsize=64)
@@ -186,8 +185,3 @@ def _elu(alpha: float) -> Rule:
         lambda r, x: torch.where(x > 0.0, x, r("mul", r("expm1", x), alpha)),
         (lambda r, g, x, y: torch.where(x[0] > 0.0, g, r("mul", g, r("mul", r("exp", x[0]), alpha))),),
     )
-
-
-in_place(relu, *named("relu_"))
-in_place(leaky_relu, *named("leaky_relu_"))
-in_place(elu, *named("elu_"))

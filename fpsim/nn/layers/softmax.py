@@ -42,7 +42,7 @@ def softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: int 
 
     Loaded into the format inside a layer, stored as activations; the sums are those of the accumulator, rounded.
     """
-    return call.store(apply(call, INSIDE, softmax_rule(_axis(input, dim)), call.load(input)))
+    return call.store(softmax_inside(call, call.load(input), dim))
 
 
 @handles(*named("log_softmax"))
@@ -52,6 +52,11 @@ def log_softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: 
     Loaded into the format inside a layer, stored as activations; the sums are those of the accumulator, rounded.
     """
     return call.store(apply(call, INSIDE, log_softmax_rule(_axis(input, dim)), call.load(input)))
+
+
+def softmax_inside(call: Call, x: Tensor, dim: int | None) -> Tensor:
+    """``softmax`` of numbers in the format inside a layer, which stay there."""
+    return apply(call, INSIDE, softmax_rule(_axis(x, dim)), x)
 
 
 def _axis(x: Tensor, dim: int | None) -> int:
