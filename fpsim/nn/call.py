@@ -179,11 +179,14 @@ class Call:
     def leave(self, x: Any, again: bool = False) -> Any:
         """x as the module's result: the gradient that comes from outside is rounded to its format.
 
+        Not that of a tensor without axes: a loss may be scaled beyond the format, and the layer that computes it has a
+        format inside.
+
         again : whether x was read inside, so that this is one more read
         """
         number = self.number()
         x = self.use(x) if again else x
-        if not isinstance(x, torch.Tensor) or not x.requires_grad or self.role(x) == WEIGHT:
+        if not isinstance(x, torch.Tensor) or not x.requires_grad or not x.ndim or self.role(x) == WEIGHT:
             return x
         return _Arrival.apply(self, number, self.gradient_slot(self.role(x)), x)
 

@@ -137,11 +137,14 @@ def test_a_gradient_of_a_broadcast_is_summed_by_the_accumulator_of_the_backward_
         assert found.item() == expected
 
 
-def test_a_gradient_from_outside_is_rounded_to_its_role():
+def test_a_gradient_from_outside_is_rounded_to_its_role_but_that_of_a_loss_is_not():
     precision = NetworkPrecision.uniform("binary32").replace(gradients="float8_e5m2")
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     (found,) = torch.autograd.grad(emulate(Layer(lambda x: -x), precision)(x), x, torch.tensor([1.1, 3.4]))
     assert found.tolist() == [-1.0, -3.5]
+    loss = emulate(Layer(torch.mean), precision)(x)
+    (found,) = torch.autograd.grad(loss, x, torch.tensor(2.0**16))  # beyond the format, whose largest is 57344
+    assert found.tolist() == [2.0**15, 2.0**15]
 
 
 def test_random_bits_are_the_same_where_no_gradient_is_recorded():
