@@ -146,16 +146,19 @@ class Call:
         ValueError
             Another shape or dtype, or a parameter.
         """
-        if new.shape != old.shape or new.dtype != old.dtype:
-            raise ValueError(
-                f"an operation in place leaves shape {tuple(new.shape)} and dtype {new.dtype} in a tensor of shape "
-                f"{tuple(old.shape)} and dtype {old.dtype}; admissible: the same"
-            )
+        for what, found, admissible in (
+            ("shape", tuple(new.shape), tuple(old.shape)),
+            ("dtype", new.dtype, old.dtype),
+        ):
+            if found != admissible:
+                raise ValueError(
+                    f"in place: the result has {what} {found}; admissible: that of the tensor that is written, "
+                    f"{admissible}"
+                )
         outside = not self.known(old)
         if outside and old.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                "an operation in place on a tensor from outside that requires a gradient; admissible: x + .."
-            )
+            kind = "parameter" if isinstance(old, torch.nn.Parameter) else "tensor from outside with a gradient"
+            raise ValueError(f"forward writes in place a {kind}; admissible: a tensor that it made, a buffer")
         for one in (old, self.latest(old)):
             if one.numel():
                 self._written[one.untyped_storage().data_ptr()] = (one, {id(old)})
@@ -176,19 +179,15 @@ class Call:
             )
         read_by.add(id(x))
 
-    def leave(self, x: Any, again: bool = False) -> Any:
-        """x as the module's result: the gradient that comes from outside is rounded to its format.
-
-        Not that of a tensor without axes: a loss may be scaled beyond the format, and the layer that computes it has a
-        format inside.
-
-        again : whether x was read inside, so that this is one more read
-        """
-        number = self.number()
-        x = self.use(x) if again else x
-        if not isinstance(x, torch.Tensor) or not x.requires_grad or not x.ndim or self.role(x) == WEIGHT:
+    def leave(self, x: Tensor) -> Tensor:
+        """x as the module's result: its last value. The gradient from outside is rounded to its format, then added to
+        those of earlier reads; but not that of a number without axes: a loss may be scaled beyond that format, and what
+        follows is rounded."""
+        if id(x) in self._latest:
+            x = self.use(x)
+        if not x.ndim or not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
             return x
-        return _Arrival.apply(self, number, self.gradient_slot(self.role(x)), x)
+        return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 
     def finish(self) -> None:
         """Let go of the tensors."""
@@ -246,8 +245,12 @@ class _Arrival(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         _check_first_order()
-        key = ctx.call.key(ctx.number, BACKWARD)
-        return None, None, None, ctx.call.arithmetic.operation("round", (g,), ctx.slot, key)
+        return (
+            None,
+            None,
+            None,
+            ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD)),
+        )
 
 
 def _check_first_order() -> None:

@@ -23,7 +23,6 @@ from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, Unsupporte
 from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
-_METHOD = type(torch.Tensor.pow)
 _CHECKPOINT = "torch.utils.checkpoint"
 CARRIERS = {torch.float32: "binary32", torch.float64: "binary64"}
 
@@ -192,13 +191,13 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
             return func(*args, **kwargs)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))
-        if kwargs.get("out") is not None:
+        storage = call.precision.level == "storage"
+        if kwargs.get("out") is not None and (storage or func not in HANDLERS):
             raise UnsupportedOperation(f"{name_of(func)} with out=..; admissible: its result assigned to a name")
         if "inplace" in kwargs or _place_of_inplace(func) < len(args):
             args, kwargs, inplace = _without_inplace(func, args, kwargs)
             if inplace:
                 return call.replace(args[0], self._performed(func, args, kwargs))
-        storage = call.precision.level == "storage"
         if func in HANDLERS and not storage:
             return HANDLERS[func](call, *args, **admitted(func, kwargs))
         if func in MOVES:
@@ -231,9 +230,12 @@ def _in_place() -> str:
 @functools.cache
 def _place_of_inplace(func: Any) -> int:
     """The position of the argument ``inplace``; after all arguments where there is none."""
-    if not inspect.isfunction(func) or isinstance(getattr(func, "__wrapped__", None), _METHOD):
-        return 1 << 30  # a method of a tensor, as it is or wrapped, such as torch.Tensor.__pow__, has no signature
-    names = list(inspect.signature(func).parameters)
+    if not inspect.isfunction(func):
+        return 1 << 30
+    try:
+        names = list(inspect.signature(func).parameters)
+    except ValueError:  # a builtin function, wrapped
+        return 1 << 30
     return names.index("inplace") if "inplace" in names else 1 << 30
 
 
@@ -256,8 +258,9 @@ def returned(call: Call, result: Any) -> Any:
     def given(x: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not call.known(call.latest(x)):
             return x
-        again = call.latest(x) is not x or found.count(id(x)) > 1
-        return call.leave(x, again and (call.known(x) or call.changed(x)))
+        if not call.known(x) and not call.changed(x):
+            return x  # a tensor from outside, as it is
+        return call.leave(call.use(x) if found.count(id(x)) > 1 else x)
 
     with torch._C.DisableTorchFunction():
         _rebuilt_with(result, counted)

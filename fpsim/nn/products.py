@@ -32,18 +32,17 @@ def forward_product(call: Call, number: int, a: Tensor, b: Tensor) -> Tensor:
 
 
 def backward_product(
-    call: Call, number: int, part: int, left: tuple[Tensor, bool], right: tuple[Tensor, bool], role: str
+    call: Call, number: int, part: int, left: tuple[Tensor, bool], right: tuple[Tensor, bool], slot: Slot
 ) -> Tensor:
-    """A product of the backward pass, in parts ``part`` .. ``part + 3``, as the gradient of a tensor of ``role``; a
-    flag says whether an operand is a gradient."""
-    product, power = _raw_product(call, number, part, left, right)
-    return _stored(call, product, power, call.gradient_slot(role), call.key(number, part + 3))
+    """A product of the backward pass, in parts ``part`` .. ``part + 3``, in the format of ``slot``; a flag says whether
+    an operand is a gradient."""
+    product, power = _multiplied(call, number, part, left, right)
+    return _stored(call, product, power, slot, call.key(number, part + 3))
 
 
-def _raw_product(
+def _multiplied(
     call: Call, number: int, part: int, left: tuple[Tensor, bool], right: tuple[Tensor, bool]
 ) -> tuple[Tensor, int]:
-    """The product in the accumulator's format, and the number of the power of two that it was multiplied by."""
     (x, x_gradient), (y, y_gradient) = left, right
     (x, m), (y, n) = _read(call, number, part, x, -1, x_gradient), _read(call, number, part + 1, y, -2, y_gradient)
     how = call.precision.backward
@@ -78,7 +77,7 @@ def _product(
     if which == 1 and len(shape) == 2 and stack and y.ndim == x.ndim:
         # one matrix times a stack: the terms of all matrices of the stack in one sum
         x, y = x.movedim(-2, 0).reshape(x.shape[-2], -1), y.reshape(-1, y.shape[-1])
-    product, power = _raw_product(call, number, part, (x, x_gradient), (y, y_gradient))
+    product, power = _multiplied(call, number, part, (x, x_gradient), (y, y_gradient))
     new = product.ndim - len(shape)
     axes = tuple(range(new)) + tuple(new + i for i, n in enumerate(shape[:-2]) if n == 1 != product.shape[new + i])
     if axes:

@@ -1,7 +1,6 @@
 """Which functions of PyTorch are emulated, and by what: a layer is one file that registers its functions here.
 
 A handler takes the call and the function's own arguments, ``uses`` the tensors among them, and returns activations.
-``inplace`` is False for every handler: what calls it puts the result in the place of the argument.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Handler: TypeAlias = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
 HANDLERS: dict[Any, Handler] = {}
-_ARGUMENTS: dict[Handler, frozenset[str]] = {}
+_ARGUMENTS: dict[Handler, frozenset[str]] = {}  # of those that do not take any name
 # Functions that move numbers and compute nothing: run as they are, forward and backward.
 MOVES: set[Any] = set()
 # Functions whose result is no number of the network: sizes, comparisons, indices, new tensors.
@@ -41,8 +40,19 @@ def handles(*functions: Any) -> Callable[[_H], _H]:
                 raise ValueError(f"{name_of(function)} has a handler already")
             HANDLERS[function] = handler
         parameters = inspect.signature(handler).parameters
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             _ARGUMENTS[handler] = frozenset(parameters) - {"call"}
+        return handler
+
+    return register
+
+
+def writes(*functions: Any) -> Callable[[_H], _H]:
+    """Register a handler for functions that change their first argument: it returns what they leave there."""
+
+    def register(handler: _H) -> _H:
+        WRITERS.add(handler)
+        WRITES.update(dict.fromkeys(functions, handler))
         return handler
 
     return register
@@ -63,27 +73,16 @@ def admitted(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     ValueError
         Another argument.
     """
-    known = _ARGUMENTS.get(HANDLERS[function], given)
-    unknown = [name for name in given if name not in known]
+    known = _ARGUMENTS.get(HANDLERS[function])
+    unknown = [name for name in given if name not in known] if known is not None else []
     for name in unknown:
         if given[name] is not None:
             shown = f"a {type(given[name]).__name__}" if isinstance(given[name], torch.Tensor) else repr(given[name])
             raise ValueError(
                 f"{name_of(function)}: {name}={shown} is not emulated; admissible: "
-                f"{', '.join(sorted({*known} - {'_stacklevel'}))}"
+                f"{', '.join(sorted((known or frozenset()) - {'_stacklevel'}))}"
             )
     return {name: x for name, x in given.items() if name not in unknown} if unknown else given
-
-
-def writes(*functions: Any) -> Callable[[_H], _H]:
-    """Register a handler for functions that change their first argument: it returns what they leave there."""
-
-    def register(handler: _H) -> _H:
-        WRITERS.add(handler)
-        WRITES.update(dict.fromkeys(functions, handler))
-        return handler
-
-    return register
 
 
 def name_of(function: Any) -> str:

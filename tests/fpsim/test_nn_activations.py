@@ -221,3 +221,5 @@ def test_unknown_arguments_are_refused():
         emulate(Layer(lambda x: functional.gelu(x, approximate="sigmoid")), "bfloat16")(x)
     with pytest.raises(ValueError, match=r"beta=-1\.0; admissible: above 0"):
         emulate(Layer(lambda x: functional.softplus(x, -1.0)), "bfloat16")(x)
+    with pytest.raises(ValueError, match=r"out=a Tensor is not emulated; admissible: input"):
+        emulate(Layer(lambda x: torch.tanh(x, out=torch.empty(2))), "bfloat16")(x)

@@ -118,6 +118,7 @@ def test_bad_shapes_are_named():
             lambda: functional.linear(torch.ones(2, 3), torch.ones(2, 3), torch.ones(3))
         ),
         r"matmul of shapes \(3,\) and \(3, 2\); admissible": lambda: torch.ones(3) @ torch.ones(3, 2),
+        r"out=a Tensor is not emulated": lambda: torch.mm(torch.ones(2, 2), torch.ones(2, 2), out=torch.ones(2, 2)),
     }
     for message, function in cases.items():
         with pytest.raises(ValueError, match=message):

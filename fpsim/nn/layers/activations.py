@@ -23,18 +23,18 @@ from fpsim.nn.table import handles, named
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """Exact: the number, or 0 for what is not above it; NaN stays."""
     y = exact(call, ACTIVATION, lambda x: torch.where(x <= 0.0, 0.0, x), input)
-    return y
+    return call.replace(input, y) if inplace else y
 
 
-def _stored(call: Call, rule: Rule, input: Tensor) -> Tensor:
+def _stored(call: Call, rule: Rule, input: Tensor, inplace: bool = False) -> Tensor:
     y = call.store(apply(call, INSIDE, rule, call.load(input)))
-    return y
+    return call.replace(input, y) if inplace else y
 
 
 @handles(*named("leaky_relu"))
 def leaky_relu(call: Call, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x above 0, else slope x; the gradient g, or g slope."""
-    return _stored(call, _leaky(float(negative_slope)), input)
+    return _stored(call, _leaky(float(negative_slope)), input, inplace)
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,7 +62,7 @@ SILU = Rule(_silu, (_silu_back,))
 @handles(*named("silu"))
 def silu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """x s with s = sigmoid(x); the gradient g (s (1 + x (1 - s)))."""
-    return _stored(call, SILU, input)
+    return _stored(call, SILU, input, inplace)
 
 
 def _gelu(r: Rounded, x: Tensor) -> Tensor:
@@ -170,13 +170,13 @@ MISH = Rule(_mish, (_mish_back,))
 @handles(*named("mish"))
 def mish(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """x t with t = tanh(log1p(exp(-|x|)) + max(x, 0)); the gradient g (t + x ((1 - t t) sigmoid(x)))."""
-    return _stored(call, MISH, input)
+    return _stored(call, MISH, input, inplace)
 
 
 @handles(*named("elu"))
 def elu(call: Call, input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, else expm1(x) alpha; the gradient g, or g (exp(x) alpha)."""
-    return _stored(call, _elu(float(alpha)), input)
+    return _stored(call, _elu(float(alpha)), input, inplace)
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,41 +75,16 @@ class Geometry:
         return terms.reshape(found.shape)
 
 
-@handles(functional.conv1d)
-def conv1d(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-    """As ``conv2d``, with one axis."""
-    return _convolved(call, 1, input, weight, bias, *args, **kwargs)
-
-
-@handles(functional.conv2d)
-def conv2d(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-    """Patches times weights, rounded, plus b, rounded.
-
-    Every number of the result is one accumulation over channel, row and column of the kernel, in this order, the last
-    fastest; what a patch reads outside the image is a term of zero. So are the gradients: that of a weight is one
-    accumulation over image of the batch, row and column of the result; that of an input one over output channel, row
-    and column of the kernel, with a term of zero where no patch has the input there. A format of operands
-    (``forward_operands``, ``backward_operands``) is met after the patches are laid out, block formats along the terms.
-    """
-    return _convolved(call, 2, input, weight, bias, *args, **kwargs)
-
-
-@handles(functional.conv3d)
-def conv3d(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-    """As ``conv2d``, with three axes."""
-    return _convolved(call, 3, input, weight, bias, *args, **kwargs)
-
-
 def _convolved(
     call: Call,
     axes: int,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
 ) -> Tensor:
     geometry = _geometry(axes, input, weight, stride, padding, dilation, groups)
     single = input.ndim == axes + 1
@@ -188,11 +163,12 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         call, number, geometry, (x, w) = ctx.call, ctx.number, ctx.geometry, ctx.saved_tensors
         groups, of_x, of_w = geometry.groups, None, None
+        slots = [call.gradient_slot(role) for role in ctx.roles]
         if ctx.needs_input_grad[4]:
             kernel = w.detach().reshape(groups, w.shape[0] // groups, w.shape[1], -1)
             rows = kernel.transpose(1, 2).reshape(groups, w.shape[1], -1)
             met = geometry.spread(g, x.shape[2:])
-            of_x = products.backward_product(call, number, BACKWARD, (rows, False), (met, True), ctx.roles[0])
+            of_x = products.backward_product(call, number, BACKWARD, (rows, False), (met, True), slots[0])
             of_x = of_x.reshape(x.shape)
         if ctx.needs_input_grad[5]:
             patches = geometry.patches(x.detach())
@@ -200,6 +176,35 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
             terms = patches.permute(1, 0, 3, 2).reshape(groups, -1, patches.shape[2])
             rows = g.reshape(g.shape[0], groups, w.shape[0] // groups, -1).permute(1, 2, 0, 3)
             rows = rows.reshape(groups, w.shape[0] // groups, -1)
-            of_w = products.backward_product(call, number, BACKWARD + 4, (rows, True), (terms, False), ctx.roles[1])
+            of_w = products.backward_product(call, number, BACKWARD + 4, (rows, True), (terms, False), slots[1])
             of_w = of_w.reshape(w.shape)
         return None, None, None, None, of_x, of_w
+
+
+def _convolution(axes: int) -> Callable[..., Tensor]:
+    def handler(
+        call: Call,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        """Patches times weights, rounded, plus b, rounded.
+
+        Every number of the result is one accumulation over channel, row and column of the kernel, in this
+        order, the last fastest; what a patch reads outside the image is a term of zero. So are the gradients:
+        that of a weight is one accumulation over image of the batch, row and column of the result; that of an
+        input one over output channel, row and column of the kernel, with a term of zero where no patch has the
+        input there. A format of operands (``forward_operands``, ``backward_operands``) is met after the patches
+        are laid out, block formats along the terms.
+        """
+        return _convolved(call, axes, input, weight, bias, stride, padding, dilation, groups)
+
+    return handler
+
+
+for _axes, _function in ((1, functional.conv1d), (2, functional.conv2d), (3, functional.conv3d)):
+    handles(_function)(_convolution(_axes))

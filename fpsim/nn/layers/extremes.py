@@ -1,4 +1,4 @@
-"""Absolute values, extremes and bounds.
+"""Absolute values, extremes, bounds and choices.
 
 The numbers are exact; only an operand of another role, such as a weight, is rounded to the format of activations. Of
 gradients, the shares that equal numbers have in one gradient are rounded, and sums of broadcasts.
@@ -12,7 +12,7 @@ import torch
 
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, Call
-from fpsim.nn.layers.arithmetic import axes_of
+from fpsim.nn.layers.arithmetic import Number, axes_of
 from fpsim.nn.primitives import Rounded, Rule, apply, constant, exact, forward_slot
 from fpsim.nn.table import handles, named
 
@@ -35,7 +35,7 @@ def hardtanh(call: Call, input: Tensor, min_val: float = -1.0, max_val: float = 
     """To bounds that are rounded to the format; a number at a bound passes no gradient on."""
     bounds = [_bound(call, *given) for given in (("min_val", input, min_val), ("max_val", input, max_val))]
     y = exact(call, ACTIVATION, lambda x: torch.nn.functional.hardtanh(x, *bounds), input)
-    return y
+    return call.replace(input, y) if inplace else y
 
 
 @handles(*named("relu6"))
@@ -134,3 +134,21 @@ def min(
     if isinstance(dim, torch.Tensor) or other is not None:
         return minimum(call, input, dim if other is None else other)
     return amin(call, input) if dim is None else _along(call, "min", input, dim, keepdim)
+
+
+@handles(torch.where)
+def where(call: Call, condition: Tensor, input: Number, other: Number) -> Tensor:
+    """Each operand gets the gradient where it was chosen."""
+    rule = Rule(
+        lambda r, a, b: r("round", torch.where(condition, a, b)),
+        (
+            lambda r, g, x, y: torch.where(condition, g, 0.0),
+            lambda r, g, x, y: torch.where(condition, 0.0, g),
+        ),
+    )
+    return apply(call, ACTIVATION, rule, input, other)
+
+
+@handles(torch.Tensor.where)
+def chosen(call: Call, input: Tensor, condition: Tensor, other: Number) -> Tensor:
+    return where(call, condition, input, other)

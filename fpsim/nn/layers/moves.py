@@ -15,8 +15,9 @@ from torch.nn import functional
 from fpsim.nn import primitives
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, INSIDE, Call, convert
+from fpsim.nn.layers import extremes
 from fpsim.nn.sources import gathered
-from fpsim.nn.table import MOVES, QUERIES, WRITES, handles, writes
+from fpsim.nn.table import MOVES, QUERIES, WRITES, handles, named, writes
 
 _MOVED = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "moveaxis",
@@ -43,15 +44,9 @@ _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
 CARRYING = (torch.float32, torch.float64)
 
 
-def _named(*names: str) -> list[Any]:
-    """The functions and methods of PyTorch that have these names."""
-    found = (getattr(of, name, None) for of in (torch, torch.Tensor) for name in names)
-    return [f for f in found if callable(f)]
-
-
-MOVES.update(_named(*_MOVED))
+MOVES.update(named(*_MOVED))
 MOVES.update(getattr(torch.Tensor, name).__get__ for name in _GETTERS_THAT_MOVE)
-QUERIES.update(_named(*_ASKED))
+QUERIES.update(named(*_ASKED))
 for _name in dir(torch.Tensor):
     _getter = getattr(getattr(torch.Tensor, _name), "__get__", None)
     if type(getattr(torch.Tensor, _name)).__name__ in ("getset_descriptor", "property") and _getter not in MOVES:
@@ -96,8 +91,8 @@ def constant(call: Call, x: Tensor, number: Any) -> float:
         if number.numel() != 1 or number.requires_grad:
             raise ValueError(f"a value of shape {tuple(number.shape)}; admissible: one number without a gradient")
         number = number.item()
-    slot = call.precision.inside if call.role(x) == INSIDE else call.precision.activations
-    return float(primitives.constant(float(number), x, slot[0]))
+    fmt, _ = call.precision.inside if call.role(x) == INSIDE else call.precision.activations
+    return float(primitives.constant(float(number), x, fmt))
 
 
 # Numbers that are read in several places
@@ -115,9 +110,8 @@ def _repeating(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in _REPEATED:
-    for _func in _named(_name):
+    for _func in named(_name):
         handles(_func)(_repeating(_name, _func))
-handles(functional.unfold)(_repeating("unfold", functional.unfold))
 
 
 @handles(torch.broadcast_tensors)
@@ -165,24 +159,10 @@ def _basic(index: Any) -> bool:
 # Choices
 
 
-@handles(torch.where, torch.Tensor.where)
-def where(call: Call, condition: Any, input: Any = None, other: Any = None) -> Any:
-    """Exact: numbers of one or the other; a constant is rounded to nearest even to the format of an activation."""
-    if is_number(condition):  # x.where(condition, other)
-        condition, input = input, condition
-    tensors = [x for x in (input, other) if is_number(x)]
-    shape = torch.broadcast_shapes(condition.shape, *(x.shape for x in tensors))
-    like = call.use(tensors[0])
-    given = [_expanded(call, x, shape) if is_number(x) else constant(call, like, x) for x in (input, other)]
-    return moved(call, torch.where, (condition, *given), {})
-
-
 @handles(torch.masked_fill, torch.Tensor.masked_fill)
 def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """Exact; the constant is rounded to nearest even to the format of an activation."""
-    shape = torch.broadcast_shapes(input.shape, mask.shape)
-    number = constant(call, call.use(input), value)
-    return moved(call, torch.masked_fill, (_expanded(call, input, shape), mask, number), {})
+    """As ``where(mask, value, input)``."""
+    return extremes.where(call, mask, value, input)
 
 
 # Carriers
@@ -202,19 +182,17 @@ def _cast(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in _CAST:
-    for _func in _named(_name):
-        handles(_func)(_cast(_name, _func))
+    handles(getattr(torch.Tensor, _name))(_cast(_name, getattr(torch.Tensor, _name)))
 
 # Writing in place
 
-for _name in dir(torch.Tensor):
-    _plain = getattr(torch.Tensor, _name.removesuffix("_"), None)
-    if _name.endswith("_") and not _name.endswith("__") and _plain is not None:
-        WRITES[getattr(torch.Tensor, _name)] = _plain
+for _of in (torch, torch.Tensor, functional):
+    for _name in dir(_of):
+        _plain = getattr(_of, _name.removesuffix("_"), None)
+        if _name.endswith("_") and not _name.endswith("__") and callable(_plain):
+            WRITES[getattr(_of, _name)] = _plain
 WRITES.update({torch.Tensor.__iadd__: torch.Tensor.add, torch.Tensor.__isub__: torch.Tensor.sub})
 WRITES.update({torch.Tensor.__imul__: torch.Tensor.mul, torch.Tensor.__itruediv__: torch.Tensor.div})
-WRITES.update({getattr(torch, f.__name__ + "_"): f for f in (torch.relu, torch.sigmoid, torch.tanh, torch.exp)})
-WRITES[functional.relu_] = torch.relu
 for _name in ("requires_grad_", "copy_", "retain_grad_"):
     WRITES.pop(getattr(torch.Tensor, _name, None), None)
 

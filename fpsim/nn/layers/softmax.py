@@ -36,6 +36,11 @@ def log_softmax_rule(dim: int) -> Rule:
     return Rule(forward, (backward,))
 
 
+def softmax_inside(call: Call, x: Tensor, dim: int | None) -> Tensor:
+    """softmax of numbers inside a layer."""
+    return apply(call, INSIDE, softmax_rule(_axis(x, dim)), x)
+
+
 @handles(*named("softmax"))
 def softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: int = 3) -> Tensor:
     """e / s with e = exp(x - max), s = sum(e); the gradient y (g - sum(g y)).
@@ -52,11 +57,6 @@ def log_softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: 
     Loaded into the format inside a layer, stored as activations; the sums are those of the accumulator, rounded.
     """
     return call.store(apply(call, INSIDE, log_softmax_rule(_axis(input, dim)), call.load(input)))
-
-
-def softmax_inside(call: Call, x: Tensor, dim: int | None) -> Tensor:
-    """``softmax`` of numbers in the format inside a layer, which stay there."""
-    return apply(call, INSIDE, softmax_rule(_axis(x, dim)), x)
 
 
 def _axis(x: Tensor, dim: int | None) -> int:

@@ -1,0 +1,82 @@
+"""Small networks, by name, and their training. A new network is a file with a module of torch and a factory, and a
+line here.
+
+Nothing is imported from torch before a network is made. ``experiments.networks.train`` trains one;
+``experiments.networks.problems`` makes pairs of a network and data the problems of a study.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.datasets import CLASSES, REGRESSION, TOKENS
+
+if TYPE_CHECKING:
+    import torch
+
+    from experiments.datasets import Dataset
+    from fpsim.random_bits import Key
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a network is made, and the kinds of data that it learns."""
+
+    module: str
+    kinds: tuple[str, ...]
+
+
+NETWORKS: dict[str, Row] = {
+    "mlp": Row("mlp", (CLASSES, REGRESSION)),
+    "cnn": Row("cnn", (CLASSES,)),
+    "transformer": Row("transformer", (TOKENS,)),
+    "logistic": Row("logistic", (CLASSES,)),
+}
+
+
+def factory(name: str) -> Callable[..., torch.nn.Module]:
+    """What makes the network of a name: ``factory(inputs, outputs, key, **options)``.
+
+    Raises
+    ------
+    ValueError
+        There is none of this name.
+    ImportError
+        torch is not installed; one line that says so.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"network={name!r}; admissible: {', '.join(NETWORKS)}")
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise ImportError("networks are modules of PyTorch: pip install 'fpsim[networks]'") from error
+    made: Callable[..., torch.nn.Module] = getattr(
+        importlib.import_module(f"experiments.networks.{NETWORKS[name].module}"), name
+    )
+    return made
+
+
+def make(name: str, data: Dataset, key: Key, **options: Any) -> torch.nn.Module:
+    """A network for a dataset, in float32, with weights that follow from the key.
+
+    Raises
+    ------
+    ValueError
+        Data of a kind that the network does not learn, or an unknown option.
+    """
+    made = factory(name)
+    if data.kind not in NETWORKS[name].kinds:
+        kinds = ", ".join(NETWORKS[name].kinds)
+        raise ValueError(f"network {name!r} with dataset {data.name!r}, whose kind is {data.kind}; admissible: {kinds}")
+    known = list(inspect.signature(made).parameters)[3:]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"option {option!r} of network {name!r}; admissible: {', '.join(known) or 'none'}")
+    return made(data.inputs, data.outputs, key, **options)
+
+
+__all__ = ["NETWORKS", "Row", "factory", "make"]
