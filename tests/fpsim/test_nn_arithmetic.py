@@ -58,6 +58,7 @@ FUNCTIONS = {
         lambda x: x.var(1, keepdim=True) * x.var() + x.std((0, 1), correction=0) * x.var(0, unbiased=False),
         [],
     ),
+    "variances by place": (lambda x: x.var(1, False, True) * x - torch.std(x, (0, 1), True, True), []),
     "in place": (in_place, []),
     "truth values and integers": (lambda x: x * (x > 0) + torch.arange(4) * x, []),
 }

@@ -18,6 +18,7 @@ from layer_checks import (
 )
 from torch.nn import functional
 
+import fpsim
 from fpsim.accumulator import Accumulator
 from fpsim.nn import NetworkPrecision, emulate
 from fpsim.random_bits import Key
@@ -107,6 +108,21 @@ def test_swamping_is_in_the_accumulator():
     narrow = NetworkPrecision.uniform("bfloat16")
     wide = NetworkPrecision.uniform("bfloat16", accumulator=Accumulator.uniform("binary32"))
     assert (emulate(layer, narrow)(x).item(), emulate(layer, wide)(x).item()) == (256.0, 1024.0)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.Tanh(), torch.nn.Linear(256, 10))
+    x = numbers(128, 64)
+    found = []
+    try:
+        for count in (1, 3):
+            fpsim.set_threads(count)
+            found.append(results(emulate(layer, PRECISIONS["stochastic"], key=Key(0)), [x]))
+    finally:
+        fpsim.set_threads(None)
+    for a, b in zip(*found, strict=True):
+        check_same(a, b)
 
 
 def test_bad_shapes_are_named():

@@ -100,7 +100,12 @@ def test_log_softmax_by_hand():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"dim=2 of a tensor of shape \(2, 3\); admissible: axes -2\.\.1"):
         emulate(Layer(lambda x: functional.softmax(x, 2)), "bfloat16")(torch.ones(2, 3))
-    with pytest.raises(ValueError, match=r"dtype=torch\.float64 is not emulated; admissible: dim, input$"):
-        emulate(Layer(lambda x: functional.softmax(x, 1, dtype=torch.float64)), "bfloat16")(torch.ones(2, 3))
+    for function in (
+        lambda x: functional.softmax(x, 1, dtype=torch.float64),
+        lambda x: torch.softmax(x, 1, torch.float64),
+        lambda x: x.log_softmax(1, torch.float64),
+    ):
+        with pytest.raises(ValueError, match=r"dtype=torch\.float64 is not emulated; admissible: None"):
+            emulate(Layer(function), "bfloat16")(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"shape \(2, 0\); admissible: one that has elements"):
         emulate(Layer(lambda x: functional.log_softmax(x, 1)), "bfloat16")(torch.ones(2, 0))

@@ -122,8 +122,8 @@ def mean(call: Call, input: Tensor, dim: Any = None, keepdim: bool = False) -> T
 
 @handles(*named("var"))
 def var(
-    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, correction: float | None = None,
-    keepdim: bool = False,
+    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The sum of squares of (x - mean), over n - correction; its gradient is (g (x - mean)) (2 / (n - correction))."""
     if isinstance(dim, bool):
@@ -149,11 +149,11 @@ def var(
 
 @handles(*named("std"))
 def std(
-    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, correction: float | None = None,
-    keepdim: bool = False,
+    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The square root of ``var``."""
-    return sqrt(call, var(call, input, dim, unbiased, correction, keepdim))
+    return sqrt(call, var(call, input, dim, unbiased, keepdim, correction=correction))
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
