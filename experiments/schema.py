@@ -54,7 +54,20 @@ SCHEMA: dict[str, pl.DataType] = {
     "trace_loss_gap": pl.List(pl.Float64()),
     "diverged_at": pl.Int64(),
     "seconds": pl.Float64(),
+    "loss": pl.Float64(),
+    "loss_low": pl.Float64(),
+    "loss_high": pl.Float64(),
+    "loss_floor": pl.Float64(),
+    "accuracy": pl.Float64(),
+    "seed_loss": pl.List(pl.Float64()),
+    "seed_accuracy": pl.List(pl.Float64()),
+    "trace_loss": pl.List(pl.Float64()),
+    "trace_accuracy": pl.List(pl.Float64()),
+    "not_finite_step": pl.Int64(),
+    "not_finite_slot": pl.String(),
 }
+# Columns that only cells of networks have; the others leave them null.
+NETWORK = tuple(SCHEMA)[tuple(SCHEMA).index("loss") :]
 RECORD = "record"
 CELL_SCHEMA: dict[str, pl.DataType] = SCHEMA | {RECORD: pl.Binary()}
 

@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments.datasets import TOKENS
 from experiments.problems.base import checked_integer
 from experiments.streams import indices
 from fpsim.random_bits import Key, philox4x32
 
 Batch = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
-# Kinds of data: inputs and targets of a sample.
-CLASSES = "classes"  # float32 [*inputs] and a class, int64
-REGRESSION = "regression"  # float32 [*inputs] and float32 [outputs]
-TOKENS = "tokens"  # int64 [length] and the tokens that follow, int64 [length]
-KINDS = (CLASSES, REGRESSION, TOKENS)
 
 
 class Dataset(ABC):
@@ -28,7 +24,7 @@ class Dataset(ABC):
     Attributes
     ----------
     name : str
-    kind : a member of ``KINDS``
+    kind : ``CLASSES``, ``REGRESSION`` or ``TOKENS`` of ``experiments.datasets``
     inputs : shape of the input of one sample
     outputs : number of classes, tokens or target coordinates
     floor : float or None, the mean loss (cross-entropy in nats, or mean squared error) that no network can go below on

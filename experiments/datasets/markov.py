@@ -9,7 +9,8 @@ import mpmath
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.base import TOKENS, Batch, Dataset
+from experiments.datasets import TOKENS
+from experiments.datasets.base import Batch, Dataset
 from experiments.problems.base import checked_integer
 from fpsim.random_bits import Key, philox4x32
 
