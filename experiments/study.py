@@ -279,6 +279,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         options |= {name: values for name, values in self.options.items() if name in default["options"]}
         plain = {key: getattr(self, key) or (default[key],) for key in ("noise", "steps", "dimension", "window")}
         for noise, steps, dimension, window in itertools.product(*plain.values()):
+            if of_network and noise != "minibatch":
+                raise StudyError("noise", f"{noise!r} with {problem}, which learns from data; admissible: minibatch")
             outside = noise == "minibatch" and not of_network
             gradient = self.gradient or ("exact" if outside else default["gradient"],)
             # A cell does not carry the constant of a noise that it does not have.
@@ -369,6 +371,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                     from experiments.networks.cells import check
 
                     check(cell)
+                elif cell.gradient == "stored":
+                    raise StudyError("gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded")
                 else:
                     check_cell(cell, self.own)
 

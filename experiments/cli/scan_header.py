@@ -31,8 +31,9 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
     study.check(cells)
     modes = (f"stochastic ({study.random_bits} bits)" if mode == "stochastic" else mode for mode in study.rounding)
     formats = f"{_widths(study.exponent)} exponent bits, {_widths(study.mantissa)} mantissa bits"
+    every = "" if any(cell.gradient == "stored" for cell in cells) else "; every operation is rounded"
     lines = [
-        f"fpsim scan: {len(cells)} cells of {study.seeds} seeds (root seed {study.seed}); every operation is rounded",
+        f"fpsim scan: {len(cells)} cells of {study.seeds} seeds (root seed {study.seed}){every}",
         f"optimizers: {', '.join(study.optimizer)}; problems: {', '.join(study.problem)}",
         f"formats: {formats}",
         f"rounding: {', '.join(modes)}",
