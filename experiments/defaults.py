@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments import networks
-from experiments.networks.settings import setting as networks_setting
+from experiments.network_settings import setting as network_setting
 
 # d = 32 coordinates carry a spread of curvatures; the logistic problem has the 30 features of its data.
 DIMENSION = {"logistic": 30}
@@ -64,7 +64,7 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
     declared.
     """
     if problem in networks.PROBLEMS:
-        return networks_setting(optimizer, problem)
+        return network_setting(optimizer, problem)
     none = optimizer in NOISELESS or problem == "sequence"
     noise = "none" if none else "minibatch" if problem == "logistic" else "gaussian"
     hyperparameters = dict(HYPERPARAMETERS.get(optimizer, {}))

@@ -72,8 +72,10 @@ def step_of(name: str, own: Own = NOTHING) -> tuple[Program, str]:
         return own_steps()[name], ""
     from fpsim.optim import find
 
-    if name in matrix_methods():
-        raise StudyError("optimizer", f"{name!r} trains networks only; admissible: problems {', '.join(networks.PROBLEMS)}")
+    if name in networks.OPTIMIZERS:
+        raise StudyError(
+            "optimizer", f"{name!r} trains networks only; admissible: problems {', '.join(networks.PROBLEMS)}"
+        )
     with _naming("optimizer", name):
         return find(name)
 
@@ -84,13 +86,6 @@ def own_steps() -> dict[str, Program]:
     from fpsim.optim import STEPS
 
     return {**STEPS, "muon": muon}
-
-
-def matrix_methods() -> tuple[str, ...]:
-    """Optimizers of matrices, which train networks; Muon trains other problems too."""
-    from fpsim.optim.matrix import METHODS
-
-    return tuple(name for name in METHODS if name != "muon")
 
 
 def problem_source(name: str, own: Own = NOTHING) -> tuple[Problem | Factory, str]:
@@ -256,7 +251,7 @@ def own_from(given: Any, kind: str, known: Mapping[str, Any]) -> tuple[list[str]
 
 def program_digest(name: str, own: Own = NOTHING) -> str:
     """ "" for fpsim's own, whose code is in ``code_version``; else a hash of the program."""
-    if name in matrix_methods():
+    if name in networks.OPTIMIZERS:
         return ""
     program, package = step_of(name, own)
     if not package:
@@ -268,7 +263,7 @@ def problem_digest(cell: Cell, own: Own = NOTHING) -> str:
     """ "" for fpsim's own; else a hash of the problem's class with its source, and of everything it holds; of a network
     that of its data, where they are not fpsim's own."""
     if cell.problem in networks.PROBLEMS:
-        from experiments.networks.settings import content
+        from experiments.network_settings import content
 
         return content(cell)
     return _problem_digest(cell.problem, cell.dimension, tuple(sorted(cell.options.items())), own)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from experiments import networks, schedules
+from experiments import network_settings, networks, schedules
 from experiments.cell import Cell, code_version, kin, package_version
 from experiments.fields import (
     StudyError,
@@ -36,12 +36,10 @@ from experiments.fields import (
     real,
     widths,
 )
-from experiments.networks import settings as network_settings
 from experiments.overrides import read_overrides, uses_study_bits
 from experiments.registry import (
     Own,
     check_made,
-    matrix_methods,
     own_from,
     own_steps,
     problem_digest,
@@ -71,7 +69,7 @@ def roundings() -> list[str]:
 def _own_names(kind: str) -> Callable[[], list[str]]:
     def of_fpsim() -> list[str]:
         if kind == "optimizer":
-            return [*own_steps(), *matrix_methods()]
+            return [*own_steps(), *networks.OPTIMIZERS]
         from experiments.problems import PROBLEMS
 
         return [*PROBLEMS, *networks.PROBLEMS]
@@ -83,7 +81,7 @@ def _available(kind: str) -> list[str]:
     if kind == "optimizer":
         from fpsim.optim import available
 
-        return list(dict.fromkeys((*own_steps(), *matrix_methods(), *available())))
+        return list(dict.fromkeys((*own_steps(), *networks.OPTIMIZERS, *available())))
     from experiments.problems import available
 
     return [*available(), *networks.PROBLEMS]
@@ -372,7 +370,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
                     check(cell)
                 elif cell.gradient == "stored":
-                    raise StudyError("gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded")
+                    raise StudyError(
+                        "gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded"
+                    )
                 else:
                     check_cell(cell, self.own)
 

@@ -51,7 +51,9 @@ def factory(name: str) -> Callable[..., Dataset]:
     """
     if name not in DATASETS:
         raise ValueError(f"dataset={name!r}; admissible: {', '.join(DATASETS)}")
-    made: Callable[..., Dataset] = getattr(importlib.import_module(f"experiments.datasets.{DATASETS[name].module}"), name)
+    made: Callable[..., Dataset] = getattr(
+        importlib.import_module(f"experiments.datasets.{DATASETS[name].module}"), name
+    )
     return made
 
 

@@ -17,7 +17,6 @@ from fpsim.random_bits import Key, philox4x32
 Batch = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
-
 class Dataset(ABC):
     """Data that a network learns.
 
@@ -96,7 +95,9 @@ class Windows(Dataset):
         self.name, self.outputs, self.inputs = name, outputs, (checked_integer("length", length, 1, 1 << 16),)
         for part, tokens in (("training", train), ("evaluation", evaluation)):
             if len(tokens) <= length:
-                raise ValueError(f"length={length}: the {part} part of {name!r} has {len(tokens)} tokens; more are needed")
+                raise ValueError(
+                    f"length={length}: the {part} part of {name!r} has {len(tokens)} tokens; more are needed"
+                )
         self._train, self._rest = train, evaluation
         self.record = {"train": len(train), "evaluation": len(evaluation)} | dict(record)
 

@@ -1,4 +1,4 @@
-"""Regression with a known answer: targets are what a fixed network, the teacher, gives, and noise if it is asked for."""
+"""Regression with a known answer: targets are what a fixed network, the teacher, gives, and noise if asked for."""
 
 from __future__ import annotations
 

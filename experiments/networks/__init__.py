@@ -45,6 +45,9 @@ PROBLEMS: dict[str, tuple[str, str]] = {
     if data.kind in row.kinds
 }
 
+# Optimizers of matrices, those of ``fpsim.optim.matrix.METHODS`` that train networks only: Muon runs on other problems.
+OPTIMIZERS = ("muon_polar", "shampoo", "soap", "scion", "scion_sign", "scion_column", "scion_row", "kron")
+
 
 def factory(name: str) -> Callable[..., torch.nn.Module]:
     """What makes the network of a name: ``factory(inputs, outputs, key, **options)``.
@@ -87,4 +90,4 @@ def make(name: str, data: Dataset, key: Key, **options: Any) -> torch.nn.Module:
     return made(data.inputs, data.outputs, key, **options)
 
 
-__all__ = ["NETWORKS", "PROBLEMS", "Row", "factory", "make"]
+__all__ = ["NETWORKS", "OPTIMIZERS", "PROBLEMS", "Row", "factory", "make"]

@@ -1,7 +1,7 @@
 """The cells of a study whose problem is a network: from widths and components to a training, and to a row.
 
 A cell's format is that of its components (option ``components``): ``weights`` (stored, and read by layers),
-``activations``, ``gradients`` (of activations and weights), ``m`` and ``v`` (the optimizer's moments), or ``all``, which
+``activations``, ``gradients`` (of activations and weights), ``m`` and ``v`` (the optimizer's moments), or ``all``: it
 means these and every other state and operation of the optimizer. Everything else has binary32, or binary64 where the
 cell's format has more than that. ``gradient`` says how forward and backward pass are computed: ``rounded``, every
 operation rounded; ``stored``, by PyTorch, every tensor rounded; ``exact``, in binary64.
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments import floors, networks
+from experiments import network_settings as settings
 from experiments.cell import Cell
 from experiments.fields import StudyError
-from experiments.networks import settings
 from experiments.networks.measures import Measure, one_thread
 from experiments.networks.optimizers import Optimizer
 from experiments.networks.origin import Origin
@@ -111,9 +111,7 @@ def _network(cell: Cell, common: dict[str, Any], parts: set[str], narrow: Slot, 
     )
 
 
-def _precision(
-    given: Precision, spec: Optimizer, cell: Cell, parts: set[str], narrow: Slot, wide: Slot
-) -> Precision:
+def _precision(given: Precision, spec: Optimizer, cell: Cell, parts: set[str], narrow: Slot, wide: Slot) -> Precision:
     """The precision of an optimizer: states by components, then the overrides of the cell."""
     states = [name for name in spec.source.state if name != "w"]
     slots = ((name, *(narrow if name in parts or "all" in parts else wide)) for name in states)

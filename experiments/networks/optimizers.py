@@ -92,7 +92,7 @@ class Group:
         self.optimizer = _quiet(made, self.said)(list(given), precision=self.precision, key=key)
 
     def step(self, step: int, scaler: Any) -> None:
-        """Step number ``step``, counted from 0, with the hyperparameters of that step, by a ``torch.amp.GradScaler``."""
+        """Step number ``step``, counted from 0, with its hyperparameters, through a ``torch.amp.GradScaler``."""
         for name, value in self.spec.at(self.steps, step).items():
             self._set(name, value)
         scaler.step(self.optimizer)

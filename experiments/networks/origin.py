@@ -106,7 +106,9 @@ def _slot(run: Run, usual: set[Name]) -> str:
         states = {name: {array: x.clone() for array, x in arrays.items()} for name, (_, arrays) in held.items()}
         group.step(run.step, run.scaler)
         for index, (name, parameter) in enumerate(group.parameters.items()):
-            bad = [a for a, x in {**group.arrays(parameter), "w": parameter}.items() if not bool(torch.isfinite(x).all())]
+            bad = [
+                a for a, x in {**group.arrays(parameter), "w": parameter}.items() if not bool(torch.isfinite(x).all())
+            ]
             if bad:
                 exact = _operation(run, group, number, index, parameter, held[name][0], states[name])
                 return f"{group.spec.name} {exact or bad[0]} of {name}"

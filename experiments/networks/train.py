@@ -92,8 +92,8 @@ def train(
 
     Parameters
     ----------
-    measure_at : steps after which loss, gradient norm and accuracy are measured; default ``experiments.trace.places(steps)``,
-        0 and eight in each decade
+    measure_at : steps after which loss, gradient norm and accuracy are measured; default
+        ``experiments.trace.places(steps)``: 0 and eight in each decade
     progress : called after each step with the steps done and the loss of its batch
     stop : asked before each step; a true answer ends the training there
     checkpoint : file that is written every ``every`` steps and at the end, whole or not at all, and read if it is there
@@ -163,7 +163,11 @@ def _save(watched: Watched, measures: list[Measure], path: Path) -> None:
     """Write the file whole or not at all."""
     watched.look()
     told = None if watched.origin is None else [watched.origin.step, watched.origin.slot]
-    held = {"run": watched.run.state(), "measures": [[m.step, m.loss, m.gradient, m.accuracy] for m in measures], "origin": told}
+    held = {
+        "run": watched.run.state(),
+        "measures": [[m.step, m.loss, m.gradient, m.accuracy] for m in measures],
+        "origin": told,
+    }
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp", delete=False) as file:
         try:
             torch.save(held, file)
@@ -182,7 +186,9 @@ def _resume(watched: Watched, path: Path) -> list[Measure]:
         origin = None if held["origin"] is None else Origin(*held["origin"])
     except Exception as error:  # a damaged file raises whatever it likes
         reason = str(error).strip().splitlines()
-        raise ValueError(f"checkpoint {path} cannot be read ({reason[0] if reason else type(error).__name__})") from error
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({reason[0] if reason else type(error).__name__})"
+        ) from error
     watched.origin = origin
     watched.load(state)
     return measures

@@ -145,8 +145,8 @@ class Run:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}
 
     def gradients(self) -> float:
-        """Forward and backward pass of the next step; gives its loss and leaves the gradients, scaled where the loss is,
-        in the parameters."""
+        """Forward and backward pass of the next step: gives its loss; the gradients, scaled where the loss is, stay in
+        the parameters."""
         training = self.training
         x, y = (torch.from_numpy(part) for part in self.data.batch(self._batches, self.step, training.batch))
         dtype = CARRIERS[training.carrier]
@@ -171,9 +171,8 @@ class Run:
 
     def finite(self, states: bool = False) -> bool:
         """Whether the loss and all weights are finite numbers; with ``states``, those of the optimizers too."""
-        tensors = [x for x in self._numbers(states)]
         known = self.step == 0 or abs(self.loss) < float("inf")
-        return known and all(bool(torch.isfinite(x).all()) for x in tensors)
+        return known and all(bool(torch.isfinite(x).all()) for x in self._numbers(states))
 
     def _numbers(self, states: bool) -> Iterator[torch.Tensor]:
         for group in self.groups:
