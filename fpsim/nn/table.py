@@ -11,15 +11,24 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
+
+class UnsupportedOperation(NotImplementedError):
+    """A function of PyTorch that is not emulated."""
+
+
 Handler: TypeAlias = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
 HANDLERS: dict[Any, Handler] = {}
-_ARGUMENTS: dict[Handler, frozenset[str]] = {}
+_ARGUMENTS: dict[Handler, frozenset[str]] = {}  # of those that do not take any name
 # Functions that move numbers and compute nothing: run as they are, forward and backward.
 MOVES: set[Any] = set()
 # Functions whose result is no number of the network: sizes, comparisons, indices, new tensors.
 QUERIES: set[Any] = set()
+# Functions that change their first argument: the function that gives the numbers it holds afterwards.
+WRITES: dict[Any, Any] = {}
+# Those functions of WRITES that are handlers of this package, on every level, and no functions of PyTorch.
+WRITERS: set[Any] = set()
 
 
 def handles(*functions: Any) -> Callable[[_H], _H]:
@@ -30,7 +39,20 @@ def handles(*functions: Any) -> Callable[[_H], _H]:
             if function in HANDLERS:
                 raise ValueError(f"{name_of(function)} has a handler already")
             HANDLERS[function] = handler
-        _ARGUMENTS[handler] = frozenset(inspect.signature(handler).parameters) - {"call"}
+        parameters = inspect.signature(handler).parameters
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            _ARGUMENTS[handler] = frozenset(parameters) - {"call"}
+        return handler
+
+    return register
+
+
+def writes(*functions: Any) -> Callable[[_H], _H]:
+    """Register a handler for functions that change their first argument: it returns what they leave there."""
+
+    def register(handler: _H) -> _H:
+        WRITERS.add(handler)
+        WRITES.update(dict.fromkeys(functions, handler))
         return handler
 
     return register
@@ -51,12 +73,13 @@ def admitted(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     ValueError
         Another argument.
     """
-    unknown = [name for name in given if name not in _ARGUMENTS[HANDLERS[function]]]
+    known = _ARGUMENTS.get(HANDLERS[function])
+    unknown = [name for name in given if name not in known] if known is not None else []
     for name in unknown:
         if given[name] is not None:
             raise ValueError(
                 f"{name_of(function)}: {name}={given[name]!r} is not emulated; admissible: "
-                f"{', '.join(sorted(_ARGUMENTS[HANDLERS[function]] - {'_stacklevel'}))}"
+                f"{', '.join(sorted((known or frozenset()) - {'_stacklevel'}))}"
             )
     return {name: x for name, x in given.items() if name not in unknown} if unknown else given
 

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, INSIDE, Call
-from fpsim.nn.layers.arithmetic import in_place
 from fpsim.nn.primitives import Rounded, Rule, apply, exact
 from fpsim.nn.table import handles, named
 
@@ -186,8 +185,3 @@ def _elu(alpha: float) -> Rule:
         lambda r, x: torch.where(x > 0.0, x, r("mul", r("expm1", x), alpha)),
         (lambda r, g, x, y: torch.where(x[0] > 0.0, g, r("mul", g, r("mul", r("exp", x[0]), alpha))),),
     )
-
-
-in_place(relu, *named("relu_"))
-in_place(leaky_relu, *named("leaky_relu_"))
-in_place(elu, *named("elu_"))

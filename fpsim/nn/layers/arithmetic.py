@@ -2,13 +2,11 @@
 
 Each is one correctly rounded operation in the format of activations unless its line says more. A Python number is
 rounded to that format first; tensors broadcast, and the gradient of one that was broadcast is summed by the accumulator
-of the backward pass. A name that ends in ``_`` is the operation in place: every later read of the tensor gets the
-result, but a view that was taken before keeps its numbers.
+of the backward pass.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, TypeAlias
 
@@ -20,22 +18,6 @@ from fpsim.nn.primitives import Rounded, Rule, apply, exact, total
 from fpsim.nn.table import Handler, handles, named
 
 Number: TypeAlias = Tensor | float
-
-
-def in_place(handler: Handler, *functions: Any) -> None:
-    """Register the functions that write the handler's result where its first argument was."""
-
-    @functools.wraps(handler)
-    def place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y = handler(call, input, *args, **kwargs)
-        if y.shape != input.shape:
-            raise ValueError(
-                f"in place: the result has shape {tuple(y.shape)}; admissible: that of the tensor that is written, "
-                f"{tuple(input.shape)}"
-            )
-        return call.replace(input, y)
-
-    handles(*functions)(place)
 
 
 @handles(*named("add", "__add__", "__radd__"))
@@ -198,10 +180,3 @@ def terms(x: Tensor, axes: tuple[int, ...]) -> float:
 
 def _scaled(call: Call, x: Number, alpha: float) -> Number:
     return x if alpha == 1 else apply(call, ACTIVATION, "mul", x, alpha) if isinstance(x, torch.Tensor) else x * alpha
-
-
-_IN_PLACE: dict[str, Handler] = {
-    "add": add, "sub": sub, "mul": mul, "div": div, "neg": neg, "pow": pow, "square": square, **FUNCTIONS
-}  # fmt: skip
-for _kind, _handler in _IN_PLACE.items():
-    in_place(_handler, *named(f"{_kind}_"))

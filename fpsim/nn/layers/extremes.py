@@ -12,7 +12,7 @@ import torch
 
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, Call
-from fpsim.nn.layers.arithmetic import Number, axes_of, in_place
+from fpsim.nn.layers.arithmetic import Number, axes_of
 from fpsim.nn.primitives import Rounded, Rule, apply, constant, exact, forward_slot
 from fpsim.nn.table import handles, named
 
@@ -152,8 +152,3 @@ def where(call: Call, condition: Tensor, input: Number, other: Number) -> Tensor
 @handles(torch.Tensor.where)
 def chosen(call: Call, input: Tensor, condition: Tensor, other: Number) -> Tensor:
     return where(call, condition, input, other)
-
-
-in_place(abs, *named("abs_"))
-in_place(clamp, *named("clamp_", "clip_"))
-in_place(hardtanh, *named("hardtanh_"))

@@ -36,13 +36,18 @@ def log_softmax_rule(dim: int) -> Rule:
     return Rule(forward, (backward,))
 
 
+def softmax_inside(call: Call, x: Tensor, dim: int | None) -> Tensor:
+    """softmax of numbers inside a layer."""
+    return apply(call, INSIDE, softmax_rule(_axis(x, dim)), x)
+
+
 @handles(*named("softmax"))
 def softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: int = 3) -> Tensor:
     """e / s with e = exp(x - max), s = sum(e); the gradient y (g - sum(g y)).
 
     Loaded into the format inside a layer, stored as activations; the sums are those of the accumulator, rounded.
     """
-    return call.store(apply(call, INSIDE, softmax_rule(_axis(input, dim)), call.load(input)))
+    return call.store(softmax_inside(call, call.load(input), dim))
 
 
 @handles(*named("log_softmax"))
