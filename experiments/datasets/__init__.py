@@ -1,6 +1,7 @@
 """The data that networks learn, by name. A new one is a file with a ``Dataset`` and a factory, and a line here.
 
-Options of a factory are its keyword arguments. Nothing here needs torch: batches are NumPy arrays.
+Options of a factory are its keyword arguments. Nothing here needs torch: batches are NumPy arrays. The names alone are
+known without importing anything else.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from experiments.datasets.base import CLASSES, REGRESSION, TOKENS, Dataset
+if TYPE_CHECKING:
+    from experiments.datasets.base import Dataset
+
+# Kinds of data: inputs and targets of a sample.
+CLASSES = "classes"  # float32 [*inputs] and a class, int64
+REGRESSION = "regression"  # float32 [*inputs] and float32 [outputs]
+TOKENS = "tokens"  # int64 [length] and the tokens that follow, int64 [length]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,9 @@ def factory(name: str) -> Callable[..., Dataset]:
     """
     if name not in DATASETS:
         raise ValueError(f"dataset={name!r}; admissible: {', '.join(DATASETS)}")
-    made: Callable[..., Dataset] = getattr(importlib.import_module(f"experiments.datasets.{DATASETS[name].module}"), name)
+    made: Callable[..., Dataset] = getattr(
+        importlib.import_module(f"experiments.datasets.{DATASETS[name].module}"), name
+    )
     return made
 
 
@@ -70,4 +79,4 @@ def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Dataset:
     return factory(name)(**dict(options))
 
 
-__all__ = ["CLASSES", "DATASETS", "REGRESSION", "TOKENS", "Dataset", "Row", "factory", "make"]
+__all__ = ["CLASSES", "DATASETS", "REGRESSION", "TOKENS", "Row", "factory", "make"]

@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments.datasets import TOKENS
 from experiments.problems.base import checked_integer
 from experiments.streams import indices
 from fpsim.random_bits import Key, philox4x32
 
 Batch = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-
-# Kinds of data: inputs and targets of a sample.
-CLASSES = "classes"  # float32 [*inputs] and a class, int64
-REGRESSION = "regression"  # float32 [*inputs] and float32 [outputs]
-TOKENS = "tokens"  # int64 [length] and the tokens that follow, int64 [length]
-KINDS = (CLASSES, REGRESSION, TOKENS)
 
 
 class Dataset(ABC):
@@ -28,7 +23,7 @@ class Dataset(ABC):
     Attributes
     ----------
     name : str
-    kind : a member of ``KINDS``
+    kind : ``CLASSES``, ``REGRESSION`` or ``TOKENS`` of ``experiments.datasets``
     inputs : shape of the input of one sample
     outputs : number of classes, tokens or target coordinates
     floor : float or None, the mean loss (cross-entropy in nats, or mean squared error) that no network can go below on
@@ -100,7 +95,9 @@ class Windows(Dataset):
         self.name, self.outputs, self.inputs = name, outputs, (checked_integer("length", length, 1, 1 << 16),)
         for part, tokens in (("training", train), ("evaluation", evaluation)):
             if len(tokens) <= length:
-                raise ValueError(f"length={length}: the {part} part of {name!r} has {len(tokens)} tokens; more are needed")
+                raise ValueError(
+                    f"length={length}: the {part} part of {name!r} has {len(tokens)} tokens; more are needed"
+                )
         self._train, self._rest = train, evaluation
         self.record = {"train": len(train), "evaluation": len(evaluation)} | dict(record)
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.base import CLASSES, Batch, Samples
+from experiments.datasets import CLASSES
+from experiments.datasets.base import Batch, Samples
 from experiments.datasets.files import digest, existing
 
 TRAIN, TEST = tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch"

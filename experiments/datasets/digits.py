@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets.base import CLASSES, Samples, shuffled
+from experiments.datasets import CLASSES
+from experiments.datasets.base import Samples, shuffled
 from experiments.problems.base import checked_integer
 from fpsim.random_bits import Key
 

@@ -9,7 +9,8 @@ import mpmath
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.base import TOKENS, Batch, Dataset
+from experiments.datasets import TOKENS
+from experiments.datasets.base import Batch, Dataset
 from experiments.problems.base import checked_integer
 from fpsim.random_bits import Key, philox4x32
 
@@ -23,13 +24,16 @@ class Markov(Dataset):
     """Sequences of a stationary chain; ``floor`` is its entropy rate in nats a token.
 
     No predictor has a smaller expected cross-entropy: what is known of the next token beyond the present one is
-    nothing, and the first token of a sample has the stationary law.
+    nothing, and the first token of a sample has the stationary law (its probabilities rounded to 2^-32).
     """
 
     name, kind = "markov", TOKENS
 
     def __init__(self, tokens: int, length: int, key: Key) -> None:
-        self.outputs, self.inputs = checked_integer("tokens", tokens, 2, 64), (checked_integer("length", length, 1, 4096),)
+        self.outputs, self.inputs = (
+            checked_integer("tokens", tokens, 2, 64),
+            (checked_integer("length", length, 1, 4096),),
+        )
         self.counts = _counts(tokens, key.fold(LANGUAGE))
         self._edges = np.cumsum(self.counts, axis=1)
         self.stationary = _stationary(self.counts)
@@ -42,10 +46,12 @@ class Markov(Dataset):
         return self._drawn(key.fold(step), checked_integer("batch", size, 1, 1 << 16))
 
     def evaluation(self, size: int) -> Batch:
-        return self._drawn(self._key.fold(EVALUATION), min(checked_integer("evaluation", size, 1, 1 << 24), MOST_EVALUATION))
+        return self._drawn(
+            self._key.fold(EVALUATION), min(checked_integer("evaluation", size, 1, 1 << 24), MOST_EVALUATION)
+        )
 
     def loss_of_law(self, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> float:
-        """The cross-entropy of the chain's own probabilities on some samples: its mean over all of them is ``floor``."""
+        """The cross-entropy of the chain's own probabilities on some samples: its mean over all is ``floor``."""
         return math.fsum(-math.log(c / UNIT) for c in self.counts[x, y].reshape(-1).tolist()) / x.size
 
     def _drawn(self, key: Key, size: int) -> Batch:

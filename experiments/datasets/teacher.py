@@ -1,11 +1,12 @@
-"""Regression with a known answer: targets are what a fixed network, the teacher, gives, and noise if it is asked for."""
+"""Regression with a known answer: targets are what a fixed network, the teacher, gives, and noise if asked for."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.base import REGRESSION, Samples
+from experiments.datasets import REGRESSION
+from experiments.datasets.base import Samples
 from experiments.problems.base import checked_integer, checked_real
 from experiments.recipes import gaussian
 from fpsim.random_bits import Key

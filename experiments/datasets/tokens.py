@@ -16,7 +16,7 @@ DTYPES = ("uint16", "uint32")
 
 
 def tokens(
-    *, path: str = "", vocabulary: int = 50304, length: int = 64, dtype: str = "uint16", evaluation: float = 0.1
+    *, path: str = "", vocabulary: int = 50304, length: int = 64, dtype: str = "uint16", share: float = 0.1
 ) -> Windows:
     """Windows of a token file, which is mapped into memory and read where a batch needs it.
 
@@ -26,7 +26,7 @@ def tokens(
     vocabulary : int, number of tokens; a batch with another number is refused
     length : int, tokens of a sample
     dtype : "uint16" or "uint32", of raw numbers
-    evaluation : share of the file, its end, to measure on
+    share : of the file, its end, to measure on
 
     Raises
     ------
@@ -37,7 +37,7 @@ def tokens(
     """
     file = existing(path, "a file of raw uint16 or uint32 numbers, or a .npy file")
     checked_integer("vocabulary", vocabulary, 2, 1 << 31)
-    share = checked_real("evaluation", evaluation, 0.0, 0.9)
+    share = checked_real("share", share, 0.0, 0.9)
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; admissible: {', '.join(DTYPES)}")
     row = _npy(file) if file.suffix == ".npy" else _raw(file, dtype)

@@ -2,7 +2,7 @@
 line here.
 
 Nothing is imported from torch before a network is made. ``experiments.networks.train`` trains one;
-``experiments.networks.problems`` makes pairs of a network and data the problems of a study.
+``experiments.networks.cells`` runs the cells of a study whose problem is a network and data.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.datasets import CLASSES, REGRESSION, TOKENS
+from experiments.datasets import CLASSES, DATASETS, REGRESSION, TOKENS
 
 if TYPE_CHECKING:
     import torch
 
-    from experiments.datasets import Dataset
+    from experiments.datasets.base import Dataset
     from fpsim.random_bits import Key
 
 
@@ -36,6 +36,17 @@ NETWORKS: dict[str, Row] = {
     "transformer": Row("transformer", (TOKENS,)),
     "logistic": Row("logistic", (CLASSES,)),
 }
+
+# Problems of a study: a network and data of a kind that it learns, such as ``mlp-digits``.
+PROBLEMS: dict[str, tuple[str, str]] = {
+    f"{network}-{dataset}": (network, dataset)
+    for network, row in NETWORKS.items()
+    for dataset, data in DATASETS.items()
+    if data.kind in row.kinds
+}
+
+# Optimizers of matrices, those of ``fpsim.optim.matrix.METHODS`` that train networks only: Muon runs on other problems.
+OPTIMIZERS = ("muon_polar", "shampoo", "soap", "scion", "scion_sign", "scion_column", "scion_row", "kron")
 
 
 def factory(name: str) -> Callable[..., torch.nn.Module]:
@@ -79,4 +90,4 @@ def make(name: str, data: Dataset, key: Key, **options: Any) -> torch.nn.Module:
     return made(data.inputs, data.outputs, key, **options)
 
 
-__all__ = ["NETWORKS", "Row", "factory", "make"]
+__all__ = ["NETWORKS", "OPTIMIZERS", "PROBLEMS", "Row", "factory", "make"]

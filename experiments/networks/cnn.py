@@ -1,4 +1,4 @@
-"""A small convolutional network: three convolutions of 3 x 3 with ReLU, the later two of stride 2, and a linear layer."""
+"""A small convolutional network: three convolutions of 3 x 3 with ReLU, two of them of stride 2, and a linear layer."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from experiments.datasets import REGRESSION, Dataset
+from experiments.datasets import REGRESSION
+from experiments.datasets.base import Dataset
 from experiments.networks.losses import WithLoss, loss_of
 
 
@@ -59,21 +60,6 @@ class Ruler:
         squares = [float((p.grad**2).sum()) for p in self._copy.parameters() if p.grad is not None]
         right = None if self._copy.kind == REGRESSION else float((scores.argmax(-1) == self._y).double().mean())
         return Measure(step, float(loss.detach()), sum(squares) ** 0.5, right)
-
-
-def log_spaced(steps: int, per_octave: int = 2) -> list[int]:
-    """0, 1, then about ``per_octave`` steps between each and its double, and ``steps``.
-
-    Examples
-    --------
-    >>> log_spaced(20)
-    [0, 1, 2, 3, 4, 6, 8, 11, 16, 20]
-    """
-    found, k = {0, steps}, 0
-    while round(2.0 ** (k / per_octave)) < steps:
-        found.add(round(2.0 ** (k / per_octave)))
-        k += 1
-    return sorted(found)
 
 
 _threads = threading.Lock()

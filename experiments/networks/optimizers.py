@@ -11,7 +11,7 @@ import torch
 from experiments.schedules import at_step
 from fpsim.optim import STEPS, torch_class
 from fpsim.optim.matrix import METHODS, MatrixMethod
-from fpsim.precision import Precision
+from fpsim.precision import Precision, Slot
 from fpsim.program import Program
 from fpsim.random_bits import Key
 
@@ -84,15 +84,18 @@ class Group:
         self.spec, self.steps, self.key = spec, steps, key
         self.names, given = zip(*parameters, strict=True)
         self.precision = spec.precision or precision
+        source = spec.source
+        resolved = self.precision.resolve(source) if isinstance(source, Program) else source.resolve(self.precision)
+        self.slots: dict[str, Slot] = resolved
         self.said: dict[str, str] = {}  # warnings, by the scalar they are about
         made = torch_class(spec.source.bind(**spec.at(steps, 0)), spec.name)
         self.optimizer = _quiet(made, self.said)(list(given), precision=self.precision, key=key)
 
-    def step(self, step: int) -> None:
-        """Step number ``step``, counted from 0, with the hyperparameters of that step."""
+    def step(self, step: int, scaler: Any) -> None:
+        """Step number ``step``, counted from 0, with its hyperparameters, through a ``torch.amp.GradScaler``."""
         for name, value in self.spec.at(self.steps, step).items():
             self._set(name, value)
-        self.optimizer.step()
+        scaler.step(self.optimizer)
 
     def _set(self, name: str, value: float) -> None:
         group = self.optimizer.param_groups[0]

@@ -63,8 +63,9 @@ class _Watch(Fast):
     def sum(self, *given: Any) -> torch.Tensor:
         return self._noted("sum", self.inner.sum(*given))
 
-    def operand(self, *given: Any) -> torch.Tensor:
-        return self._noted("operand of a product", self.inner.operand(*given))
+    def operand(self, *given: Any) -> tuple[torch.Tensor, int]:
+        y, power = self.inner.operand(*given)
+        return self._noted("operand of a product", y), power
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -103,9 +104,11 @@ def _slot(run: Run, usual: set[Name]) -> str:
     for number, group in enumerate(run.groups):
         held = {name: (p.detach().clone(), group.arrays(p)) for name, p in group.parameters.items()}
         states = {name: {array: x.clone() for array, x in arrays.items()} for name, (_, arrays) in held.items()}
-        group.step(run.step)
+        group.step(run.step, run.scaler)
         for index, (name, parameter) in enumerate(group.parameters.items()):
-            bad = [a for a, x in {**group.arrays(parameter), "w": parameter}.items() if not bool(torch.isfinite(x).all())]
+            bad = [
+                a for a, x in {**group.arrays(parameter), "w": parameter}.items() if not bool(torch.isfinite(x).all())
+            ]
             if bad:
                 exact = _operation(run, group, number, index, parameter, held[name][0], states[name])
                 return f"{group.spec.name} {exact or bad[0]} of {name}"

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from experiments.networks.measures import Measure, log_spaced, one_thread
+from experiments.networks.measures import Measure, one_thread
 from experiments.networks.origin import Origin, find
 from experiments.networks.training import Run, Training
+from experiments.trace import places
 
 FINISHED, STOPPED, NOT_FINITE = "finished", "stopped", "not finite"
 ANCHOR = 64  # steps between states that are kept in memory, from which a number that is not finite is traced
@@ -41,6 +42,43 @@ class History:
     warnings: list[str] = field(default_factory=list)
 
 
+class Watched:
+    """A run that is looked after: where a number that is not finite appears, its origin is found.
+
+    Attributes
+    ----------
+    run : Run
+    origin : Origin or None, of the first such number among weights and states
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.run = Run(training)
+        self.origin: Origin | None = None
+        self._anchor = self.run.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.run.load(state)
+        self._anchor = self.run.state()
+
+    def advance(self) -> str:
+        """One step; "" or ``NOT_FINITE``."""
+        if self.run.step - self._anchor["step"] >= ANCHOR:
+            self.look()
+        self.run.advance()
+        if self.run.finite():
+            return ""
+        self.origin = self.origin or find(Run(self.run.training), self._anchor)
+        return NOT_FINITE
+
+    def look(self) -> None:
+        """Keep the present state to look back from, unless one of its numbers is not finite."""
+        if self.origin is None and self.run.finite(states=True):
+            self._anchor = self.run.state()
+        else:
+            self.origin = self.origin or find(Run(self.run.training), self._anchor)
+
+
 def train(
     training: Training,
     *,
@@ -54,7 +92,8 @@ def train(
 
     Parameters
     ----------
-    measure_at : steps after which loss, gradient norm and accuracy are measured; default ``log_spaced(steps)``
+    measure_at : steps after which loss, gradient norm and accuracy are measured; default
+        ``experiments.trace.places(steps)``: 0 and eight in each decade
     progress : called after each step with the steps done and the loss of its batch
     stop : asked before each step; a true answer ends the training there
     checkpoint : file that is written every ``every`` steps and at the end, whole or not at all, and read if it is there
@@ -95,12 +134,11 @@ def _train(
     checkpoint: Path | None,
     every: int,
 ) -> History:
-    wanted = set(log_spaced(training.steps) if measure_at is None else measure_at)
-    run, measures, origin = Run(training), [], None
+    wanted = set(places(training.steps) if measure_at is None else measure_at)
+    watched, measures, outcome = Watched(training), [], FINISHED
     if checkpoint is not None and checkpoint.exists():
-        measures, origin = _resume(run, checkpoint)
-    anchor = run.state()
-    outcome = FINISHED
+        measures = _resume(watched, checkpoint)
+    run = watched.run
     while True:
         if run.step in wanted and (not measures or measures[-1].step < run.step):
             measures.append(run.measure())
@@ -109,34 +147,27 @@ def _train(
         if stop is not None and stop():
             outcome = STOPPED
             break
-        if run.step - anchor["step"] >= ANCHOR:
-            anchor, origin = _looked_at(run, anchor, origin)
-        run.advance()
-        if not run.finite():
+        if watched.advance() == NOT_FINITE:
             outcome = NOT_FINITE
-            origin = origin or find(Run(training), anchor)
             break
         if progress is not None:
             progress(run.step, run.loss)
         if checkpoint is not None and run.step % every == 0:
-            anchor, origin = _looked_at(run, anchor, origin)
-            _save(run, measures, origin, checkpoint)
+            _save(watched, measures, checkpoint)
     if checkpoint is not None and outcome != NOT_FINITE:
-        _save(run, measures, _looked_at(run, anchor, origin)[1], checkpoint)
-    return History(outcome, run.step, measures, run, origin, run.warnings())
+        _save(watched, measures, checkpoint)
+    return History(outcome, run.step, measures, run, watched.origin, run.warnings())
 
 
-def _looked_at(run: Run, anchor: dict[str, Any], origin: Origin | None) -> tuple[dict[str, Any], Origin | None]:
-    """The state as the new anchor; if a state of an optimizer is no finite number, the old one and where that began."""
-    if origin is not None:
-        return anchor, origin
-    return (run.state(), None) if run.finite(states=True) else (anchor, find(Run(run.training), anchor))
-
-
-def _save(run: Run, measures: list[Measure], origin: Origin | None, path: Path) -> None:
+def _save(watched: Watched, measures: list[Measure], path: Path) -> None:
     """Write the file whole or not at all."""
-    told = None if origin is None else [origin.step, origin.slot]
-    held = {"run": run.state(), "measures": [[m.step, m.loss, m.gradient, m.accuracy] for m in measures], "origin": told}
+    watched.look()
+    told = None if watched.origin is None else [watched.origin.step, watched.origin.slot]
+    held = {
+        "run": watched.run.state(),
+        "measures": [[m.step, m.loss, m.gradient, m.accuracy] for m in measures],
+        "origin": told,
+    }
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp", delete=False) as file:
         try:
             torch.save(held, file)
@@ -148,13 +179,16 @@ def _save(run: Run, measures: list[Measure], origin: Origin | None, path: Path) 
             raise
 
 
-def _resume(run: Run, path: Path) -> tuple[list[Measure], Origin | None]:
+def _resume(watched: Watched, path: Path) -> list[Measure]:
     try:
         held: dict[str, Any] = torch.load(path, weights_only=True)
         state, measures = held["run"], [Measure(*values) for values in held["measures"]]
         origin = None if held["origin"] is None else Origin(*held["origin"])
     except Exception as error:  # a damaged file raises whatever it likes
         reason = str(error).strip().splitlines()
-        raise ValueError(f"checkpoint {path} cannot be read ({reason[0] if reason else type(error).__name__})") from error
-    run.load(state)
-    return measures, origin
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({reason[0] if reason else type(error).__name__})"
+        ) from error
+    watched.origin = origin
+    watched.load(state)
+    return measures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from experiments.networks.measures import Measure, Ruler
 from experiments.networks.optimizers import Group, Optimizer, divided
 from experiments.problems.base import checked_integer
 from experiments.streams import MINIBATCH, START
+from fpsim import arrays
 from fpsim.formats import format as named_format
 from fpsim.nn import NetworkPrecision, emulate
-from fpsim.nn.roles import Slot
 from fpsim.precision import Precision
 from fpsim.random_bits import Key
 
@@ -38,7 +38,6 @@ class Training:
     steps : int in 1..10^9;  batch : int in 1..65536, samples of a step;  evaluation : int >= 1, samples to measure on
     carrier : "float32" or "float64", the dtype that carries the numbers
     key : Key, the root of starting weights, batches and random bits;  run : int, of which a key has 2^32
-    loss_scale : power of two that the loss is multiplied with before the backward pass and gradients are divided by
     passthrough : names of functions in torch.nn.functional or torch that are computed by PyTorch and rounded afterwards
 
     Examples
@@ -58,7 +57,6 @@ class Training:
     carrier: str = "float32"
     key: Key = field(default_factory=Key)
     run: int = 0
-    loss_scale: float = 1.0
     vectors: Optimizer = field(default_factory=lambda: Optimizer("adam", {"lr": 2.0**-8}))
     network_options: Mapping[str, Any] = field(default_factory=dict)
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
@@ -71,9 +69,6 @@ class Training:
         checked_integer("run", self.run, 0, (1 << 32) - 1)
         if self.carrier not in CARRIERS:
             raise ValueError(f"carrier={self.carrier!r}; admissible: {', '.join(CARRIERS)}")
-        scale = float(self.loss_scale)
-        if not 0.0 < scale < float("inf") or scale.hex().partition("p")[0] != "0x1.0000000000000":
-            raise ValueError(f"loss_scale={self.loss_scale!r}; admissible: powers of two")
         if self.vectors.of_matrices:
             raise ValueError(f"vectors={self.vectors.name!r}; admissible: an optimizer of vectors, such as adam")
         if not isinstance(self.precision, (NetworkPrecision, type(None))):
@@ -89,17 +84,15 @@ class Training:
         """32 hex digits: two trainings that differ in anything differ in it."""
         return hashlib.blake2b(repr(self).encode(), digest_size=16).hexdigest()
 
-    def optimizer_precision(self) -> Precision:
-        """The precision of optimizers that have none: operations and states as the role ``state``, weights as
-        ``master``, gradients as ``weight_gradients``; binary32 where the carrier has no more, or nothing is rounded."""
-        carried: Slot = (named_format("binary32" if self.carrier == "float32" else "binary64"), "nearest_even")
+    def precision_of(self, spec: Optimizer) -> Precision:
+        """The precision of an optimizer that has none: what ``NetworkPrecision.optimizer`` says, gradients as the role
+        ``weight_gradients``, and sums in matrix products of a matrix method in the format of the accumulator."""
         if self.precision is None:
-            return Precision(carried)
-        master, state = (
-            slot if carried[0].holds(slot[0]) else carried for slot in (self.precision.master, self.precision.state)
-        )
-        rules = (("w", *master), ("w.*", *master), ("g", *self.precision.weight_gradients))
-        return Precision(state, rules)
+            return Precision((named_format(self.carrier.replace("float", "binary")), "nearest_even"))
+        given, sums = self.precision.optimizer(), (self.precision.accumulator.result, "nearest_even")
+        products = getattr(spec.source, "products", ())
+        more = (*((slot, *sums) for slot in products), ("g", *self.precision.weight_gradients))
+        return replace(given, families=(*given.families, *more))
 
 
 class Run:
@@ -110,6 +103,7 @@ class Run:
     step : int, steps done
     loss : float, that of the last step's batch, as the network computed it; NaN before the first
     module : the network with its loss, emulated where the training says so
+    scaler : torch.amp.GradScaler of the loss
     """
 
     def __init__(self, training: Training) -> None:
@@ -122,9 +116,8 @@ class Run:
         if training.precision is not None:
             through = [_function(name) for name in training.passthrough]
             self.module = emulate(self.plain, training.precision, key=root, passthrough=through)
-        precision = training.optimizer_precision()
         self._specs = divided(training.optimizer, training.vectors, self.plain)
-        self._precision = precision
+        self.scaler = (training.precision or NetworkPrecision.uniform("binary64")).grad_scaler()
         self._ruler: Ruler | None = None
         # every cell sees the same samples in the same order, whatever its format and optimizer are
         self._batches = root.fold(MINIBATCH)
@@ -135,26 +128,25 @@ class Run:
     def _made(self) -> list[Group]:
         key = self.training.root.fold(OPTIMIZER)
         return [
-            Group(spec, some, self._precision, key.fold(number), self.training.steps)
+            Group(spec, some, self.training.precision_of(spec), key.fold(number), self.training.steps)
             for number, (spec, some) in enumerate(self._specs)
         ]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _store_start(self) -> None:
         """Round the starting weights, to nearest even, to the format in which the optimizer stores them."""
-        from fpsim import arrays
-
         for group in self.groups:
-            fmt, _ = group.precision.resolve(group.spec.source)["w"] if not group.spec.of_matrices else _slot_w(group)
             for parameter in group.parameters.values():
-                parameter.copy_(torch.from_numpy(arrays.round(parameter.detach().numpy(), fmt, "nearest_even")))
+                numbers = arrays.round(parameter.detach().numpy(), group.slots["w"][0], "nearest_even")
+                parameter.copy_(torch.from_numpy(numbers))
 
     @property
     def parameters(self) -> dict[str, Any]:
         return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}
 
     def gradients(self) -> float:
-        """Forward and backward pass of the next step; gives its loss and leaves the gradients in the parameters."""
+        """Forward and backward pass of the next step: gives its loss; the gradients, scaled where the loss is, stay in
+        the parameters."""
         training = self.training
         x, y = (torch.from_numpy(part) for part in self.data.batch(self._batches, self.step, training.batch))
         dtype = CARRIERS[training.carrier]
@@ -162,17 +154,14 @@ class Run:
         for parameter in self.plain.parameters():
             parameter.grad = None
         loss = self.module(x, y)
-        loss.backward(torch.full_like(loss, training.loss_scale))
-        if training.loss_scale != 1.0:
-            for parameter in self.plain.parameters():
-                if parameter.grad is not None:
-                    parameter.grad /= training.loss_scale
+        self.scaler.scale(loss).backward()
         return float(loss.detach())
 
     def update(self) -> None:
         """The optimizers' part of the step."""
         for group in self.groups:
-            group.step(self.step)
+            group.step(self.step, self.scaler)
+        self.scaler.update()
         self.step += 1
 
     def advance(self) -> None:
@@ -182,9 +171,8 @@ class Run:
 
     def finite(self, states: bool = False) -> bool:
         """Whether the loss and all weights are finite numbers; with ``states``, those of the optimizers too."""
-        tensors = [x for x in self._numbers(states)]
         known = self.step == 0 or abs(self.loss) < float("inf")
-        return known and all(bool(torch.isfinite(x).all()) for x in tensors)
+        return known and all(bool(torch.isfinite(x).all()) for x in self._numbers(states))
 
     def _numbers(self, states: bool) -> Iterator[torch.Tensor]:
         for group in self.groups:
@@ -211,6 +199,7 @@ class Run:
             "training": self.training.digest,
             "step": self.step,
             "loss": self.loss,
+            "scaler": _copied(self.scaler.state_dict()),
             "calls": self.module.emulation.calls if self.module is not self.plain else 0,
             "weights": {name: x.detach().clone() for name, x in self.plain.named_parameters()},
             "optimizers": [_copied(group.optimizer.state_dict()) for group in self.groups],
@@ -232,14 +221,11 @@ class Run:
         self.step, self.loss = state["step"], state["loss"]
         if self.module is not self.plain:
             self.module.emulation.calls = state["calls"]
+        self.scaler.load_state_dict(state["scaler"])
         self.groups = self._made()
         if self.step:
             for group, saved in zip(self.groups, state["optimizers"], strict=True):
                 group.optimizer.load_state_dict(_copied(saved))
-
-
-def _slot_w(group: Group) -> Any:
-    return group.spec.source.resolve(group.precision)["w"]  # type: ignore[union-attr]
 
 
 def _function(name: str) -> Any:

@@ -107,7 +107,7 @@ def transformer(
 
 
 def rotations(length: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of position times BASE^(-2i/width), ``[length, width / 2]``: rounded once, from Python's functions."""
+    """cos and sin of position times BASE^(-2i/width), ``[length, width / 2]``, from Python's functions."""
     angles = [[place * BASE ** (-2.0 * i / width) for i in range(width // 2)] for place in range(length)]
     cos, sin = ([[f(angle) for angle in row] for row in angles] for f in (math.cos, math.sin))
     return torch.tensor(cos, dtype=torch.float32), torch.tensor(sin, dtype=torch.float32)
