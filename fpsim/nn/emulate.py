@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import inspect
 import sys
@@ -262,34 +261,8 @@ def returned(call: Call, result: Any) -> Any:
         return call.leave(call.use(x) if found.count(id(x)) > 1 else x)
 
     with torch._C.DisableTorchFunction():
-        _rebuilt_with(result, counted)
-        return _rebuilt_with(result, given)
-
-
-def _rebuilt_with(x: Any, function: Any) -> Any:
-    """As ``mapped``, with dictionaries of any class and dataclasses; the same object where nothing changes."""
-    if isinstance(x, dict):
-        pairs = {name: _rebuilt_with(one, function) for name, one in x.items()}
-        if all(pairs[name] is one for name, one in x.items()):
-            return x
-        x = copy.copy(x)
-        x.update(pairs) if type(x) is dict else [x.__setitem__(name, one) for name, one in pairs.items()]
-        return x
-    if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        values = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
-        changed = {name: _rebuilt_with(one, function) for name, one in values.items()}
-        if all(changed[name] is one for name, one in values.items()):
-            return x
-        x = copy.copy(x)
-        for name, one in changed.items():
-            object.__setattr__(x, name, one)
-        return x
-    if isinstance(x, (tuple, list)) and not isinstance(x, torch.Size):
-        items = [_rebuilt_with(one, function) for one in x]
-        if all(one is other for one, other in zip(items, x, strict=True)):
-            return x
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    return function(x)
+        layers.moves.mapped(result, counted)
+        return layers.moves.mapped(result, given)
 
 
 def _checkpoints() -> bool:
