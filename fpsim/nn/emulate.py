@@ -18,7 +18,17 @@ from fpsim.nn.arithmetic import ByDefinition, Fast
 from fpsim.nn.call import ACTIVATION, CARRYING, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
-from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, admitted, name_of
+from fpsim.nn.table import (
+    AT_STORAGE,
+    HANDLERS,
+    MOVES,
+    QUERIES,
+    WRITERS,
+    WRITES,
+    UnsupportedOperation,
+    admitted,
+    name_of,
+)
 from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
@@ -198,6 +208,8 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
                 return call.replace(args[0], self._performed(func, args, kwargs))
         if func in HANDLERS and not storage:
             return HANDLERS[func](call, *args, **admitted(func, kwargs))
+        if storage and func in AT_STORAGE:
+            return AT_STORAGE[func](call, *args, **kwargs)
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
         if func in QUERIES:
