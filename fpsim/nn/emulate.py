@@ -109,8 +109,9 @@ def emulate(
     -------
     a module of a subclass of the module's class, which shares its parameters, buffers and submodules: ``state_dict``,
     ``parameters()`` and training mode are as before. Hooks of submodules are emulated with them, those of the module
-    itself are its own and run outside. ``emulation.calls`` counts forward passes. Gradients of several backward passes
-    are added in ``.grad`` by PyTorch, in the parameter's dtype
+    itself are its own and run outside. An emulated module inside it is a network of its own. ``emulation.calls``
+    counts forward passes. Gradients of several backward passes are added in ``.grad`` by PyTorch, in the parameter's
+    dtype
 
     Raises
     ------
@@ -196,6 +197,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
                 "around the whole emulated module"
             )
         if not layers.moves.floating(args, kwargs):
+            layers.moves.check_real(func, args, kwargs)
             return func(*args, **kwargs)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))

@@ -261,6 +261,15 @@ def test_inputs_of_another_dtype_are_named(net: Any) -> None:
         emulated(X.long())
 
 
+def test_complex_numbers_are_refused() -> None:
+    turn = torch.polar(torch.ones(3), torch.arange(3.0))
+    for net in (lambda x: torch.view_as_real(turn * turn) * x, lambda x: torch.view_as_complex(x)):
+        with pytest.raises(UnsupportedOperation, match=r"complex"):
+            nn.emulate(Net(net), "bfloat16")(torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"an operand of torch\.complex64"):
+        nn.emulate(Net(lambda x: x * turn), "bfloat16")(torch.ones(3))
+
+
 def test_inputs_on_another_device_are_named() -> None:
     with pytest.raises(ValueError, match="device meta"):
         nn.emulate(mlp(), "bfloat16")(X.to("meta"))

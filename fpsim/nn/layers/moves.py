@@ -20,7 +20,7 @@ from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, CARRYING, INSIDE, Call, convert
 from fpsim.nn.layers import extremes
 from fpsim.nn.sources import gathered
-from fpsim.nn.table import MOVES, QUERIES, WRITES, handles, named, writes
+from fpsim.nn.table import MOVES, QUERIES, WRITES, UnsupportedOperation, handles, name_of, named, writes
 
 _MOVED = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "moveaxis",
@@ -58,6 +58,12 @@ for _name in dir(torch.Tensor):
 def floating(args: Any, kwargs: Any) -> bool:
     """Whether a number of the network is among the arguments."""
     return (bool(args) and is_number(args[0])) or any(is_number(x) for x in _leaves((args, kwargs)))
+
+
+def check_real(func: Any, args: Any, kwargs: Any) -> None:
+    """Raise for complex numbers, which would be computed by PyTorch unseen."""
+    if any(isinstance(x, torch.Tensor) and x.is_complex() for x in _leaves((args, kwargs))) and func not in QUERIES:
+        raise UnsupportedOperation(f"{name_of(func)} of complex numbers is not emulated; admissible: real numbers")
 
 
 def is_number(x: Any) -> bool:
