@@ -199,15 +199,17 @@ def _apply_torch(
     out: Any,
     dtype: Any,
 ) -> Any:
-    from fpsim.arrays_torch import device_of, from_torch, result_dtype, to_torch
+    from fpsim.arrays_torch import device_of, on_host, result_dtype, to_host, to_torch
 
     target = result_dtype(inputs, out, dtype)
     check_holds(str(target).removeprefix("torch."), fmt, out is not None or dtype is not None)
     device = device_of((*inputs, out))
-    if device.type != "cpu":
-        from fpsim.cuda.twin_arrays import apply as apply_there
+    if not on_host(device):
+        from fpsim.cuda import dispatch
 
-        declared = _declared(operands, len(inputs))
-        return to_torch(apply_there(kind, inputs, fmt, rounding, key, declared, check, device), target, inputs, out)
-    result = apply(kind, [from_torch(x) for x in inputs], fmt, rounding, key, operands, check, None, np.float64)
-    return to_torch(result, target, inputs, out)
+        if kind in dispatch.KINDS:
+            declared = _declared(operands, len(inputs))
+            return dispatch.apply(kind, inputs, fmt, rounding, key, declared, check, device, target, out)
+    # Functions, which no device computes, are computed here, to the same bits.
+    result = apply(kind, [to_host(x) for x in inputs], fmt, rounding, key, operands, check, None, np.float64)
+    return to_torch(result, target, inputs, out, device)

@@ -22,7 +22,8 @@ from fpsim.rounding import Rounding
 
 ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma", "rem")
 _SUMS = ("add", "sub", "fma")
-CHOOSING = ("max", "min", "abs", "neg", "sign", "less", "where")  # what rounds nothing in a program
+EXTREMES = ("max", "min", "abs", "neg")
+CHOOSING = (*EXTREMES, "sign", "less", "where")  # what rounds nothing in a program
 
 
 def operate(

@@ -16,7 +16,7 @@ from fpsim.cuda.twin_machine import TwinMachine
 from fpsim.number_format import Format
 from fpsim.optim import STEPS
 from fpsim.precision import Precision
-from fpsim.program import Program
+from fpsim.program import ELEMENTARY, Operation, Program
 from fpsim.random_bits import Key
 from fpsim.rounding import CODES, Stochastic
 from fpsim.tracing import (
@@ -28,6 +28,7 @@ from fpsim.tracing import (
     less,
     maximum,
     minimum,
+    power,
     remainder,
     scalar,
     sign,
@@ -164,6 +165,44 @@ def test_matrices_sums_and_gathers(mode: Any) -> None:
     same(matrices, start, inputs, Precision.uniform("e5m4", mode), "exact", steps=3)
 
 
+@step
+def functions(w: Any, a: Any) -> Any:
+    """Every function, of arrays whose shapes are broadcast in the last of them."""
+    made = [slot(kind, elementary(kind, a if kind != "log" else absolute(a))) for kind in ELEMENTARY[:-1]]
+    return {"w": slot("pow", power(absolute(a), w)), "last": slot("sum", made[0] + made[1])}
+
+
+def _functions(fmt: Any, mode: Any, runs: int, **options: Any) -> None:
+    generator = np.random.default_rng(11)
+    a = np.append(generator.standard_normal((2, 3, runs)), np.full((2, 1, runs), np.inf), axis=1)
+    a[1, :2, 0] = 0.0, np.nan
+    same(functions, {"w": [2.0, -1.0, 0.5, 3.0]}, {"a": a}, Precision.uniform(fmt, mode), "cpu", steps=2, **options)
+
+
+@pytest.mark.parametrize("mode", slow_but(["nearest_even", "up", Stochastic(16), Stochastic(20, "C")], Stochastic(16)))
+def test_functions_are_those_of_the_cpu(mode: Any) -> None:
+    for fmt in ("bfloat16", "float8_e4m3fn"):
+        _functions(fmt, mode, 5)
+
+
+def test_functions_that_53_bits_do_not_decide() -> None:
+    for fmt, mode in (("binary64", "down"), (Format(8, 23, tiny="flush"), Stochastic(32)), ("e11m40", "stochastic")):
+        _functions(fmt, mode, 1)
+
+
+def test_functions_in_blocks_of_which_some_need_more_than_53_bits() -> None:
+    formats = [Precision.uniform(fmt, Stochastic(16)) for fmt in ("bfloat16", "e11m45")]
+    options: Any = {"lanes_per_block": 2, "lengths": {"d": 3}, "key": KEY, "runs": np.arange(4, dtype=np.uint64)}
+    a = np.random.default_rng(3).standard_normal((3, 4))
+    results = []
+    for kind in (Machine, TwinMachine):
+        machine = kind(functions, formats, *options.values())
+        machine.load({"w": np.ones(3)}, {"a": a})
+        machine.run(2)
+        results.append([machine.state(name) for name in ("w", "last")])
+    assert all((bits(x) == bits(y)).all() for x, y in zip(*results, strict=True))
+
+
 BY_BLOCK = [Precision.uniform(fmt, "stochastic") for fmt in ("bfloat16", "float8_e4m3fn", "e11m50", "binary32")]
 
 
@@ -213,13 +252,10 @@ def test_hyperparameters_for_each_block_and_inputs_that_blocks_share() -> None:
 
 
 def test_what_it_does_not_take() -> None:
-    @step
-    def curved(w: Any) -> Any:
-        return {"w": slot("grown", elementary("exp", w))}
-
     uniform = Precision.uniform("bfloat16")
-    with pytest.raises(ValueError, match="grown: device='cpu' does not take operations of kind 'exp'"):
-        fpsim.run(curved, {"w": [1.0]}, {}, uniform, device="torch")
+    exotic = Program("p", ("x",), (("y", "e"),), (), (Operation("opaque", "e", ("x",)),))
+    with pytest.raises(ValueError, match=r"e: the torch machine does not take operations of kind 'opaque'; admissible"):
+        TwinMachine(exotic, [uniform], 1, {"d": 1}, None, [0])
     with pytest.raises(ValueError, match="events=True with device='torch'; admissible: device='cpu' or 'exact'"):
         fpsim.run(STEPS["sgd"], {"w": [1.0]}, {"g": [1.0]}, uniform, device="torch", events=True)
     with pytest.raises(ValueError, match="needs a Key"):
