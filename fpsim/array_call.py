@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fpsim.codes import is_torch as _is_torch
 from fpsim.cpu import flat, flat_again
 from fpsim.cpu.tiers import Range
 from fpsim.formats import format as named_format
@@ -182,10 +183,6 @@ def _check_declared(arrays: Sequence[npt.NDArray[Any]], declared: Sequence[Forma
         wrong = None if fmt is None else flat.off_grid(array, fmt)
         if wrong is not None and fmt is not None:
             raise ValueError(f"operand {i} holds {wrong!r}, which is not a number of its declared format {fmt.name}")
-
-
-def _is_torch(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] == "torch"
 
 
 def _apply_torch(

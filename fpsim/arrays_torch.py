@@ -74,7 +74,7 @@ def to_torch(result: Any, dtype: Any, inputs: Sequence[Any], out: Any, device: A
     if not isinstance(result, torch.Tensor):
         result = torch.from_numpy(np.array(result, dtype=np.float64)).to(device)
     tensor = result.to(dtype)
-    if tensor.dtype != result.dtype and not on_host(tensor.device):  # a card's conversions make another NaN
+    if tensor.dtype != result.dtype:  # torch's conversions make other NaNs, on the CPU too
         tensor = tensor.masked_fill(tensor.isnan(), torch.nan)
     if out is None:
         return tensor
