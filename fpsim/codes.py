@@ -86,9 +86,9 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
 
     Parameters
     ----------
-    x : real array or torch tensor of any shape whose elements are values of the format. NaN gives the format's canonical quiet NaN
-        (sign 0 and the top fraction bit alone, ``fn``: the top positive code, fnuz and signed P3109: the code of -0,
-        unsigned: the top code). -0 becomes 0 where the format has one zero only.
+    x : real array or torch tensor of any shape whose elements are values of the format. NaN gives the format's
+        canonical quiet NaN (sign 0 and the top fraction bit alone, ``fn``: the top positive code, fnuz and signed
+        P3109: the code of -0, unsigned: the top code). -0 becomes 0 where the format has one zero only.
     fmt : Format or its name
 
     Returns
