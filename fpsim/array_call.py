@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fpsim.codes import is_torch as _is_torch
+from fpsim.codes import is_torch
 from fpsim.cpu import flat, flat_again
 from fpsim.cpu.tiers import Range
 from fpsim.formats import format as named_format
@@ -18,6 +18,7 @@ from fpsim.number_format import Format
 from fpsim.random_bits import Key, check_key
 from fpsim.rounding import Rounding, Stochastic, parse
 
+_is_torch = is_torch
 Operands: TypeAlias = Format | str | Sequence[Format | str | None] | None
 
 _DTYPES = {"float16": "binary16", "bfloat16": "bfloat16", "float32": "binary32", "float64": "binary64"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,15 +82,25 @@ def flattened(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.reshape(1) if x.numel() == 1 else x.expand(shape).reshape(-1)
 
 
-def check_declared(arrays: Sequence[Tensor], declared: Sequence[Format | None]) -> None:
-    """Raise ``ValueError`` for a finite number that is none of its operand's declared format."""
+def _rounded(x: Tensor, fmt: Format) -> Tensor:
+    return operate("round", [x], Target([fmt], "nearest_even", 0, x.device))
+
+
+def check_declared(
+    arrays: Sequence[Tensor],
+    declared: Sequence[Format | None],
+    rounded: Callable[[Tensor, Format], Tensor] = _rounded,
+) -> None:
+    """Raise ``ValueError`` for a finite number that is none of its operand's declared format.
+
+    ``rounded`` : what rounds a float64 tensor to a format, to nearest even
+    """
     for i, (x, fmt) in enumerate(zip(arrays, declared, strict=True)):
         if fmt is None:
             continue
-        target = Target([fmt], "nearest_even", 0, x.device)
         for part in x.reshape(-1).split(_CHUNK):
             part = part.to(torch.float64)
-            off = (operate("round", [part], target) != part) & torch.isfinite(part)
+            off = (rounded(part, fmt) != part) & torch.isfinite(part)
             if bool(off.any()):
                 wrong = float(part[off][0])
                 raise ValueError(

@@ -21,11 +21,13 @@ from fpsim.cuda.twin_operations import operate, tier_of
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import array_draw, philox, program_place, program_words, top_bits
 from fpsim.formats import BINARY64
+from fpsim.formats import format as named_format
 from fpsim.number_format import Format
 from fpsim.random_bits import Key, philox4x32, program_draw
 from fpsim.random_bits import array_draw as array_draw_here
 from fpsim.rounding import Stochastic
 
+KEY = Key(3)
 PAIRS = [kind for kind, arity in ARITY.items() if arity == 2]
 FUNCTIONS: dict[str, Any] = {
     **{kind: getattr(fpsim, kind) for kind in ARITY},
@@ -241,6 +243,20 @@ def test_shapes_are_broadcast_and_numbers_taken(device: str) -> None:
         )
         here = fpsim.div(x, y, "bfloat16", Stochastic(5, "C"), Key(8), dtype=torch.float64)
         assert there.shape == here.shape and (bits(there) == bits(here)).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in twin_arrays.KINDS if kind != "rem"])  # rem looks at its operands
+def test_nothing_is_made_beside_the_device_of_the_tensors(kind: str) -> None:
+    """A device without memory, on which torch refuses tensors of the CPU as a card does."""
+    x = torch.empty(9, dtype=torch.float32, device="meta")
+    with pytest.raises(RuntimeError, match="device"):
+        x + torch.empty(9)
+    arity = ARITY.get(kind, 2 if kind in ("min", "max") else 1)
+    for given in ([x, x.double(), x], [x, 0.1, 3])[: arity + 1]:
+        for fmt in ("bfloat16", "e11m50"):
+            for mode in ("nearest_even", "up", Stochastic(16, "C")):
+                result = apply(kind, given[:arity], named_format(fmt), mode, KEY, [None] * arity, False, x.device)
+                assert result.device == x.device and result.shape == x.shape
 
 
 def test_array_functions_say_what_they_do_not_take() -> None:
