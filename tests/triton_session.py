@@ -17,8 +17,9 @@ import fpsim
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
-MARKS = [pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")]
-MARKS += [pytest.mark.cuda] if DEVICE == "cuda" else []  # of a file whose tests run on DEVICE
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+ON_CARD = [pytest.mark.cuda] if DEVICE == "cuda" else []  # of a file whose tests run on DEVICE
+MARKS = [LINUX, *ON_CARD]
 
 KEY = fpsim.Key(seed=20261121)
 MODES = (

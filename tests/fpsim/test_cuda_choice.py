@@ -5,6 +5,8 @@ Where there is no card, a card is pretended whose tensors are the CPU's, and Tri
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from triton_session import DEVICE, KEY, MARKS
+from triton_session import DEVICE, KEY, LINUX, ON_CARD
 
 import fpsim
 from fpsim import arrays_torch
@@ -23,7 +25,7 @@ from fpsim.precision import Precision
 from fpsim.rounding import Stochastic
 from fpsim.tracing import absolute, elementary, less, maximum, slot, sqrt, step, where
 
-pytestmark = MARKS
+pytestmark = ON_CARD
 STOCHASTIC = Precision.uniform("bfloat16", "stochastic")
 
 
@@ -63,6 +65,7 @@ def arrays(shape: tuple[int, ...], steps: int = 3) -> tuple[dict[str, Any], dict
     return start, {"g": rng.standard_normal((steps, *shape)), "c": rng.standard_normal(shape[:-1])}
 
 
+@LINUX
 @pytest.mark.parametrize("mode", ["up", Stochastic(16), Stochastic(20, "C")], ids=str)
 def test_elementwise_programs_run_by_triton(mode: Any, card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     start, inputs = arrays((5, 4))
@@ -75,6 +78,7 @@ def test_elementwise_programs_run_by_triton(mode: Any, card: None, monkeypatch: 
     check(several, start, inputs, Precision.uniform("bfloat16", mode), "triton", steps=0)
 
 
+@LINUX
 def test_optimizers_and_mixed_precisions(card: None) -> None:
     rng = np.random.default_rng(5)
     start = {"w": rng.standard_normal((6, 2)), "m": np.zeros(6), "v": np.zeros((6, 2))}
@@ -87,6 +91,7 @@ def test_optimizers_and_mixed_precisions(card: None) -> None:
     assert all((ours.state[name] == right.state[name]).all() for name in start)
 
 
+@LINUX
 def test_other_programs_run_by_the_twin_which_says_why(card: None) -> None:
     @step
     def curved(w: Any, g: Any) -> Any:
@@ -117,6 +122,7 @@ def test_names_of_no_device(name: Any) -> None:
         sgd(name)
 
 
+@LINUX
 def test_objects_of_torch_are_names_too(card: None) -> None:
     assert sgd(torch.device("cpu")).header.machine == "cpu"
     for device in (torch.device("cuda"), torch.device("cuda", 0), "cuda:0"):
@@ -170,6 +176,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Card")
     monkeypatch.setattr(devices.Path, "exists", lambda path: True)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: importlib.util.spec_from_loader(name, None, origin="x")
+    )
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.6.0")
     devices._why_not_compiled.cache_clear()
     devices._why_no_triton.cache_clear()
     yield monkeypatch
@@ -197,14 +207,15 @@ def test_a_build_for_other_cards(compiled: pytest.MonkeyPatch) -> None:
 
 
 def test_no_triton_or_an_old_one(compiled: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import importlib.metadata
-
     compiled.setattr(importlib.metadata, "version", lambda name: "3.4.0+git1")
     assert devices.why_twin(torch.device("cuda")) == "triton 3.4.0+git1 is below 3.6"
     devices._why_not_compiled.cache_clear()
     devices._why_no_triton.cache_clear()
-    compiled.setitem(sys.modules, "triton", None)
-    assert devices.why_twin(torch.device("cuda")) == "triton is not installed"
+    for found in (None, importlib.util.spec_from_loader("triton", None)):  # nothing, or a folder of that name
+        compiled.setattr(importlib.util, "find_spec", lambda name, found=found: found)
+        assert devices.why_twin(torch.device("cuda")) == "triton is not installed"
+        devices._why_not_compiled.cache_clear()
+        devices._why_no_triton.cache_clear()
 
 
 def test_no_compiler_for_what_starts_kernels(compiled: pytest.MonkeyPatch) -> None:
