@@ -205,7 +205,7 @@ def _apply_torch(
     if not on_host(device):
         from fpsim.cuda import dispatch
 
-        if kind in dispatch.KINDS:
+        if dispatch.takes(kind, fmt, rounding):
             declared = _declared(operands, len(inputs))
             return dispatch.apply(kind, inputs, fmt, rounding, key, declared, check, device, target, out)
     # Functions, which no device computes, are computed here, to the same bits.

@@ -15,8 +15,8 @@ dtype and no chunk.
 
 Torch tensors in give a torch tensor out, detached and on their device, the CPU or a CUDA card, with the same bits. On a
 card Triton's kernels compute round, add, sub, mul, div, sqrt, fma, minimum, maximum, absolute and negative; torch's own
-operations compute rem, and all of these where the kernels cannot run (``fpsim.cuda.device.why_twin`` names the reason);
-rsqrt and the elementary functions are computed on the CPU, with a copy there and back.
+operations compute rem, rsqrt, and all of these where the kernels cannot run (``fpsim.cuda.device.why_twin`` names the
+reason); the elementary functions, and rsqrt for more than 52 bits, are computed on the CPU, with a copy there and back.
 
 Raises ``ValueError`` where the dtype cannot hold the format (pass ``dtype=``), a stochastic mode has no key, ``out``
 has another shape or partly overlaps an input, an input is not in its declared format, or shapes do not broadcast;

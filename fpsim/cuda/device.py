@@ -47,10 +47,13 @@ _ELSE = "admissible: cpu, exact, torch"
 def why_twin(device: Any) -> str:
     """What keeps Triton's kernels from tensors on a ``torch.device``, so that the twin computes; empty: nothing does.
 
-    On the CPU they run in Triton's interpreter alone.
+    On the CPU they run in Triton's interpreter alone. The environment variable ``FPSIM_TRITON=0`` keeps them off cards:
+    a way out where Triton's compiler fails.
     """
     from fpsim.cuda.triton_launch import interpreted
 
+    if os.environ.get("FPSIM_TRITON") == "0":
+        return "FPSIM_TRITON=0"
     if device.type == "cpu":
         return _why_no_triton() if interpreted() else "Triton compiles for cuda"
     if interpreted():

@@ -17,17 +17,16 @@ from fpsim.arrays_torch import check_out, to_torch
 from fpsim.cuda import twin_arrays
 from fpsim.cuda.device import why_twin
 from fpsim.cuda.operands import check_declared, common_shape, format_of, tensor_of
-from fpsim.cuda.twin_arrays import KINDS
 from fpsim.cuda.twin_machine import TwinMachine
 from fpsim.cuda.twin_magnitudes import Tensor
-from fpsim.cuda.twin_operations import EXTREMES, choosing
+from fpsim.cuda.twin_operations import EXTREMES, choosing, takes
 from fpsim.number_format import Format
 from fpsim.precision import Precision
 from fpsim.program import Program
 from fpsim.random_bits import Key
 from fpsim.rounding import Rounding
 
-__all__ = ["KINDS", "apply", "run", "why_twin_runs"]
+__all__ = ["apply", "run", "takes", "why_twin_runs"]
 
 Array = npt.NDArray[np.float64]
 AT_ONCE = 1 << 27  # numbers of inputs and records that lie on a card for one launch: 1 GiB
@@ -45,7 +44,7 @@ def apply(
     dtype: Any,
     out: Any,
 ) -> Tensor:
-    """An array function of ``KINDS`` on one device, as a tensor of ``dtype``, which holds ``fmt``, or in ``out``.
+    """An array function that the twin ``takes``, on one device: a tensor of ``dtype``, which holds ``fmt``, or ``out``.
 
     Raises
     ------

@@ -12,14 +12,13 @@ from fpsim.arrays_torch import device_of
 from fpsim.cpu.tiers import Range
 from fpsim.cuda.operands import check_declared, common_shape, flattened, float64_of, format_of, tensor_of
 from fpsim.cuda.twin_magnitudes import Tensor
-from fpsim.cuda.twin_operations import EXTREMES, ROUNDED, choosing, operate, tier_of
+from fpsim.cuda.twin_operations import EXTREMES, choosing, operate, tier_of
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import array_draw
 from fpsim.number_format import Format
 from fpsim.random_bits import Key
 from fpsim.rounding import Rounding, Stochastic
 
-KINDS = (*ROUNDED, *EXTREMES)
 CHUNK = 1 << 23  # elements that are worked on at a time: two dozen numbers are held for each
 
 
@@ -33,7 +32,7 @@ def apply(
     check: bool,
     device: Any,
 ) -> Tensor:
-    """The result of an array function of ``KINDS`` as a float64 tensor on ``device``, with the bits of the CPU machine.
+    """The result of an array function that the twin ``takes``, as a float64 tensor on ``device``: the CPU's bits.
 
     Raises
     ------

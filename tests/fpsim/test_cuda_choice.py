@@ -190,6 +190,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_where_nothing_is_missing_triton_runs(compiled: pytest.MonkeyPatch) -> None:
     assert devices.why_twin(torch.device("cuda")) == devices.why_twin(torch.device("cuda:3")) == ""
     assert devices.why_twin(torch.device("cpu")) == "Triton compiles for cuda"
+    compiled.setenv("FPSIM_TRITON", "0")
+    assert devices.why_twin(torch.device("cuda")) == "FPSIM_TRITON=0"
+    compiled.delenv("FPSIM_TRITON")
     compiled.setenv("TRITON_INTERPRET", "1")
     assert devices.why_twin(torch.device("cuda")) == "TRITON_INTERPRET=1 is for tensors on the CPU"
     assert devices.why_twin(torch.device("cpu")) == ""

@@ -79,7 +79,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def _only_remainders(of_the_twin: Any) -> Any:
     def apply(kind: str, *arguments: Any) -> Any:
-        assert kind == "rem"
+        assert kind in ("rem", "rsqrt")
         return of_the_twin(kind, *arguments)
 
     return apply
@@ -113,6 +113,11 @@ def test_array_functions(name: str, way: str) -> None:
         given = operands(ARITY[name], (3, 67), dtype)
         right = here(function, *given, fmt, mode, KEY)
         same(function(*map(there, given), fmt, mode, KEY), right, f"{dtype} {fmt} {mode}")
+
+
+def test_a_reciprocal_root_of_more_bits_than_the_twin_knows(way: str) -> None:
+    (x,) = operands(1, (3, 30), torch.float64)
+    same(fpsim.rsqrt(there(x), "binary64", "up"), here(fpsim.rsqrt, x, "binary64", "up"))
 
 
 @pytest.mark.parametrize("name", OTHERS)

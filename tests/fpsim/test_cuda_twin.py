@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
 from fpsim.cuda import twin_arrays
 from fpsim.cuda.twin_arrays import apply
-from fpsim.cuda.twin_operations import operate, tier_of
+from fpsim.cuda.twin_magnitudes import inverse_root
+from fpsim.cuda.twin_operations import EXTREMES, ROUNDED, operate, takes, tier_of
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import array_draw, philox, program_place, program_words, top_bits
 from fpsim.formats import BINARY64
@@ -119,6 +121,33 @@ def test_nothing_depends_on_the_last_bit_of_torchs_root(monkeypatch: pytest.Monk
         monkeypatch.setattr(torch, "sqrt", lambda x, to=toward: torch.nextafter(right(x), torch.full_like(x, to)))
         for x in operands:
             check("sqrt", [x], BINARY64, ["nearest_even", "down", Stochastic(32, "C")])
+
+
+@ON_EACH_DEVICE
+def test_reciprocal_roots(device: str) -> None:
+    for name, fmt in {**SMALL, **WIDE}.items():
+        modes = [mode for mode in MODES if takes("rsqrt", fmt, mode)]
+        assert bool(modes) == (name not in ("binary64", "e11m52 saturating"))
+        check("rsqrt", random_operands("sqrt", fmt, 20, seed=4), fmt, modes[::2], device=device)
+
+
+@ON_EACH_DEVICE
+@pytest.mark.parametrize("toward", [None, 0.0, np.inf])
+def test_53_bits_of_a_reciprocal_root(toward: float | None, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where torch's root is one unit off: q^2 a < 1 < (q + 1)^2 a in units of the last place, or q^2 a = 1."""
+    right = torch.sqrt
+    if toward is not None:
+        monkeypatch.setattr(torch, "sqrt", lambda x: torch.nextafter(right(x), torch.full_like(x, toward)))
+    powers = 4.0 ** np.arange(-500, 500, 7)
+    any_number = np.random.default_rng(0).integers(1, 0x7FF << 52, 300).view(np.float64)
+    beside = [1 + np.arange(40) * 2.0**-52, 4 - np.arange(1, 40) * 2.0**-51, np.nextafter(powers, 0.0), 2 * powers]
+    x = np.concatenate([any_number, powers, *beside, np.arange(1, 40) * 5e-324])
+    root = inverse_root(torch.from_numpy(x).to(device))
+    for number, whole, e, inexact in zip(x, root.high.tolist(), root.e.tolist(), root.sticky.tolist(), strict=True):
+        unit, a = Fraction(2) ** (e - 52), Fraction(float(number))
+        q = Fraction(whole >> 9)
+        assert 1 << 52 <= q < 1 << 53 and whole == int(q) << 9
+        assert (q * unit) ** 2 * a < 1 < ((q + 1) * unit) ** 2 * a if inexact else (q * unit) ** 2 * a == 1
 
 
 class Divisions(TorchDispatchMode):
@@ -245,7 +274,7 @@ def test_shapes_are_broadcast_and_numbers_taken(device: str) -> None:
         assert there.shape == here.shape and (bits(there) == bits(here)).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in twin_arrays.KINDS if kind != "rem"])  # rem looks at its operands
+@pytest.mark.parametrize("kind", [kind for kind in (*ROUNDED, *EXTREMES) if kind != "rem"])  # it looks at them
 def test_nothing_is_made_beside_the_device_of_the_tensors(kind: str) -> None:
     """A device without memory, on which torch refuses tensors of the CPU as a card does."""
     x = torch.empty(9, dtype=torch.float32, device="meta")
@@ -253,7 +282,7 @@ def test_nothing_is_made_beside_the_device_of_the_tensors(kind: str) -> None:
         x + torch.empty(9)
     arity = ARITY.get(kind, 2 if kind in ("min", "max") else 1)
     for given in ([x, x.double(), x], [x, 0.1, 3])[: arity + 1]:
-        for fmt in ("bfloat16", "e11m50"):
+        for fmt in ("bfloat16", "e11m32"):
             for mode in ("nearest_even", "up", Stochastic(16, "C")):
                 result = apply(kind, given[:arity], named_format(fmt), mode, KEY, [None] * arity, False, x.device)
                 assert result.device == x.device and result.shape == x.shape
