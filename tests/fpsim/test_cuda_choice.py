@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiers import slow_but
 from triton_session import DEVICE, KEY, LINUX, ON_CARD
 
 import fpsim
@@ -66,7 +67,7 @@ def arrays(shape: tuple[int, ...], steps: int = 3) -> tuple[dict[str, Any], dict
 
 
 @LINUX
-@pytest.mark.parametrize("mode", ["up", Stochastic(16), Stochastic(20, "C")], ids=str)
+@pytest.mark.parametrize("mode", slow_but(["up", Stochastic(16), Stochastic(20, "C")], Stochastic(16)), ids=str)
 def test_elementwise_programs_run_by_triton(mode: Any, card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     start, inputs = arrays((5, 4))
     for fmt in ("bfloat16", "e11m40"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiers import slow_but
 from triton_session import DEVICE, KEY, LINUX, ON_CARD
 
 import fpsim
@@ -101,7 +102,10 @@ def test_every_public_function_is_in_a_table() -> None:
     assert not {*ARITY, *OTHERS} & ELSEWHERE
 
 
-@pytest.mark.parametrize("name", ARITY)
+FAST = ("round", "add", "div", "sqrt", "fma", "rem", "rsqrt", "reciprocal", "minimum", "absolute", "round_to_integral")
+
+
+@pytest.mark.parametrize("name", slow_but(ARITY, *FAST, "exp", "pow"))
 def test_array_functions(name: str, way: str) -> None:
     function = getattr(fpsim, name)
     for dtype, fmt, mode in (
@@ -131,7 +135,7 @@ def test_functions_with_arguments_of_their_own(name: str, way: str) -> None:
         assert ours == right
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", slow_but(NAMED, "mxfp8_e5m2", "mxint8", "mx6"))
 def test_block_formats(name: str, way: str) -> None:
     for axis, dtype in ((0, torch.float32), (1, torch.float64), (-1, torch.bfloat16)):
         if dtype == torch.bfloat16 and NAMED[name].element.precision > 8:
