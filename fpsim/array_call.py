@@ -208,6 +208,6 @@ def _apply_torch(
         if dispatch.takes(kind, fmt, rounding):
             declared = _declared(operands, len(inputs))
             return dispatch.apply(kind, inputs, fmt, rounding, key, declared, check, device, target, out)
-    # Functions, which no device computes, are computed here, to the same bits.
+    # Also what is not computed elsewhere: functions, to the same bits.
     result = apply(kind, [to_host(x) for x in inputs], fmt, rounding, key, operands, check, None, np.float64)
     return to_torch(result, target, inputs, out, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,16 @@ def run(
     sizes = _check_shapes(program, {**start, **given}, len(numbers), steps)
     _check_start(start)
     scalars = tuple(scalar_report(program, precision, first_step, first_step + steps - 1))
-    header = Header(program.name, device, first_step, steps, scalars, "cpu" if by_torch else device)
+    machine, twin = device, "device='torch'"
+    if by_torch:
+        from fpsim.cuda.device import torch_device
+
+        where = torch_device(device)  # says what is missing, before torch is imported
+        from fpsim.cuda import dispatch
+
+        twin = twin if device == "torch" else dispatch.why_twin_runs(program, where)
+        machine = f"twin: {twin}" if twin else "triton"
+    header = Header(program.name, device, first_step, steps, scalars, machine)
     if device == "exact":
         tally = Tally(program) if events else None
         last, records = exact_run.run(
@@ -152,27 +161,21 @@ def run(
     per_step = {name: values for name, values in given.items() if values.ndim == len(program.shape(name)) + 2}
     constants = {name: values for name, values in given.items() if name not in per_step}
     if by_torch:
-        from fpsim.cuda.device import torch_device
-
-        where = torch_device(device)  # says what is missing, before torch is imported
-        from fpsim.cuda import dispatch
-
-        twin = "device='torch'" if device == "torch" else dispatch.why_twin_runs(program, where)
         last, records = dispatch.run(
             program, precision, sizes.lengths(), key, numbers, start, constants, per_step,
             first_step=int(first_step), steps=int(steps), record=record, device=where, twin=twin,
         )  # fmt: skip
-        return RunResult(last, records, None, replace(header, machine=f"twin: {twin}" if twin else "triton"))
+        return RunResult(last, records, None, header)
     from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
 
-    machine = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
-    machine.load(start, constants)
-    machine.first_step = int(first_step)
-    records = machine.run(int(steps), per_step, record)
+    runner = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
+    runner.load(start, constants)
+    runner.first_step = int(first_step)
+    records = runner.run(int(steps), per_step, record)
     return RunResult(
-        {name: machine.state(name) for name in program.state},
+        {name: runner.state(name) for name in program.state},
         {name: values[:, 0] for name, values in records.items()},
-        Events(_summed(machine.events())) if events else None,
+        Events(_summed(runner.events())) if events else None,
         header,
     )
 
