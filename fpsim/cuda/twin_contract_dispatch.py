@@ -1,7 +1,8 @@
-"""Sums and products of tensors where they lie."""
+"""Sums and products of tensors where they lie: by Triton where it takes the accumulator, else by the twin."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from fpsim.accumulator import Accumulator
 from fpsim.cuda import twin_contract, twin_contract_core
 from fpsim.random_bits import Key
 from fpsim.tensor_core import TensorCore
+
+_CAPABILITY = (7, 0)  # the oldest card that Triton compiles for
 
 
 def operand(x: Any, device: Any) -> torch.Tensor:
@@ -37,10 +40,29 @@ def product(a: Any, b: Any, how: Accumulator | TensorCore, key: Key | None) -> A
     with torch.no_grad():
         if isinstance(how, TensorCore):
             return twin_contract_core.product(a, b, how)
+        if runs_triton(a.device):
+            from fpsim.cuda import triton_matmul
+
+            if triton_matmul.takes(how):
+                return triton_matmul.product(a, b, how, key)
         return twin_contract.product(a, b, how, key)
 
 
 def total(terms: Any, how: Accumulator, key: Key | None) -> Any:
     """The sums of the columns of ``[terms, columns]``, as float64 on their device."""
     with torch.no_grad():
+        if runs_triton(terms.device):
+            from fpsim.cuda import triton_matmul
+
+            if triton_matmul.takes(how):
+                return triton_matmul.total(terms, how, key)
         return twin_contract.total(terms, how, key)
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton is there and compiles for the device, or interprets."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from fpsim.cuda.triton_launch import interpreted
+
+    return interpreted() or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= _CAPABILITY)

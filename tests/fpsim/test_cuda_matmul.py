@@ -10,7 +10,7 @@ import torch
 
 import fpsim
 from fpsim import Accumulator, Stochastic, contractions
-from fpsim.cuda import twin_contract, twin_contract_core
+from fpsim.cuda import twin_contract, twin_contract_core, twin_contract_dispatch
 from fpsim.rounding import CODES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,8 +29,9 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e300, -1e300, 5e-324, 2
 
 @pytest.fixture(autouse=True)
 def there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tensor is taken for one of a card."""
+    """Every tensor is taken for one of a card, and Triton is left out."""
     monkeypatch.setattr(contractions, "_on_card", lambda device: True)
+    monkeypatch.setattr(twin_contract_dispatch, "runs_triton", lambda device: False)
 
 
 def operands(*shape: int, seed: int, special: float = 0.0) -> np.ndarray:

@@ -1,0 +1,179 @@
+"""Sums of products of tensors as one Triton kernel: sequential, blocked and Kahan orders, every mode and format.
+
+A pairwise tree needs a stack as deep as the logarithm of the number of terms, for every element: more than registers
+hold where operands are to be used again. The twin computes it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from fpsim.accumulator import CORRECTION, DIFFERENCE, MASTER, PRODUCT, SUM, TERM, Accumulator
+from fpsim.cpu import codes
+from fpsim.cpu.accumulate import planned
+from fpsim.cpu.accumulate_strips import MODE, TIER
+from fpsim.cpu.tiers import Range
+from fpsim.cuda.triton_arrays import infinities_overflow, low_enough
+from fpsim.cuda.triton_launch import launch
+from fpsim.cuda.triton_table import table
+from fpsim.cuda.twin_contract import measured
+from fpsim.number_format import Format
+from fpsim.random_bits import Key
+from fpsim.rounding import Rounding, random_bits
+
+TILE = (8, 256)  # rows and columns of a program of four warps: 16 elements of each thread
+_FEWER = (2, 128)  # where random bits are drawn or integers compute
+_INTERPRETED = 1 << 16  # elements of a tile in the interpreter, whose cost is that of its calls
+_ORDERS = {"sequential": 0, "blocked": 1, "kahan": 2}
+_PRODUCTS, _FUSED, _ALONE = range(3)
+_LENGTH = 1 << 30  # of an axis: places are 32-bit integers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an accumulator is compiled to, for operands of known ranges: codes and formats of its five slots."""
+
+    order: int
+    operands: int
+    codes: tuple[int, int, int, int, int]
+    formats: tuple[tuple[Format, int], ...]
+    drawn: int
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        heavy = self.drawn or any(code & 15 == codes.EXACT for code in self.codes)
+        return _FEWER if heavy else TILE
+
+
+def takes(accumulator: Accumulator) -> bool:
+    """Whether the kernel computes this order."""
+    return accumulator.order in _ORDERS
+
+
+@lru_cache(maxsize=256)
+def plan(accumulator: Accumulator, a: Range | None, b: Range) -> Plan:
+    """The plan for factors of the ranges a and b, or terms of the range b."""
+    products = a is not None
+    given, _ = planned(accumulator, products, b if a is None else a, b)
+    slots: dict[int, tuple[Format, Rounding]] = {SUM: accumulator.sum_slot}
+    if products and accumulator.product_slot is not None:
+        slots[PRODUCT] = accumulator.product_slot
+    if accumulator.order == "blocked":
+        slots[MASTER] = accumulator.master_slot
+    if accumulator.order == "kahan":
+        slots.update(dict.fromkeys((TERM, DIFFERENCE, CORRECTION), accumulator.sum_slot))
+    fused = products and accumulator.fma
+    compiled = [0] * 5
+    for slot, (fmt, rounding) in slots.items():
+        tier, mode, bits = int(given[slot, TIER]), int(given[slot, MODE]), random_bits(rounding)
+        if tier == codes.GUARDED and ((fused and slot == SUM) or not low_enough(fmt, bits)):
+            tier = codes.EXACT
+        compiled[slot] = tier | mode << 4 | bits << 8 | int(infinities_overflow(fmt, rounding)) << 16
+    formats = [slots.get(slot, accumulator.sum_slot) for slot in range(5)]
+    return Plan(
+        _ORDERS[accumulator.order],
+        _FUSED if fused else _PRODUCTS if products else _ALONE,
+        (compiled[0], compiled[1], compiled[2], compiled[3], compiled[4]),
+        tuple((fmt, random_bits(rounding)) for fmt, rounding in formats),
+        accumulator.drawn_bits(products),
+    )
+
+
+def product(a: torch.Tensor, b: torch.Tensor, accumulator: Accumulator, key: Key | None) -> torch.Tensor:
+    """a @ b for ``[..., rows, n]`` and ``[..., n, columns]`` of any real dtype, as float64 on their device."""
+    rows, terms, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    stack = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    result = torch.zeros((*stack, rows, columns), dtype=torch.float64, device=a.device)
+    if result.numel() == 0 or terms == 0:
+        return result
+    left, right = _matrices(a), _matrices(b)
+    if right.shape[0] == 1:  # the rows of a stack are the rows of one matrix
+        left = left.reshape(1, -1, terms)
+    pairs = result.numel() // (left.shape[1] * columns)
+    of_left = _numbers(a, stack) if pairs > 1 else torch.zeros(1, dtype=torch.int64, device=a.device)
+    of_right = _numbers(b, stack) if pairs > 1 else of_left
+    how = plan(accumulator, measured(left), measured(right))
+    _launch(left, right, result, of_left, of_right, (pairs, left.shape[1], columns, terms), how, accumulator, key)
+    return result
+
+
+def total(x: torch.Tensor, accumulator: Accumulator, key: Key | None) -> torch.Tensor:
+    """The sums of the columns of ``[terms, columns]``, as float64 ``[columns]``."""
+    terms, columns = x.shape
+    result = torch.zeros(columns, dtype=torch.float64, device=x.device)
+    if columns == 0 or terms == 0:
+        return result
+    right = _matrices(x)
+    zero = torch.zeros(1, dtype=torch.int64, device=x.device)
+    how = plan(accumulator, None, measured(right))
+    _launch(right, right, result, zero, zero, (1, 1, columns, terms), how, accumulator, key)
+    return result
+
+
+def _matrices(x: torch.Tensor) -> torch.Tensor:
+    """A stack ``[matrices, ., .]`` of a dtype that the kernel reads, contiguous."""
+    narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    wide = x.to(torch.float32 if narrow else torch.float64)
+    return wide.reshape(-1, *x.shape[-2:]).contiguous()
+
+
+def _numbers(x: torch.Tensor, stack: tuple[int, ...]) -> torch.Tensor:
+    """Which matrix of x belongs to each pair of a stack."""
+    own = x.shape[:-2]
+    return torch.arange(math.prod(own), device=x.device).reshape(own).expand(stack).reshape(-1).contiguous()
+
+
+def _power(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << (n - 1).bit_length()
+
+
+@lru_cache(maxsize=256)
+def _table(formats: tuple[tuple[Format, int], ...], device: str) -> torch.Tensor:
+    return table(formats, device)
+
+
+def arguments(how: Plan, tile: tuple[int, int]) -> tuple[Any, dict[str, int]]:
+    """The kernel and its compile-time constants."""
+    from fpsim.cuda.triton_matmul_kernels import matmul_kernel
+
+    names = ("product", "total", "third", "fourth", "fifth")
+    constants = {"order": how.order, "operands": how.operands, **dict(zip(names, how.codes, strict=True))}
+    return matmul_kernel, constants | {"drawn": how.drawn, "R": tile[0], "C": tile[1]}
+
+
+def _launch(
+    left: torch.Tensor,
+    right: torch.Tensor,
+    result: torch.Tensor,
+    of_left: torch.Tensor,
+    of_right: torch.Tensor,
+    lengths: tuple[int, int, int, int],
+    how: Plan,
+    accumulator: Accumulator,
+    key: Key | None,
+) -> None:
+    pairs, rows, columns, terms = lengths
+    if how.drawn and result.numel() > 1 << 32:
+        raise ValueError(f"a result of {result.numel()} elements; stochastic roundings have random bits for 2^32")
+    if max(rows, columns, terms) > _LENGTH:
+        raise ValueError(f"matrices of {rows} rows, {columns} columns and {terms} terms; admissible: at most 2^30 each")
+    down, across = how.tile
+    if result.device.type != "cuda":
+        down = min(_INTERPRETED, _power(rows))
+        across = min(max(1, _INTERPRETED // down), _power(columns))
+    down = 1 if how.operands == _ALONE else down
+    programs = pairs * -(-rows // down) * -(-columns // across)
+    k0, k1 = (key.k0, key.k1) if key else (0, 0)
+    kernel, constants = arguments(how, (down, across))
+    launch(
+        kernel, (programs,), result.device,
+        left, right, result, of_left, of_right, rows, columns, terms, min(accumulator.block or terms, terms),
+        _table(how.formats, str(result.device)), k0, k1,
+        *constants.values(),
+    )  # fmt: skip
