@@ -112,7 +112,7 @@ def matmul_kernel(
             s = u
         elif operands != FUSED:
             s = _operate(ADD, _SUM, total, drawn, s, t, t, words, table, of_sum)
-        if order == BLOCKED:
+        if order == BLOCKED:  # noqa: SIM102 - decided when compiling
             if ((k + 1) % block == 0) | (k + 1 == terms):
                 words = _words(third, element, k // block, 0, key0, key1)
                 whole = _operate(ADD, _MASTER, third, drawn, whole, s, s, words, table, of_master)
