@@ -230,7 +230,7 @@ def _multiplied(
             )
         _check_stacks(arrays, names, a.shape[:-2], b.shape[:-2])
         if isinstance(how, TensorCore):
-            _check_operands(arrays, names, how.operand)
+            _check_operands(arrays, names, how.operands)
         result = _product(a, b, how, key)
         result = result[..., 0] if dimensions[1] == 1 else result
         return result[0] if dimensions[0] == 1 else result
@@ -287,7 +287,7 @@ def _one_product(
     left, right = (_matrix(a), _matrix(b)) if flat is None else (_matrix(b.T), _matrix(a.T))
     target = result if flat is None else flat
     if isinstance(how, TensorCore):
-        tensor_core.contract(left, right, how, target)
+        tensor_core.contract(left, right, how if flat is None else how.swapped, target)
     else:
         accumulate.contract(left, right, how, key, element, (columns, 1) if flat is None else (1, columns), target)
     if flat is not None:
@@ -388,8 +388,8 @@ def _check_stacks(arrays: list[Any], names: tuple[str, str], first: Shape, secon
         ) from error
 
 
-def _check_operands(arrays: list[Any], names: tuple[str, str], fmt: Format) -> None:
-    for array, name in zip(arrays, names, strict=True):
+def _check_operands(arrays: list[Any], names: tuple[str, str], formats: tuple[Format, Format]) -> None:
+    for array, name, fmt in zip(arrays, names, formats, strict=True):
         room = "cpu.flat" if isinstance(array, np.ndarray) else "cuda.twin_contract_core"
         wrong = importlib.import_module(f"fpsim.{room}").off_grid(array, fmt)
         if wrong is not None:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     records = compared(card.product, seed=given.seed)
     print(f"{facts['card']}, torch {facts['torch']}, CUDA {facts['cuda']}")
-    print("\n".join([*lines(records), f"Not asked: {NOT_ASKED}.", ORDER]))
+    print("\n".join([*lines(records), f"Not asked: {'; '.join(NOT_ASKED)}.", ORDER]))
     if given.json:
         date = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
         record = {"date": date, **facts, "seed": given.seed, "settled": settled(records), "records": records}

@@ -22,7 +22,7 @@ _HALVES = tuple([k for k in range(32) if k % 4 in pair] for pair in ((0, 1), (2,
 
 
 def product(a: Tensor, b: Tensor, core: TensorCore) -> Tensor:
-    """a @ b for ``[..., rows, n]`` and ``[..., n, columns]`` in the operand's format, as float64 on their device."""
+    """a @ b for ``[..., rows, n]`` and ``[..., n, columns]`` in the operands' formats, as float64 on their device."""
     terms = a.shape[-1]
     shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
     result = torch.zeros(shape, dtype=torch.float64, device=a.device)
@@ -61,7 +61,8 @@ def _step(core: TensorCore, target: Target, x: Tensor, y: Tensor, c: Tensor) -> 
     """One step: x ``[..., rows, some]``, y ``[..., some, columns]``, c ``[..., rows, columns]``."""
     y = y.transpose(-1, -2)
     products = x.unsqueeze(-2) * y.unsqueeze(-3)  # [..., rows, columns, some]
-    e = _exponents(x, core.operand.emin).unsqueeze(-2) + _exponents(y, core.operand.emin).unsqueeze(-3)
+    of_x, of_y = (_exponents(z, fmt.emin) for z, fmt in zip((x, y), core.operands, strict=True))
+    e = of_x.unsqueeze(-2) + of_y.unsqueeze(-3)
     of_c = _exponents(c, core.result.emin)
     top = of_c if e.shape[-1] == 0 else torch.maximum(e.amax(-1), of_c)
     top = top.clamp(min=core.floor)

@@ -155,6 +155,15 @@ def test_tensor_core(operand: str, output: str, zero_c: str) -> None:
         there_and_here(contractions.matmul, [a, b], how)
 
 
+@pytest.mark.parametrize("output", ["binary32", "binary16"])
+def test_tensor_core_of_both_float8_formats(output: str) -> None:
+    how = Accumulator.tensor_core("h100", "float8_e5m2", output, right="float8_e4m3fn")
+    for number, scale in enumerate((1.0, 2.0**-9, 300.0)):
+        a, b = operands(3, 40, seed=number) * scale, operands(40, 5, seed=number + 9) * scale
+        a, b = fpsim.round(a, "float8_e5m2"), np.clip(b, -448, 448)
+        there_and_here(contractions.matmul, [a, fpsim.round(b, "float8_e4m3fn")], how)
+
+
 def test_tensor_core_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin_contract_core, "CHUNK", 100)
     a, b = operands(2, 1, 3, 20, seed=1), operands(3, 20, 5, seed=2)
