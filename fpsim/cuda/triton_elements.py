@@ -7,8 +7,9 @@ constants, the format is a row of ``triton_table``. A NaN may have any bits in a
 Exponent fields lie in the upper 32 bits of a number and are computed there: the card has no instruction for the minimum
 or the sum of 64-bit integers.
 
-Everything is computed in binary64, which holds every operand and every result, whatever the dtype in memory: an operand
-of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly.
+Everything here is computed in binary64, which holds every operand and every result, whatever the dtype in memory: an
+operand of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly. Where binary32 is enough,
+``triton_single`` computes instead.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import triton
 import triton.language as tl
 
 from fpsim.cpu import codes, format_table
+from fpsim.cuda.triton_single_tiers import SINGLE_TIER
 from fpsim.cuda.triton_table import COLUMNS
 
 SIGN = tl.constexpr(1 << 63)
@@ -55,6 +57,7 @@ PLAIN = tl.constexpr(codes.PLAIN)
 ODD = tl.constexpr(codes.ODD)
 EXACT = tl.constexpr(codes.EXACT)
 GUARDED = tl.constexpr(codes.GUARDED)
+SINGLE = tl.constexpr(SINGLE_TIER)
 
 ROW = tl.constexpr(COLUMNS)
 LOWEST = tl.constexpr(format_table.LOWEST)
@@ -85,9 +88,12 @@ def constant(bits: tl.constexpr) -> Any:
 
 
 @triton.jit
-def load(place: tl.tensor, inside: tl.tensor) -> Any:
-    """Elements of any floating dtype, as binary64."""
-    return tl.load(place, mask=inside, other=0.0).to(tl.float64)
+def load(place: tl.tensor, inside: tl.tensor, tier: tl.constexpr = EXACT) -> Any:
+    """Elements of any floating dtype, as binary64; in the tier SINGLE as binary32."""
+    if tier == SINGLE:
+        return tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    else:
+        return tl.load(place, mask=inside, other=0.0).to(tl.float64)
 
 
 @triton.jit
