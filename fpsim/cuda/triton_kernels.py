@@ -12,7 +12,7 @@ import triton.language as tl
 
 from fpsim.cuda.triton_elements import EXACT, SINGLE, compute, format_row, load, rounded, store
 from fpsim.cuda.triton_random import draw_of, philox
-from fpsim.cuda.triton_single import single_operation, single_row
+from fpsim.cuda.triton_single import single_operation
 from fpsim.cuda.triton_wide import operate
 
 
@@ -50,11 +50,7 @@ def array_kernel(
 ) -> None:  # fmt: skip
     """result[i] = the operation on a[i step_a], ..., for i < size; ``block`` elements in each program, or counters."""
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    # Read before anything is written, so that it stays in registers.
-    if tier == SINGLE:
-        row = single_row(table, 0)
-    else:
-        row = format_row(table, 0)
+    row = format_row(table, 0)  # read before anything is written, so that it stays in registers
     if bits == 0:
         inside = place < size
         draw = place.to(tl.uint32)  # of no consequence

@@ -38,17 +38,15 @@ import triton
 import triton.language as tl
 
 from fpsim.cuda import triton_single_tiers as tiers
-from fpsim.cuda import triton_table as columns
 from fpsim.cuda.triton_elements import (
     ADD,
     DIV,
     DOWN,
-    FMA,
+    FIRST_SINGLE,
     MUL,
     NEAREST_AWAY,
     NEAREST_EVEN,
     ROUND,
-    ROW,
     SQRT,
     STOCHASTIC,
     STOCHASTIC_C,
@@ -65,16 +63,16 @@ NEAREST = tl.constexpr(tiers.NEAREST)
 DIRECTED = tl.constexpr(tiers.DIRECTED)
 ODD = tl.constexpr(tiers.ODD)
 
-_CUT = tl.constexpr(columns.SINGLE_CUT)
-_LOWEST = tl.constexpr(columns.SINGLE_LOWEST)
-_HIGHEST = tl.constexpr(columns.SINGLE_HIGHEST)
-_MAGIC = tl.constexpr(columns.SINGLE_MAGIC)
-_BEYOND = tl.constexpr(columns.SINGLE_BEYOND)
-_MAX = tl.constexpr(columns.SINGLE_MAX)
-_OVERFLOW = tl.constexpr(columns.SINGLE_OVERFLOW)
-_INFINITE = tl.constexpr(columns.SINGLE_INFINITE)
-_ADD = tl.constexpr(columns.SINGLE_ADD)
-_ODD_OVERFLOW = tl.constexpr(columns.SINGLE_ODD_OVERFLOW)
+_CUT = tl.constexpr(FIRST_SINGLE.value)  # places in a format_row
+_LOWEST = tl.constexpr(FIRST_SINGLE.value + 1)
+_HIGHEST = tl.constexpr(FIRST_SINGLE.value + 2)
+_SHIFTED = tl.constexpr(FIRST_SINGLE.value + 3)
+_BEYOND = tl.constexpr(FIRST_SINGLE.value + 4)
+_MAX = tl.constexpr(FIRST_SINGLE.value + 5)
+_OVERFLOW = tl.constexpr(FIRST_SINGLE.value + 6)
+_INFINITE = tl.constexpr(FIRST_SINGLE.value + 7)
+_ADDED = tl.constexpr(FIRST_SINGLE.value + 8)
+_ODD_OVERFLOW = tl.constexpr(FIRST_SINGLE.value + 9)
 _SIGN = tl.constexpr(1 << 31)
 _MAGNITUDE = tl.constexpr((1 << 31) - 1)
 _EXPONENT = tl.constexpr(0xFF << 23)
@@ -98,22 +96,9 @@ def single(x: tl.tensor) -> Any:
 
 
 @triton.jit
-def _column(table: tl.tensor, row: tl.tensor, column: tl.constexpr) -> Any:
-    return tl.load(table + row * ROW + column).to(tl.uint32)
-
-
-@triton.jit
-def single_row(table: tl.tensor, row: tl.tensor) -> Any:
-    """What a rounding reads of its format.
-
-    (s; exponent fields of 2^emin, 2^emax and 2^s; 2^(emax + 1), largest, overflow, infinite, to-odd overflow, add)
-    """
-    return (
-        _column(table, row, _CUT), _column(table, row, _LOWEST), _column(table, row, _HIGHEST),
-        _column(table, row, _MAGIC), number_of(_column(table, row, _BEYOND)), number_of(_column(table, row, _MAX)),
-        number_of(_column(table, row, _OVERFLOW)), number_of(_column(table, row, _INFINITE)),
-        number_of(_column(table, row, _ODD_OVERFLOW)), number_of(_column(table, row, _ADD)),
-    )  # fmt: skip
+def double(x: tl.tensor) -> Any:
+    """The same number in a register of binary64."""
+    return x.to(tl.float64)
 
 
 @triton.jit
@@ -202,8 +187,8 @@ def _magic(mode: tl.constexpr, bits: tl.constexpr, x: tl.tensor, draw: tl.tensor
     """The rounded magnitude."""
     pattern = bits_of(x)
     size = tl.abs(x)
-    exponent = tl.minimum(tl.maximum(pattern & _EXPONENT, row[1]), row[2])
-    c = number_of(exponent + row[3])
+    exponent = tl.minimum(tl.maximum(pattern & _EXPONENT, row[_LOWEST]), row[_HIGHEST])
+    c = number_of(exponent + row[_SHIFTED])
     if mode == NEAREST_EVEN:
         return (size + c) - c
     elif mode == NEAREST_AWAY:
@@ -223,30 +208,30 @@ def _magic(mode: tl.constexpr, bits: tl.constexpr, x: tl.tensor, draw: tl.tensor
         asked: tl.constexpr = bits if mode == STOCHASTIC else bits + 1
         if mode != STOCHASTIC:
             draw = (draw << 1) | 1
-        c = number_of(exponent + row[3] - (asked << 23))
+        c = number_of(exponent + row[_SHIFTED] - (asked << 23))
         total = bits_of(_directed(ADD, "rz", size, c, c)) + draw
         y = number_of((total >> asked) << asked) - c
-        return tl.where(size < row[4], y, size)
+        return tl.where(size < row[_BEYOND], y, size)
 
 
 @triton.jit
 def _ended(mode: tl.constexpr, alike: tl.constexpr, x: tl.tensor, y: tl.tensor, row: tl.tensor) -> Any:
     """y, x rounded, where it is in the format; else what the mode and the format say."""
     sign = bits_of(x) & _SIGN
-    limit = row[6]
+    limit = row[_OVERFLOW]
     if mode == TOWARD_ZERO:
-        limit = row[5]
+        limit = row[_MAX]
     elif mode == UP:
-        limit = tl.where(sign == 0, row[6], row[5])
+        limit = tl.where(sign == 0, row[_OVERFLOW], row[_MAX])
     elif mode == DOWN:
-        limit = tl.where(sign == 0, row[5], row[6])
+        limit = tl.where(sign == 0, row[_MAX], row[_OVERFLOW])
     elif mode == TO_ODD:
-        limit = row[8]
+        limit = row[_ODD_OVERFLOW]
     size = tl.abs(y)
-    size = tl.where(size > row[5], limit, size)  # a NaN stays one
+    size = tl.where(size > row[_MAX], limit, size)  # a NaN stays one
     if not alike:
-        size = tl.where(bits_of(x) << 1 == _EXPONENT << 1, row[7], size)
-    return number_of((bits_of(size) & _MAGNITUDE) | sign) + row[9]
+        size = tl.where(bits_of(x) << 1 == _EXPONENT << 1, row[_INFINITE], size)
+    return number_of((bits_of(size) & _MAGNITUDE) | sign) + row[_ADDED]
 
 
 @triton.jit
@@ -264,14 +249,14 @@ def single_operation(
     draw: tl.tensor,
     row: tl.tensor,
 ) -> Any:
-    """One correctly rounded operation; ``row`` as ``single_row`` gives it, operands of any dtype in binary32."""
+    """One correctly rounded operation; ``row`` as ``format_row`` gives it, operands of any dtype in binary32."""
     x = _computed(kind, how, mode, single(a), single(b), single(c))
     if way == ITSELF:
         return x
     elif way == MAGIC:
         return _ended(mode, alike, x, _magic(mode, bits, x, draw, row), row)
     else:
-        y = _linear(mode, bits, x, draw, row[0])
+        y = _linear(mode, bits, x, draw, row[_CUT])
         if kind != ROUND and how == DIRECTED and mode >= STOCHASTIC and alike:
             # The largest number stands for an overflow, and its double is the infinity.
             y = tl.where(tl.abs(x) < number_of(tl.full((), _LARGEST, tl.uint32)), y, x + x)

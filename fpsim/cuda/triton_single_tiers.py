@@ -37,7 +37,7 @@ An infinity that only an overflow has made must not be taken for one: ``_tells_a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fpsim.cpu import codes
@@ -46,6 +46,8 @@ from fpsim.cpu.lower import Decision, Formats
 from fpsim.cpu.tiers import SINGLE, Range, plain
 from fpsim.formats import format
 from fpsim.number_format import Format
+from fpsim.precision import Slot
+from fpsim.program import Program
 from fpsim.rounding import Rounding, Stochastic, asked_bits, is_nearest, random_bits
 
 BINARY32 = format("binary32")
@@ -53,6 +55,7 @@ LINEAR, MAGIC, ITSELF = range(3)  # how a binary32 number is rounded to the form
 SINGLE_TIER = 16  # beside the tiers of fpsim.cpu.codes: computed in binary32
 NEAREST, DIRECTED, ODD = range(3)  # how an operation is rounded to binary32
 _KINDS = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
+_WAY, _HOW = ("LINEAR", "MAGIC", "ITSELF"), ("NEAREST", "DIRECTED", "ODD")  # their names in printed kernels
 _FEW = 11
 
 
@@ -68,6 +71,10 @@ class Single:
     how: int
     natural: bool
 
+    def __str__(self) -> str:
+        """As the arguments of ``triton_single.single_operation``."""
+        return f"{_HOW[self.how]}, {_WAY[self.way]}, {self.natural}"
+
 
 class SingleFormats(Formats):
     """``Formats`` that also notes, for every slot in the order in which it is asked, how binary32 computes it."""
@@ -80,6 +87,19 @@ class SingleFormats(Formats):
         """Tier, mode and format row of one rounded operation."""
         self.found.append(single(kind, operands, fmt, rounding) if operands else None)
         return super().decide(kind, operands, fmt, rounding)
+
+
+def singles(program: Program, slots: Mapping[str, Slot], noted: SingleFormats) -> dict[str, Single | None]:
+    """How binary32 computes every rounded operation and every stored array, after ``decisions`` has asked ``noted``.
+
+    An array is stored so where the value comes from a rounded operation whose format binary32 holds.
+    """
+    rounded = [operation.slot for operation in program.operations if operation.rounded]
+    found = dict(zip((*rounded, *program.inputs), noted.found, strict=True))
+    for array, value in program.outputs:
+        if array in found and value in rounded:
+            found[array] = single("round", [Range.of_format(slots[value][0])], *slots[array])
+    return found
 
 
 def single(kind: str, operands: Sequence[Range], fmt: Format, rounding: Rounding) -> Single | None:

@@ -18,12 +18,8 @@ from fpsim.cpu.format_table import ADD, FLOATS, INFINITE, INTEGERS, MAX, ODD_OVE
 from fpsim.formats import format
 from fpsim.number_format import Format
 
-# The columns of binary32: m subtracted from 23; exponent fields of 2^emin, of 2^emax, and of 2^(23 - m); bits of numbers.
-(
-    SINGLE_CUT, SINGLE_LOWEST, SINGLE_HIGHEST, SINGLE_MAGIC, SINGLE_BEYOND, SINGLE_MAX, SINGLE_OVERFLOW,
-    SINGLE_INFINITE, SINGLE_ADD, SINGLE_ODD_OVERFLOW,
-) = range(INTEGERS + FLOATS, INTEGERS + FLOATS + 10)  # fmt: skip
-COLUMNS = INTEGERS + FLOATS + 10
+FIRST_OF_SINGLE = INTEGERS + FLOATS
+COLUMNS = FIRST_OF_SINGLE + 10
 
 
 def table(rows: Sequence[tuple[Format, int]], device: Any) -> torch.Tensor:
@@ -42,8 +38,9 @@ def table(rows: Sequence[tuple[Format, int]], device: Any) -> torch.Tensor:
 
 
 def _single(fmt: Format, floats: Any) -> list[int]:
+    """s = 23 - m; exponent fields of 2^emin, 2^emax and 2^s; 2^(emax + 1), largest, overflow, infinite, add, to odd."""
     if not format("binary32").holds(fmt):
-        return [0] * (COLUMNS - SINGLE_CUT)
+        return [0] * (COLUMNS - FIRST_OF_SINGLE)
     cut = 23 - fmt.mantissa_bits
     fields = [(min(max(e, 0), 254)) << 23 for e in (fmt.emin + 127, fmt.emax + 127, cut)]
     beyond = math.ldexp(1.0, fmt.emax + 1) if fmt.emax < 127 else math.inf
