@@ -25,7 +25,7 @@ BINARY32 = format("binary32")
 COMPILED = (
     "kind", "tier", "mode", "bits", "alike", "step_a", "step_b", "step_c", "count", "how", "way", "natural", "block",
 )  # of the kernel, in the order of its arguments  # fmt: skip
-COUNTERS = 512  # four a thread, whose elements are read and written together
+COUNTERS = 128
 
 
 def low_enough(fmt: Format, bits: int) -> bool:

@@ -76,6 +76,7 @@ _ODD_OVERFLOW = tl.constexpr(FIRST_SINGLE.value + 9)
 _SIGN = tl.constexpr(1 << 31)
 _MAGNITUDE = tl.constexpr((1 << 31) - 1)
 _EXPONENT = tl.constexpr(0xFF << 23)
+_ALL = tl.constexpr((1 << 32) - 1)  # Triton 3.6 interprets no ~ of unsigned numbers
 _LARGEST = tl.constexpr((0xFF << 23) - 1)
 
 
@@ -165,7 +166,7 @@ def _linear(mode: tl.constexpr, bits: tl.constexpr, x: tl.tensor, draw: tl.tenso
     elif mode == NEAREST_AWAY:
         up = (low >> 1) + 1
     elif mode == UP:
-        up = low & ~negative
+        up = low & (negative ^ _ALL)
     elif mode == DOWN:
         up = low & negative
     elif mode == TOWARD_ZERO:
@@ -179,7 +180,7 @@ def _linear(mode: tl.constexpr, bits: tl.constexpr, x: tl.tensor, draw: tl.tenso
         up = top >> (32 - s)
         if mode == STOCHASTIC_C:
             up = up - tl.where(s > bits, draw & 1, draw & 0)
-    return number_of((pattern + up) & ~low)
+    return number_of((pattern + up) & (low ^ _ALL))
 
 
 @triton.jit
