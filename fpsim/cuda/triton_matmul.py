@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
-from fpsim.accumulator import CORRECTION, DIFFERENCE, MASTER, PRODUCT, SUM, TERM, Accumulator
+from fpsim.accumulator import Accumulator
 from fpsim.cpu import codes
-from fpsim.cpu.accumulate import planned
-from fpsim.cpu.accumulate_strips import MODE, TIER
 from fpsim.cpu.tiers import Range
-from fpsim.cuda.triton_arrays import infinities_overflow, low_enough
+from fpsim.cuda.triton_arrays import infinities_overflow, tier_and_mode
 from fpsim.cuda.triton_launch import launch
+from fpsim.cuda.triton_single_tiers import SINGLE_TIER, single
 from fpsim.cuda.triton_table import table
-from fpsim.cuda.twin_contract import measured
+from fpsim.cuda.twin_contract import measured, operations
 from fpsim.number_format import Format
 from fpsim.random_bits import Key
-from fpsim.rounding import Rounding, random_bits
+from fpsim.rounding import random_bits
 
 TILE = (8, 256)  # rows and columns of a program of four warps: 16 elements of each thread
+_SINGLE = (8, 512)  # in binary32 registers
 _FEWER = (2, 128)  # where random bits are drawn or integers compute
 _INTERPRETED = 1 << 16  # elements of a tile in the interpreter, whose cost is that of its calls
 _ORDERS = {"sequential": 0, "blocked": 1, "kahan": 2}
@@ -40,14 +40,20 @@ class Plan:
 
     order: int
     operands: int
-    codes: tuple[int, int, int, int, int]
+    codes: tuple[int, ...]
     formats: tuple[tuple[Format, int], ...]
     drawn: int
 
     @property
+    def single(self) -> bool:
+        """Whether all operations are done in binary32."""
+        return any(code & 31 == SINGLE_TIER for code in self.codes)
+
+    @property
     def tile(self) -> tuple[int, int]:
-        heavy = self.drawn or any(code & 15 == codes.EXACT for code in self.codes)
-        return _FEWER if heavy else TILE
+        if self.drawn or any(code & 31 == codes.EXACT for code in self.codes):
+            return _FEWER
+        return _SINGLE if self.single else TILE
 
 
 def takes(accumulator: Accumulator) -> bool:
@@ -57,30 +63,30 @@ def takes(accumulator: Accumulator) -> bool:
 
 @lru_cache(maxsize=256)
 def plan(accumulator: Accumulator, a: Range | None, b: Range) -> Plan:
-    """The plan for factors of the ranges a and b, or terms of the range b."""
-    products = a is not None
-    given, _ = planned(accumulator, products, b if a is None else a, b)
-    slots: dict[int, tuple[Format, Rounding]] = {SUM: accumulator.sum_slot}
-    if products and accumulator.product_slot is not None:
-        slots[PRODUCT] = accumulator.product_slot
-    if accumulator.order == "blocked":
-        slots[MASTER] = accumulator.master_slot
-    if accumulator.order == "kahan":
-        slots.update(dict.fromkeys((TERM, DIFFERENCE, CORRECTION), accumulator.sum_slot))
-    fused = products and accumulator.fma
-    compiled = [0] * 5
-    for slot, (fmt, rounding) in slots.items():
-        tier, mode, bits = int(given[slot, TIER]), int(given[slot, MODE]), random_bits(rounding)
-        if tier == codes.GUARDED and ((fused and slot == SUM) or not low_enough(fmt, bits)):
-            tier = codes.EXACT
-        compiled[slot] = tier | mode << 4 | bits << 8 | int(infinities_overflow(fmt, rounding)) << 16
-    formats = [slots.get(slot, accumulator.sum_slot) for slot in range(5)]
+    """The plan for factors of the ranges a and b, or terms of the range b.
+
+    Either all operations are done in binary32, by the proofs of ``triton_single_tiers``, or all in binary64.
+    """
+    slots = operations(accumulator, a, b)
+    ways = {slot: single(*given) for slot, given in slots.items()}
+    whole = None not in ways.values()
+    compiled, formats = [0] * 5, [(accumulator.sum_slot[0], 0)] * 5
+    for slot, (kind, ranges, fmt, rounding) in slots.items():
+        tier, mode = tier_and_mode(kind, ranges, fmt, rounding)
+        bits, way = random_bits(rounding), ways[slot]
+        compiled[slot] = mode << 8 | bits << 16 | int(infinities_overflow(fmt, rounding)) << 24
+        if whole and way is not None:
+            compiled[slot] |= SINGLE_TIER | way.how << 25 | way.way << 27 | int(way.natural) << 29
+        else:
+            compiled[slot] |= tier
+        formats[slot] = fmt, bits
+    fused = a is not None and accumulator.fma
     return Plan(
         _ORDERS[accumulator.order],
-        _FUSED if fused else _PRODUCTS if products else _ALONE,
-        (compiled[0], compiled[1], compiled[2], compiled[3], compiled[4]),
-        tuple((fmt, random_bits(rounding)) for fmt, rounding in formats),
-        accumulator.drawn_bits(products),
+        _FUSED if fused else _ALONE if a is None else _PRODUCTS,
+        tuple(compiled),
+        tuple(formats),
+        accumulator.drawn_bits(a is not None),
     )
 
 
@@ -144,7 +150,7 @@ def arguments(how: Plan, tile: tuple[int, int]) -> tuple[Any, dict[str, int]]:
 
     names = ("product", "total", "third", "fourth", "fifth")
     constants = {"order": how.order, "operands": how.operands, **dict(zip(names, how.codes, strict=True))}
-    return matmul_kernel, constants | {"drawn": how.drawn, "R": tile[0], "C": tile[1]}
+    return matmul_kernel, constants | {"drawn": how.drawn, "single": how.single, "R": tile[0], "C": tile[1]}
 
 
 def _launch(

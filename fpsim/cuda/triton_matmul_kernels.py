@@ -6,8 +6,9 @@ rows: its loads of the right matrix are contiguous over the threads, those of th
 and nothing goes through shared memory. The terms of an element are handled in the order of the accumulator by the one
 thread that holds it.
 
-What an operation is compiled to stands in an integer, a ``code``: tier, mode, random bits, and whether infinities
-become what an overflow becomes. Its format is row ``slot`` of the table.
+What an operation is compiled to stands in an integer, a ``code``: tier, mode, random bits, whether infinities become
+what an overflow becomes, and the three constants of ``triton_single``. Its format is row ``slot`` of the table. The
+registers hold binary32 numbers where all operations are done in binary32, else binary64 numbers.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import triton
 import triton.language as tl
 
 from fpsim.accumulator import CORRECTION, DIFFERENCE, MASTER, PRODUCT, SUM, TERM
-from fpsim.cuda.triton_elements import ADD, EXACT, FMA, MUL, SUB, compute, format_row, load, rounded, store
+from fpsim.cuda.triton_elements import ADD, EXACT, FMA, MUL, SINGLE, SUB, compute, format_row, load, rounded, store
 from fpsim.cuda.triton_random import draw_of, philox
+from fpsim.cuda.triton_single import single_operation
 from fpsim.cuda.triton_wide import operate
 
 SEQUENTIAL, BLOCKED, KAHAN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -33,7 +35,7 @@ def _words(
     code: tl.constexpr, element: tl.tensor, step: tl.tensor, group: tl.constexpr, key0: tl.tensor, key1: tl.tensor
 ) -> Any:
     """The words of a group of slots in one step; of no consequence, and free, where no bits are drawn."""
-    if ((code >> 8) & 0xFF) == 0:
+    if ((code >> 16) & 0xFF) == 0:
         nothing = element.to(tl.uint32)
         return nothing, nothing, nothing, nothing
     zero = element & 0
@@ -46,10 +48,10 @@ def _operate(
     c: tl.tensor, words: tl.tensor, table: tl.tensor, row: tl.tensor,
 ) -> Any:  # fmt: skip
     """One rounded operation of a slot; ``row``: its format, ``words``: those of its group."""
-    tier: tl.constexpr = code & 15
-    mode: tl.constexpr = (code >> 4) & 15
-    bits: tl.constexpr = (code >> 8) & 0xFF
-    alike: tl.constexpr = (code >> 16) != 0
+    tier: tl.constexpr = code & 31
+    mode: tl.constexpr = (code >> 8) & 0xFF
+    bits: tl.constexpr = (code >> 16) & 0xFF
+    alike: tl.constexpr = ((code >> 24) & 1) != 0
     # fpsim.random_bits.program_draw: eight slots share a counter by halves of its words, or four by whole words.
     if drawn <= 16:
         draw = draw_of(words[(slot >> 1) & 3], 16 if (slot & 1) == 0 else 0, (32 - bits) & 31)
@@ -57,8 +59,14 @@ def _operate(
         draw = draw_of(words[slot & 3], 0, (32 - bits) & 31)
     if tier == EXACT:
         return operate(kind, mode, bits, a, b, c, draw, table, slot)
-    x, infinite = compute(kind, tier, mode, a, b, c)
-    return rounded(mode, bits, alike, x, infinite, row, draw)
+    elif tier == SINGLE:
+        how: tl.constexpr = (code >> 25) & 3
+        way: tl.constexpr = (code >> 27) & 3
+        natural: tl.constexpr = ((code >> 29) & 1) != 0
+        return single_operation(kind, how, way, natural, mode, bits, alike, a, b, c, draw, row)
+    else:
+        x, infinite = compute(kind, tier, mode, a, b, c)
+        return rounded(mode, bits, alike, x, infinite, row, draw)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "terms", "block", "key0", "key1"])
@@ -66,7 +74,8 @@ def matmul_kernel(
     left: tl.tensor, right: tl.tensor, result: tl.tensor, of_left: tl.tensor, of_right: tl.tensor, rows: tl.tensor,
     columns: tl.tensor, terms: tl.tensor, block: tl.tensor, table: tl.tensor, key0: tl.tensor, key1: tl.tensor,
     order: tl.constexpr, operands: tl.constexpr, product: tl.constexpr, total: tl.constexpr, third: tl.constexpr,
-    fourth: tl.constexpr, fifth: tl.constexpr, drawn: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+    fourth: tl.constexpr, fifth: tl.constexpr, drawn: tl.constexpr, single: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr,
 ) -> None:  # fmt: skip
     """Tiles of result[p] = left[of_left[p]] @ right[of_right[p]], or the sums of the columns of right[of_right[p]].
 
@@ -87,17 +96,17 @@ def matmul_kernel(
     at_right = right + (tl.load(of_right + pair) * terms * columns + j)
     of_product, of_sum = format_row(table, _PRODUCT), format_row(table, _SUM)
     of_master = format_row(table, _MASTER)
-    whole = tl.zeros([R, C], tl.float64)
-    s = tl.zeros([R, C], tl.float64)
-    c = tl.zeros([R, C], tl.float64)
+    tier: tl.constexpr = SINGLE if single else EXACT
+    zero = tl.zeros([R, C], tl.float32 if single else tl.float64)
+    whole, s, c = zero, zero, zero
     for k in range(terms):
-        y = load(at_right, inside_j)
+        y = load(at_right, inside_j, tier)
         at_right += columns
         words = _words(product | total, element, k, 0, key0, key1)
         if operands == ALONE:
             t = tl.broadcast_to(y, [R, C])
         else:
-            x, y = tl.broadcast(load(at_left + k, inside_i), y)
+            x, y = tl.broadcast(load(at_left + k, inside_i, tier), y)
             if operands == FUSED:
                 s = _operate(FMA, _SUM, total, drawn, x, y, s, words, table, of_sum)
             else:
@@ -116,7 +125,7 @@ def matmul_kernel(
             if ((k + 1) % block == 0) | (k + 1 == terms):
                 words = _words(third, element, k // block, 0, key0, key1)
                 whole = _operate(ADD, _MASTER, third, drawn, whole, s, s, words, table, of_master)
-                s = tl.zeros([R, C], tl.float64)
+                s = zero
     if order != BLOCKED:
         whole = s
-    store(result + number, whole, inside_i & inside_j)
+    store(result + number, whole.to(tl.float64), inside_i & inside_j)

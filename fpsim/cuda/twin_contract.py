@@ -14,21 +14,18 @@ import numpy as np
 import torch
 
 from fpsim.accumulator import CORRECTION, DIFFERENCE, MASTER, PRODUCT, SUM, TERM, Accumulator
-from fpsim.cpu import codes
-from fpsim.cpu.accumulate import planned
-from fpsim.cpu.accumulate_strips import KIND, MODE, TIER
 from fpsim.cpu.tiers import Range
 from fpsim.cuda.twin_magnitudes import MAGNITUDE, Tensor
-from fpsim.cuda.twin_operations import operate, possible
+from fpsim.cuda.twin_operations import operate, tier_of
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import program_place, program_words, top_bits
+from fpsim.number_format import Format
 from fpsim.random_bits import Key
-from fpsim.rounding import Stochastic
+from fpsim.rounding import Rounding, Stochastic
 
 CHUNK = 1 << 22  # results that are worked on at a time: two dozen numbers are held for each
 _FRACTION = (1 << 52) - 1
 _INFINITY = 0x7FF << 52
-_NAMES = {code: kind for kind, code in codes.KINDS.items()}
 
 
 def product(a: Tensor, b: Tensor, accumulator: Accumulator, key: Key | None) -> Tensor:
@@ -128,28 +125,47 @@ def _factors(left: Tensor, right: Tensor) -> Callable[[int], tuple[Tensor, Tenso
     return lambda k: (as_float64(left[..., k : k + 1]), as_float64(right[..., k : k + 1, :]))
 
 
+def operations(
+    accumulator: Accumulator, a: Range | None, b: Range
+) -> dict[int, tuple[str, tuple[Range, ...], Format, Rounding]]:
+    """Kind, ranges of the operands, format and mode of every slot, for factors of the ranges a and b, or terms b.
+
+    They are those of ``fpsim.cpu.accumulate.planned``.
+    """
+    fmt, mode = accumulator.sum_slot
+    running, term = Range.of_format(fmt), b
+    found: dict[int, tuple[str, tuple[Range, ...], Format, Rounding]] = {}
+    if a is not None and accumulator.product_slot is not None:
+        found[PRODUCT] = ("mul", (a, b), *accumulator.product_slot)
+        term = Range.of_format(accumulator.product_slot[0])
+    found[SUM] = ("add", (running, term), fmt, mode)
+    if a is not None and accumulator.fma:
+        found[SUM] = ("fma", (a, b, running), fmt, mode)
+    elif accumulator.order == "pairwise":
+        low, high, lsb = min(running.low, term.low), max(running.high, term.high), min(running.lsb, term.lsb)
+        node = Range(max(running.precision, term.precision), low, high, lsb)
+        found[SUM] = ("add", (node, node), fmt, mode)
+    elif accumulator.order == "kahan":
+        found[TERM] = ("sub", (term, running), fmt, mode)
+        found[SUM] = ("add", (running, running), fmt, mode)
+        found[DIFFERENCE] = found[CORRECTION] = ("sub", (running, running), fmt, mode)
+    if accumulator.order == "blocked":
+        master = accumulator.master_slot
+        found[MASTER] = ("add", (Range.of_format(master[0]), running), *master)
+    return found
+
+
 class _Slots:
     """The operations of an accumulator: kind, tier and target, by their slots."""
 
     def __init__(self, accumulator: Accumulator, a: Range | None, b: Range, results: int, device: Any) -> None:
-        products = a is not None
-        plan, _ = planned(accumulator, products, b if a is None else a, b)
-        self.drawn = accumulator.drawn_bits(products)
+        self.drawn = accumulator.drawn_bits(a is not None)
         if self.drawn and results > 1 << 32:
             raise ValueError(f"a result of {results} elements; stochastic roundings have random bits for 2^32")
-        slots = {SUM: accumulator.sum_slot}
-        if products and accumulator.product_slot is not None:
-            slots[PRODUCT] = accumulator.product_slot
-        if accumulator.order == "blocked":
-            slots[MASTER] = accumulator.master_slot
-        if accumulator.order == "kahan":
-            slots.update(dict.fromkeys((TERM, DIFFERENCE, CORRECTION), accumulator.sum_slot))
         self.of: dict[int, tuple[str, int, Target, tuple[int, int, int] | None]] = {}
-        for slot, (fmt, mode) in slots.items():
-            kind, tier, binary64 = _NAMES[int(plan[slot, KIND])], int(plan[slot, TIER]), plan[slot, MODE]
+        for slot, (kind, ranges, fmt, mode) in operations(accumulator, a, b).items():
             random = program_place(slot, self.drawn) if isinstance(mode, Stochastic) else None
-            target = Target([fmt], mode, 0, device)
-            self.of[slot] = kind, possible(kind, tier, bool(binary64 == codes.BINARY64)), target, random
+            self.of[slot] = kind, tier_of(kind, ranges, fmt, mode), Target([fmt], mode, 0, device), random
 
 
 class _Machine:

@@ -10,6 +10,10 @@ import torch
 
 import fpsim
 from fpsim import Accumulator, Stochastic, contractions
+from fpsim.cpu.accumulate import planned
+from fpsim.cpu.accumulate_strips import KIND, TIER
+from fpsim.cpu.codes import KINDS
+from fpsim.cpu.tiers import Range, choose
 from fpsim.cuda import twin_contract, twin_contract_core, twin_contract_dispatch
 from fpsim.rounding import CODES
 
@@ -130,6 +134,19 @@ def test_errors_are_those_of_arrays() -> None:
     how = Accumulator.tensor_core("h100", "float8_e4m3fn")
     with pytest.raises(ValueError, match="a holds an infinity"):
         contractions.matmul(ones * np.inf, ones.T, how)
+
+
+def test_tiers_are_those_of_the_cpu() -> None:
+    """The ranges of every slot, told by the tiers that are chosen for them."""
+    few, many = (Range.of_format(fpsim.format(name)) for name in ("bfloat16", "binary64"))
+    for order in ORDERS:
+        for name, mode in (("bfloat16", "nearest_even"), ("binary32", "up"), ("e11m50", "to_odd"), ("e5m30", "down")):
+            how = Accumulator("bfloat16", name, sum_rounding=mode, **order)
+            for a, b in ((few, few), (few, many), (None, few), (None, many)):
+                plan, _ = planned(how, a is not None, b if a is None else a, b)
+                for slot, (kind, ranges, fmt, rounding) in twin_contract.operations(how, a, b).items():
+                    assert plan[slot, KIND] == KINDS[kind]
+                    assert plan[slot, TIER] == choose(kind, ranges, fmt, rounding), (order, name, slot)
 
 
 CORES = [

@@ -114,6 +114,30 @@ def test_stacks_shapes_dtypes_and_tiles(monkeypatch: pytest.MonkeyPatch, mode: A
     assert_same(ours, contractions.matmul(halves.double().cpu().numpy(), b, how, key=KEY, dtype="float64"))
 
 
+@pytest.mark.parametrize("mode", slow_but(MODES, "nearest_even", "up"), ids=str)
+@pytest.mark.parametrize("order", slow_but(ORDERS, ORDERS[0]), ids=str)
+def test_in_binary32_registers(order: dict[str, Any], mode: Any) -> None:
+    """Operands of few bits: every order, with overflows, subnormal numbers, infinities and NaN."""
+    from fpsim.cuda import triton_matmul
+    from fpsim.cuda.twin_contract import measured
+
+    found = set()
+    for number, (name, wide) in enumerate(
+        [("bfloat16", "bfloat16"), ("float8_e5m2", "binary16"), ("e5m3", "binary32")]
+    ):
+        if wide == "binary32" and mode not in ("nearest_even", "toward_zero", "up", "down"):
+            continue
+        how = Accumulator(name, wide, product_rounding=mode, sum_rounding=mode, **order)
+        scale = 2.0 ** (0 if number else [0, 60, -66][MODES.index(mode) % 3])
+        a, b = (fpsim.round(operands(*shape, seed=number + 5) * scale, name) for shape in ((9, 6), (6, 11)))
+        a[0, 0], b[1, 1], a[2, 2], b[3, 3] = np.inf, np.nan, -0.0, -np.inf
+        a[4], b[:, 4] = fpsim.format(name).max, fpsim.format(name).max
+        tensors = [measured(torch.from_numpy(x)) for x in (a, b)]
+        found.add(triton_matmul.plan(how, *tensors).single)
+        there_and_here(contractions.matmul, [a, b], how, key=KEY, dtype="float64")
+    assert True in found or str(mode).startswith("stochastic")
+
+
 def test_a_pairwise_tree_is_the_twins() -> None:
     with pytest.raises(AssertionError, match="the twin was asked"):
         contractions.sum(torch.ones(3, device=DEVICE), Accumulator("bfloat16", "bfloat16", order="pairwise"))
@@ -130,7 +154,7 @@ exact = "slow" in sys.argv
 cases = [(Accumulator.uniform("bfloat16"), "bfloat16", "fp32", 0)]
 if exact:
     cases += [
-        (Accumulator(None, "binary32", fma=True), "binary32", "fp32", 0),
+        (Accumulator(None, "binary32", fma=True), "binary32", "fp32", 32),  # what is asked for
         (Accumulator.uniform("binary16", "toward_zero"), "binary64", "fp64", 16),  # a residual for each product
         (Accumulator.uniform("binary32", Stochastic(16)), "binary32", "fp32", 0),
         (Accumulator("bfloat16", "bfloat16", order="kahan", sum_rounding=Stochastic(32)), "bfloat16", "fp32", 0),
