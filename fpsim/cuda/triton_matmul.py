@@ -18,9 +18,10 @@ from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
 from fpsim.cuda.triton_arrays import infinities_overflow, tier_and_mode
 from fpsim.cuda.triton_launch import launch
-from fpsim.cuda.triton_single_tiers import SINGLE_TIER, single
+from fpsim.cuda.triton_single_tiers import ODD, SINGLE_TIER, single
 from fpsim.cuda.triton_table import table
 from fpsim.cuda.twin_contract import measured, operations
+from fpsim.formats import format as named_format
 from fpsim.number_format import Format
 from fpsim.random_bits import Key
 from fpsim.rounding import random_bits
@@ -28,7 +29,11 @@ from fpsim.rounding import random_bits
 TILE = (8, 256)  # rows and columns of a program of four warps: 16 elements of each thread
 _SINGLE = (8, 512)  # in binary32 registers
 _FEWER = (2, 128)  # where random bits are drawn or integers compute
+_THREADS = 128  # of a program
+_ENOUGH = 1024  # programs, for the multiprocessors of a card
+_NARROW = 64  # columns; a matrix with fewer than that and than rows is computed as its transpose
 _INTERPRETED = 1 << 16  # elements of a tile in the interpreter, whose cost is that of its calls
+_FORMATS = {torch.float32: "binary32", torch.bfloat16: "bfloat16", torch.float16: "binary16"}
 _ORDERS = {"sequential": 0, "blocked": 1, "kahan": 2}
 _PRODUCTS, _FUSED, _ALONE = range(3)
 _LENGTH = 1 << 30  # of an axis: places are 32-bit integers
@@ -54,6 +59,11 @@ class Plan:
         if self.drawn or any(code & 31 == codes.EXACT for code in self.codes):
             return _FEWER
         return _SINGLE if self.single else TILE
+
+    @property
+    def cheap(self) -> bool:
+        """Whether knowing more of the operands saves nothing: binary32 throughout, and no operation done twice."""
+        return self.single and not any(code >> 25 & 3 == ODD for code in self.codes)
 
 
 def takes(accumulator: Accumulator) -> bool:
@@ -100,11 +110,18 @@ def product(a: torch.Tensor, b: torch.Tensor, accumulator: Accumulator, key: Key
     left, right = _matrices(a), _matrices(b)
     if right.shape[0] == 1:  # the rows of a stack are the rows of one matrix
         left = left.reshape(1, -1, terms)
-    pairs = result.numel() // (left.shape[1] * columns)
+    rows = left.shape[1]
+    pairs = result.numel() // (rows * columns)
     of_left = _numbers(a, stack) if pairs > 1 else torch.zeros(1, dtype=torch.int64, device=a.device)
     of_right = _numbers(b, stack) if pairs > 1 else of_left
-    how = plan(accumulator, measured(left), measured(right))
-    _launch(left, right, result, of_left, of_right, (pairs, left.shape[1], columns, terms), how, accumulator, key)
+    how = _planned(accumulator, (a, left), (b, right))
+    if columns < min(rows, _NARROW):  # as its transpose: products commute, and tiles lie along the columns
+        left, right = (x.transpose(1, 2).contiguous() for x in (right, left))
+        lengths = (pairs, columns, rows, terms, 1, columns)
+        _launch(left, right, result, of_right, of_left, lengths, how, accumulator, key)
+    else:
+        lengths = (pairs, rows, columns, terms, columns, 1)
+        _launch(left, right, result, of_left, of_right, lengths, how, accumulator, key)
     return result
 
 
@@ -116,15 +133,40 @@ def total(x: torch.Tensor, accumulator: Accumulator, key: Key | None) -> torch.T
         return result
     right = _matrices(x)
     zero = torch.zeros(1, dtype=torch.int64, device=x.device)
-    how = plan(accumulator, None, measured(right))
-    _launch(right, right, result, zero, zero, (1, 1, columns, terms), how, accumulator, key)
+    how = _planned(accumulator, None, (x, right))
+    _launch(right, right, result, zero, zero, (1, 1, columns, terms, columns, 1), how, accumulator, key)
     return result
+
+
+def _planned(
+    accumulator: Accumulator, a: tuple[torch.Tensor, torch.Tensor] | None, b: tuple[torch.Tensor, torch.Tensor]
+) -> Plan:
+    """The plan for tensors, each beside its matrices: by their dtypes where that is enough, else by what they hold."""
+    names = [None if x is None else _FORMATS.get(x[0].dtype) for x in (a, b)]
+    if names[1] is not None and (a is None or names[0] is not None):
+        first, second = (None if name is None else Range.of_format(named_format(name)) for name in names)
+        assert second is not None
+        found = plan(accumulator, first, second)
+        if found.cheap:
+            return found
+    return plan(accumulator, None if a is None else measured(a[1]), measured(b[1]))
+
+
+def _tile(how: Plan, pairs: int, rows: int, columns: int, device: torch.device) -> tuple[int, int]:
+    """Rows and columns of a program; smaller ones where there would be few programs."""
+    if device.type != "cuda":
+        down = min(_INTERPRETED, _power(rows))
+        return down, min(max(1, _INTERPRETED // down), _power(columns))
+    down, across = how.tile
+    down = min(down, _power(rows))
+    while pairs * -(-rows // down) * -(-columns // across) < _ENOUGH and (down > 1 or across > _THREADS):
+        across, down = (across // 2, down) if across > _THREADS else (across, down // 2)
+    return down, across
 
 
 def _matrices(x: torch.Tensor) -> torch.Tensor:
     """A stack ``[matrices, ., .]`` of a dtype that the kernel reads, contiguous."""
-    narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    wide = x.to(torch.float32 if narrow else torch.float64)
+    wide = x.to(torch.float32 if x.dtype in _FORMATS else torch.float64)
     return wide.reshape(-1, *x.shape[-2:]).contiguous()
 
 
@@ -159,27 +201,23 @@ def _launch(
     result: torch.Tensor,
     of_left: torch.Tensor,
     of_right: torch.Tensor,
-    lengths: tuple[int, int, int, int],
+    lengths: tuple[int, int, int, int, int, int],
     how: Plan,
     accumulator: Accumulator,
     key: Key | None,
 ) -> None:
-    pairs, rows, columns, terms = lengths
+    pairs, rows, columns, terms, *_ = lengths
     if how.drawn and result.numel() > 1 << 32:
         raise ValueError(f"a result of {result.numel()} elements; stochastic roundings have random bits for 2^32")
     if max(rows, columns, terms) > _LENGTH:
         raise ValueError(f"matrices of {rows} rows, {columns} columns and {terms} terms; admissible: at most 2^30 each")
-    down, across = how.tile
-    if result.device.type != "cuda":
-        down = min(_INTERPRETED, _power(rows))
-        across = min(max(1, _INTERPRETED // down), _power(columns))
-    down = 1 if how.operands == _ALONE else down
+    down, across = _tile(how, pairs, rows, columns, result.device)
     programs = pairs * -(-rows // down) * -(-columns // across)
     k0, k1 = (key.k0, key.k1) if key else (0, 0)
     kernel, constants = arguments(how, (down, across))
     launch(
         kernel, (programs,), result.device,
-        left, right, result, of_left, of_right, rows, columns, terms, min(accumulator.block or terms, terms),
+        left, right, result, of_left, of_right, *lengths[1:], min(accumulator.block or terms, terms),
         _table(how.formats, str(result.device)), k0, k1,
         *constants.values(),
     )  # fmt: skip

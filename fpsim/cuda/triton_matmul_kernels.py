@@ -69,17 +69,19 @@ def _operate(
         return rounded(mode, bits, alike, x, infinite, row, draw)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "terms", "block", "key0", "key1"])
+@triton.jit(do_not_specialize=["rows", "columns", "terms", "row_step", "column_step", "block", "key0", "key1"])
 def matmul_kernel(
     left: tl.tensor, right: tl.tensor, result: tl.tensor, of_left: tl.tensor, of_right: tl.tensor, rows: tl.tensor,
-    columns: tl.tensor, terms: tl.tensor, block: tl.tensor, table: tl.tensor, key0: tl.tensor, key1: tl.tensor,
+    columns: tl.tensor, terms: tl.tensor, row_step: tl.tensor, column_step: tl.tensor, block: tl.tensor,
+    table: tl.tensor, key0: tl.tensor, key1: tl.tensor,
     order: tl.constexpr, operands: tl.constexpr, product: tl.constexpr, total: tl.constexpr, third: tl.constexpr,
     fourth: tl.constexpr, fifth: tl.constexpr, drawn: tl.constexpr, single: tl.constexpr,
     R: tl.constexpr, C: tl.constexpr,
 ) -> None:  # fmt: skip
     """Tiles of result[p] = left[of_left[p]] @ right[of_right[p]], or the sums of the columns of right[of_right[p]].
 
-    left, right, result : C-contiguous ``[.., rows, terms]``, ``[.., terms, columns]``, ``[.., rows, columns]``
+    left, right : C-contiguous ``[.., rows, terms]`` and ``[.., terms, columns]``
+    result : element i, j of pair p is number p rows columns + i row_step + j column_step
     block : terms of a block, or all terms
     product, total, third, fourth, fifth : codes of the slots 0 to 4;  drawn : bits of which draws are the top
     """
@@ -89,7 +91,7 @@ def matmul_kernel(
     pair = (place // (tiles_down * tiles_across)).to(tl.int64)
     i = down * R + tl.arange(0, R)[:, None]
     j = across * C + tl.arange(0, C)[None, :]
-    number = (pair * rows + i) * columns + j
+    number = pair * rows * columns + (i.to(tl.int64) * row_step + j.to(tl.int64) * column_step)
     element = number & 0xFFFFFFFF
     inside_i, inside_j = i < rows, j < columns
     at_left = left + (tl.load(of_left + pair) * rows + i) * terms

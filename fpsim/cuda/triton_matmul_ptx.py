@@ -15,13 +15,13 @@ from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 
 _TYPES = {"of_left": "*i64", "of_right": "*i64", "table": "*i64", "result": "*fp64", "key0": "i64", "key1": "i64"}
-_NUMBERS = ("rows", "columns", "terms", "block")
+_NUMBERS = ("rows", "columns", "terms", "row_step", "column_step", "block")
 
 
 def matmul_compiled(
     accumulator: Accumulator, operand: Format = BINARY64, dtype: str = "fp64", capability: int = 90
 ) -> Any:
-    """Triton's ``asm`` (``["ptx"]``, ``["cubin"]``) for operands of a format that lie in memory as fp64 or fp32."""
+    """Triton's ``asm``: texts by stage (ttgir, ptx, cubin), for operands of a format in memory as fp64 or fp32."""
     if interpreted():
         raise ValueError("TRITON_INTERPRET=1: kernels are interpreted; admissible: unset before Python starts")
     import triton

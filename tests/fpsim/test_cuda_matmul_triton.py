@@ -101,7 +101,14 @@ def test_stacks_shapes_dtypes_and_tiles(monkeypatch: pytest.MonkeyPatch, mode: A
     from fpsim.cuda import triton_matmul
 
     how = Accumulator.uniform("bfloat16", mode)
-    shapes = [((2, 1, 3, 2), (2, 2, 2)), ((2, 3, 2), (2, 2)), ((3, 2), (2, 2, 6)), ((1, 1), (1, 1)), ((3, 0), (0, 2))]
+    shapes = [
+        ((2, 1, 3, 2), (2, 2, 5)),
+        ((2, 1, 3, 2), (2, 2, 2)),
+        ((2, 3, 2), (2, 2)),
+        ((3, 2), (2, 2, 6)),
+        ((1, 1), (1, 1)),
+        ((3, 0), (0, 2)),
+    ]
     for left, right in shapes:
         there_and_here(contractions.matmul, [operands(*left, seed=1), operands(*right, seed=2)], how, key=KEY)
     monkeypatch.setattr(triton_matmul, "_INTERPRETED", 8)
@@ -138,6 +145,23 @@ def test_in_binary32_registers(order: dict[str, Any], mode: Any) -> None:
     assert True in found or str(mode).startswith("stochastic")
 
 
+def test_tiles_grow_with_the_result() -> None:
+    from fpsim.cuda import triton_matmul
+    from fpsim.cuda.triton_matmul import Range, _tile, plan
+
+    card, few = torch.device("cuda"), Range.of_format(fpsim.format("bfloat16"))
+    how = plan(Accumulator.uniform("bfloat16"), few, few)
+    assert how.single and how.cheap and _tile(how, 1, 4096, 4096, card) == triton_matmul._SINGLE
+    assert _tile(how, 1, 1024, 1024, card) == (8, 128) and _tile(how, 1, 1, 4096, card) == (1, 128)
+    assert _tile(how, 1, 64, 64, card) == (1, 128) and _tile(how, 4096, 64, 64, card) == (8, 512)
+    wide = Range.of_format(fpsim.format("binary64"))
+    assert _tile(plan(Accumulator.uniform("bfloat16"), wide, wide), 1, 4096, 4096, card) == triton_matmul.TILE
+    drawn = plan(Accumulator.uniform("bfloat16", Stochastic(16)), few, few)
+    assert _tile(drawn, 1, 4096, 4096, card) == triton_matmul._FEWER
+    same = plan(Accumulator.uniform("binary32"), *[Range.of_format(fpsim.format("binary32"))] * 2)
+    assert same.cheap and not plan(Accumulator.uniform("e8m10"), wide, wide).single
+
+
 def test_a_pairwise_tree_is_the_twins() -> None:
     with pytest.raises(AssertionError, match="the twin was asked"):
         contractions.sum(torch.ones(3, device=DEVICE), Accumulator("bfloat16", "bfloat16", order="pairwise"))
@@ -162,10 +186,12 @@ if exact:
         (Accumulator.uniform("binary64"), "binary64", "fp64", 0),
     ]
 for how, operand, dtype, asked in cases:
-    text = matmul_compiled(how, fpsim.format(operand), dtype)["ptx"]
+    compiled = matmul_compiled(how, fpsim.format(operand), dtype)
+    text = compiled["ptx"]
     assert not approximations(text), (how, approximations(text))
     assert len(fused(text)) == asked, (how, len(fused(text)))
-    assert "st.shared" not in text and "bar.sync" not in text, how
+    before, loop = compiled["ttgir"].split("scf.for", 1)
+    assert "convert_layout" not in before + loop.rsplit("scf.yield", 1)[0], how  # nothing through shared memory
 """
 
 
