@@ -18,6 +18,7 @@ from fpsim.cuda import twin_contract, twin_contract_core, twin_contract_dispatch
 from fpsim.rounding import CODES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.cuda] if DEVICE == "cuda" else []
 KEY = fpsim.Key(11)
 ORDERS: list[dict[str, Any]] = [
     {},

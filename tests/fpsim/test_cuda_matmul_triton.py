@@ -18,7 +18,10 @@ import fpsim
 from fpsim import Accumulator, Stochastic, contractions
 from fpsim.rounding import CODES
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only"),
+    *([pytest.mark.cuda] if DEVICE == "cuda" else []),
+]
 
 ORDERS: list[dict[str, Any]] = [
     {},
