@@ -10,9 +10,10 @@ key : Key, needed where a mode is stochastic
 out : array for the result;  dtype : floating dtype of the result
 
 The result has the inputs' common floating dtype (Python numbers and integer arrays count as float64), which must hold
-the accumulator's format. Torch tensors in give a torch tensor out, detached and on their device: CUDA tensors are not
-copied to the CPU. Results depend neither on strides, dtypes and the order in memory nor on the device or the number of
-threads. An empty sum is +0.
+the accumulator's format. Torch tensors in give a torch tensor out, detached and on their device. On a card one Triton
+kernel computes it; pairwise sums, tensor cores, and all where Triton is missing, plain torch operations, more slowly.
+Results depend neither on strides, dtypes and the order in memory nor on the device or the number of threads. An empty
+sum is +0.
 
 Raises ``ValueError`` where the dtype cannot hold the format (pass ``dtype=``), a stochastic mode has no key, shapes do
 not fit, or an operand of a tensor core is not in its format.

@@ -44,31 +44,29 @@ def product(row: Row, a: Array, b: Array) -> Array:
     """A B by the card's matrix instructions."""
     import torch
 
+    names = {"tf32": "float32", "binary16": "float16"}
     with _settings(row.output == "binary16"), torch.no_grad():
-        left, right = _padded(a), _padded(b.T)  # B by columns
+        left = _padded(a, names.get(row.operand, row.operand))
+        right = _padded(b.T, names.get(row.second, row.second)).t()  # B by columns
         if row.operand.startswith("float8"):
-            dtypes = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
             one = torch.ones((), dtype=torch.float32, device="cuda")
             result = torch._scaled_mm(
-                left.to(dtypes[row.operand]), right.to(dtypes[row.second]).t(), scale_a=one, scale_b=one,
-                out_dtype=torch.float32, use_fast_accum=True,
-            )  # fmt: skip
-        elif row.operand == "tf32":
-            result = torch.mm(left, right.t().contiguous())
+                left, right, scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=True
+            )
+        elif row.operand in ("binary16", "bfloat16") and row.output == "binary32":
+            result = torch.mm(left, right.contiguous(), out_dtype=torch.float32)
         else:
-            dtype = torch.float16 if row.operand == "binary16" else torch.bfloat16
-            factors = left.to(dtype), right.to(dtype).t().contiguous()
-            single = row.output == "binary32"
-            result = torch.mm(*factors, out_dtype=torch.float32) if single else torch.mm(*factors)
-        return np.asarray(result[: a.shape[0], : b.shape[1]].double().cpu().numpy())
+            result = torch.mm(left, right.contiguous())
+        return np.asarray(result.cpu()[: a.shape[0], : b.shape[1]].double().numpy())
 
 
-def _padded(x: Array) -> Any:
+def _padded(x: Array, dtype: str) -> Any:
+    """Converted on the CPU, exactly."""
     import torch
 
-    wide = np.zeros((x.shape[0], PADDED))
+    wide = np.zeros((x.shape[0], PADDED), dtype=np.float32)
     wide[:, : x.shape[1]] = x
-    return torch.from_numpy(wide).to("cuda", torch.float32)
+    return torch.from_numpy(wide).to(getattr(torch, dtype)).to("cuda")
 
 
 @contextmanager
