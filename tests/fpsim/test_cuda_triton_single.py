@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tiers import slow_but
-from triton_session import DEVICE, KEY, MODES, apply, assert_same
+from triton_session import DEVICE, KEY, apply, assert_same
+from triton_session import MODES as SHARED
 
 import fpsim
 from fpsim.cpu.tiers import Range
@@ -18,9 +19,10 @@ from fpsim.cuda.triton_single_tiers import DIRECTED, ITSELF, LINEAR, MAGIC, NEAR
 from fpsim.optim import STEPS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+MODES = (*SHARED, fpsim.Stochastic(2), fpsim.Stochastic(3))  # few bits: what only a draw of zero shows is seen
 KINDS = {"add": 2, "sub": 2, "mul": 2, "div": 2, "sqrt": 1, "fma": 3}
 BINARY32 = fpsim.format("binary32")
-FEW = ("nearest_even", "down", "to_odd", fpsim.Stochastic(5, "B"))
+FEW = ("nearest_even", "down", fpsim.Stochastic(3))
 HALVES = slow_but([0, 1], 0)  # the fast tests take every second case, another one for every mode
 SPECIAL = np.array(
     [
@@ -62,7 +64,7 @@ def agree(kind: str, operands: Any, fmt: fpsim.Format, rounding: Any, declared: 
     return True
 
 
-@pytest.mark.parametrize("rounding", slow_but(MODES, *FEW), ids=str)
+@pytest.mark.parametrize("rounding", slow_but(MODES, "nearest_even", "down"), ids=str)
 @pytest.mark.parametrize(
     "name", slow_but(["e3m2", "e2m3", "float6_e3m2fn", "float4_e2m1fn", "float8_e4m3fn", "float8_e5m2"], "e3m2")
 )
@@ -89,19 +91,23 @@ def numbers(fmt: fpsim.Format, count: int, rng: np.random.Generator) -> np.ndarr
 
 def near_ties(kind: str, fmt: fpsim.Format, count: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Numbers of the format whose exact result is a number between two of its numbers, or as near as they get."""
-    p, e = fmt.precision, (fmt.emin + fmt.emax) // 2 + 1
+    p, middle, smallest = fmt.precision, (fmt.emin + fmt.emax) // 2 + 1, fmt.emin - fmt.mantissa_bits - 1
     half = min(12, (fmt.emax - fmt.emin) // 4)
-    tie = np.ldexp(2 * rng.integers(1 << (p - 1), 1 << p, count) + 1, e - p + rng.integers(-half, half, count))
-    other = np.abs(fpsim.round(np.ldexp(rng.uniform(0.5, 1.0, count), rng.integers(-half, half, count)), fmt))
+    tie = np.ldexp(2 * rng.integers(1 << (p - 1), 1 << p, count) + 1, middle - p + rng.integers(-half, half, count))
+    subnormal = np.ldexp(2 * rng.integers(0, 1 << (p - 1), count) // (1 << rng.integers(0, p, count)) * 2 + 1, smallest)
+    other = np.ldexp(1.0 + rng.integers(0, 1 << (p - 1), count) * fmt.eps, rng.integers(-half, half, count))
+    step = np.ldexp(1.0, np.frexp(tie)[1] - p - 1)
     if kind == "sqrt":
-        given = [tie * tie]
-    elif kind == "mul":
-        given = [tie / other, other]
-    elif kind == "div":
-        given = [tie * other, other]
+        given = [np.where(rng.random(count) < 0.8, tie * tie, rng.choice([1 + fmt.eps, 4 - 2 * fmt.eps], count))]
+    elif kind in ("add", "sub"):
+        nearly = 1 + np.array([0.0, 1.0, -1.0, -0.5]) * fmt.eps
+        given = [tie - step, step * rng.choice([*nearly, *-nearly], count)]
     else:
-        step = np.ldexp(1.0, np.frexp(tie)[1] - p - 1)
-        given = [tie - step, step * rng.choice([1.0, -1.0, 1 + fmt.eps, -1 - fmt.eps], count)]
+        result = np.where(rng.random(count) < 0.5, subnormal, tie)
+        scale = np.where(result == subnormal, 2.0 ** (fmt.emax // 2 - half), 1.0)
+        given = [result * other * scale, other * scale]
+        if kind == "mul":
+            given = [result * scale / other, other / scale]
     return [fpsim.round(x, fmt).astype(np.float32) for x in given]
 
 
@@ -112,7 +118,7 @@ def test_operands_of_the_format(half: int, rounding: fpsim.Rounding) -> None:
     rng = np.random.default_rng(17)
     for fmt in half_of(FORMATS, half, rounding):
         for kind in half_of(KINDS, half, rounding) if fmt.bits > 8 else KINDS:
-            operands = [numbers(fmt, 400, rng) for _ in range(KINDS[kind])]
+            operands = [numbers(fmt, 300, rng) for _ in range(KINDS[kind])]
             if kind in ("add", "sub"):
                 operands[1][:100] = operands[0][:100] * (1 if kind == "sub" else -1)  # exact zeros
             if kind != "fma" and fmt != BINARY32:
@@ -121,7 +127,7 @@ def test_operands_of_the_format(half: int, rounding: fpsim.Rounding) -> None:
             agree(kind, operands, fmt, rounding, fmt)
 
 
-@pytest.mark.parametrize("rounding", slow_but(MODES, *FEW), ids=str)
+@pytest.mark.parametrize("rounding", slow_but(MODES, "nearest_even", "to_odd"), ids=str)
 @pytest.mark.parametrize("half", HALVES)
 def test_any_binary32_operands(half: int, rounding: fpsim.Rounding) -> None:
     """Ties of the format, beside them by far less than binary32 sees, and any bits."""
@@ -139,7 +145,7 @@ def test_any_binary32_operands(half: int, rounding: fpsim.Rounding) -> None:
             agree(kind, operands, fmt, rounding, BINARY32)
 
 
-@pytest.mark.parametrize("rounding", slow_but(MODES, *FEW, "up"), ids=str)
+@pytest.mark.parametrize("rounding", slow_but(MODES, "nearest_even", "up", "to_odd"), ids=str)
 @pytest.mark.parametrize("half", HALVES)
 def test_rounding_of_float32_arrays(half: int, rounding: fpsim.Rounding) -> None:
     """Numbers, ties, their neighbours, subnormals of binary32, what overflows, and NaN of any payload."""
@@ -180,7 +186,8 @@ def test_tiers_end_where_their_proofs_do() -> None:
         found = single("round", [Range.of_format(BINARY32)], fpsim.format(fmt), fpsim.rounding.parse(rounding))
         return None if found is None else found.way
 
-    assert [way(name) for name in ("e8m22", "e7m21", "e7m22", "binary32", "e9m5")] == [LINEAR, MAGIC, None, ITSELF, None]
+    assert [way(name) for name in ("e8m22", "e7m21", "e7m22", "e9m5")] == [LINEAR, MAGIC, None, None]
+    assert way("binary32") == ITSELF
     assert [way(fpsim.Format(7, 5, bias=bias)) for bias in (127, 126, 123, 122, 18, 17)] == [
         LINEAR, None, None, MAGIC, MAGIC, None,
     ]  # fmt: skip
