@@ -8,8 +8,8 @@ Exponent fields lie in the upper 32 bits of a number and are computed there: the
 or the sum of 64-bit integers.
 
 Everything here is computed in binary64, which holds every operand and every result, whatever the dtype in memory: an
-operand of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly. Where binary32 is enough,
-``triton_single`` computes instead.
+operand of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly. ``triton_single``
+computes where binary32 is enough.
 """
 
 from __future__ import annotations

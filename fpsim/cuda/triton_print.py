@@ -137,8 +137,10 @@ def printed(text: Text) -> str:
     arguments += ["table", "scalars", "runs", "key0", "key1", "first_step", "steps", "tiles", "size"]
     arguments += ["lanes_per_block", "blocks"]
     body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
-    body += [f"    {names[name]} = load({names.pointer(name)} + at, inside{', SINGLE' * (name in text.narrow)})"
-             for name in text.arrays()]
+    body += [
+        f"    {names[name]} = load({names.pointer(name)} + at, inside{', SINGLE' * (name in text.narrow)})"
+        for name in text.arrays()
+    ]
     body += ["    for k in range(steps):", "        now = zero + k", "        step = now + first_step"]
     body += [f"        {line}" for line in _step(text, names)]
     body += [

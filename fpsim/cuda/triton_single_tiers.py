@@ -40,7 +40,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fpsim.cpu import codes
 from fpsim.cpu.format_table import fast
 from fpsim.cpu.lower import Decision, Formats
 from fpsim.cpu.tiers import SINGLE, Range, plain
