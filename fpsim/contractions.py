@@ -299,12 +299,13 @@ def _called(inputs: list[Any], compute: Any, how: Accumulator | TensorCore, out:
     """``compute`` with the rules of array functions for dtypes and ``out``."""
     fmt = how.result
     if any(array_call._is_torch(x) for x in (*inputs, out)):
+        from fpsim import arrays_torch
         from fpsim.arrays_torch import device_of, from_torch, result_dtype, to_torch
 
         target = result_dtype(inputs, out, dtype)
         array_call.check_holds(str(target).removeprefix("torch."), fmt, out is not None or dtype is not None)
         device = device_of((*inputs, out))
-        if _on_card(device):
+        if not arrays_torch.on_host(device):
             from fpsim.cuda.twin_contract_dispatch import operand
 
             tensors = [operand(x if array_call._is_torch(x) else _checked(x), device) for x in inputs]
@@ -325,10 +326,6 @@ def _checked(x: Any) -> Array:
     array = np.asarray(x)
     array_call._dtype_name(x, array)  # refuses what has no exact float64
     return array
-
-
-def _on_card(device: Any) -> bool:
-    return bool(device.type != "cpu")
 
 
 def _how(accumulator: How, rounding: Rounding | None, key: Key | None, products: bool) -> Accumulator | TensorCore:

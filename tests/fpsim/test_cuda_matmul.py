@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fpsim
-from fpsim import Accumulator, Stochastic, contractions
+from fpsim import Accumulator, Stochastic, arrays_torch, contractions
 from fpsim.cpu.accumulate import planned
 from fpsim.cpu.accumulate_strips import KIND, TIER
 from fpsim.cpu.codes import KINDS
@@ -20,7 +20,6 @@ from fpsim.rounding import CODES
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.cuda] if DEVICE == "cuda" else []
 KEY = fpsim.Key(11)
-RUNS_TRITON = twin_contract_dispatch.runs_triton
 ORDERS: list[dict[str, Any]] = [
     {},
     {"fma": True},
@@ -36,8 +35,8 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e300, -1e300, 5e-324, 2
 @pytest.fixture(autouse=True)
 def there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor is taken for one of a card, and Triton is left out."""
-    monkeypatch.setattr(contractions, "_on_card", lambda device: True)
-    monkeypatch.setattr(twin_contract_dispatch, "runs_triton", lambda device: False)
+    monkeypatch.setattr(arrays_torch, "on_host", lambda device: False)
+    monkeypatch.setattr(twin_contract_dispatch, "why_twin", lambda device: "the test says so")
 
 
 def operands(*shape: int, seed: int, special: float = 0.0) -> np.ndarray:
@@ -136,18 +135,6 @@ def test_errors_are_those_of_arrays() -> None:
     how = Accumulator.tensor_core("h100", "float8_e4m3fn")
     with pytest.raises(ValueError, match="a holds an infinity"):
         contractions.matmul(ones * np.inf, ones.T, how)
-
-
-def test_triton_is_left_out_where_it_is_missing_or_the_card_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = torch.device("cuda")
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    assert not RUNS_TRITON(torch.device("cpu"))
-    for capability, runs in (((6, 1), False), ((7, 0), True), ((9, 0), True)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert RUNS_TRITON(card) == runs
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not RUNS_TRITON(card)
 
 
 def test_tiers_are_those_of_the_cpu() -> None:

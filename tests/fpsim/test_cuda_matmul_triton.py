@@ -15,7 +15,7 @@ from tiers import slow_but
 from triton_session import DEVICE, KEY, SPECIAL, assert_same
 
 import fpsim
-from fpsim import Accumulator, Stochastic, contractions
+from fpsim import Accumulator, Stochastic, arrays_torch, contractions
 from fpsim.rounding import CODES
 
 pytestmark = [
@@ -41,7 +41,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("the twin was asked")
 
-    monkeypatch.setattr(contractions, "_on_card", lambda device: True)
+    monkeypatch.setattr(arrays_torch, "on_host", lambda device: False)
     monkeypatch.setattr(twin_contract, "product", refuse)
     monkeypatch.setattr(twin_contract, "total", refuse)
 
