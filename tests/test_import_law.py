@@ -41,7 +41,7 @@ ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 FACES = tuple(
     f"fpsim.optim.torch_{part}" for part in ("dtypes", "face", "machine", "matrix", "options", "parts", "state")
 )
-TORCH_ROOMS = ("fpsim.arrays_torch", "fpsim.cuda", "fpsim.nn", *FACES)  # themselves imported on first use
+TORCH_ROOMS = ("fpsim.arrays_torch", "fpsim.cuda", "fpsim.nn", "experiments.networks.", *FACES)  # on first use
 FOR_PROOFS = {
     "number_format",
     "formats",

@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     for module, names in (
         (arrays, ("round", "add", "sub", "mul", "div", "sqrt")),
         (more_arrays, ("rsqrt",)),
-        (elementary_arrays, ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")),
+        (elementary_arrays, ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos")),
     )
     for name in names
 }
