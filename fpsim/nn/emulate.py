@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from fpsim.nn import layers
 from fpsim.nn.arithmetic import ByDefinition, Fast
-from fpsim.nn.call import ACTIVATION, Call
+from fpsim.nn.call import ACTIVATION, CARRYING, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
 from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, admitted, name_of
@@ -24,7 +24,6 @@ from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
 _CHECKPOINT = "torch.utils.checkpoint"
-CARRIERS = {torch.float32: "binary32", torch.float64: "binary64"}
 
 
 class Emulation:
@@ -156,7 +155,7 @@ def _check_carriers(module: torch.nn.Module, precision: NetworkPrecision) -> Non
     from fpsim.array_call import check_holds
 
     for name, x in [*module.named_parameters(), *module.named_buffers()]:
-        if x.is_floating_point() and x.dtype not in CARRIERS:
+        if x.is_floating_point() and x.dtype not in CARRYING:
             raise ValueError(
                 f"{name!r} has dtype {x.dtype}; admissible: torch.float32, torch.float64, which carry numbers"
             )
@@ -191,13 +190,13 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
             return func(*args, **kwargs)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))
-        if kwargs.get("out") is not None:
+        storage = call.precision.level == "storage"
+        if kwargs.get("out") is not None and (storage or func not in HANDLERS):
             raise UnsupportedOperation(f"{name_of(func)} with out=..; admissible: its result assigned to a name")
         if "inplace" in kwargs or _place_of_inplace(func) < len(args):
             args, kwargs, inplace = _without_inplace(func, args, kwargs)
             if inplace:
                 return call.replace(args[0], self._performed(func, args, kwargs))
-        storage = call.precision.level == "storage"
         if func in HANDLERS and not storage:
             return HANDLERS[func](call, *args, **admitted(func, kwargs))
         if func in MOVES:
@@ -232,7 +231,10 @@ def _place_of_inplace(func: Any) -> int:
     """The position of the argument ``inplace``; after all arguments where there is none."""
     if not inspect.isfunction(func):
         return 1 << 30
-    names = list(inspect.signature(func).parameters)
+    try:
+        names = list(inspect.signature(func).parameters)
+    except ValueError:  # a builtin function, wrapped
+        return 1 << 30
     return names.index("inplace") if "inplace" in names else 1 << 30
 
 

@@ -250,10 +250,20 @@ def test_formats_that_do_not_fit_are_named() -> None:
         nn.emulate(mlp(), Format(11, 52).name)
 
 
-def test_an_input_of_another_dtype() -> None:
-    emulated = nn.emulate(mlp(), "bfloat16")
-    with pytest.raises((ValueError, TypeError), match=r"float16|dtype"):
+@pytest.mark.parametrize("net", [mlp(), torch.nn.Conv1d(5, 2, 1)])
+def test_inputs_of_another_dtype_are_named(net: Any) -> None:
+    emulated = nn.emulate(net, "bfloat16")
+    with pytest.raises(ValueError, match=r"a tensor of torch\.float16; admissible"):
         emulated(X.half())
+    with pytest.raises(ValueError, match=r"torch\.float64 on cpu"):
+        emulated(X.double())
+    with pytest.raises(ValueError, match=r"torch\.int64 on cpu"):
+        emulated(X.long())
+
+
+def test_inputs_on_another_device_are_named() -> None:
+    with pytest.raises(ValueError, match="device meta"):
+        nn.emulate(mlp(), "bfloat16")(X.to("meta"))
 
 
 @pytest.mark.parametrize(

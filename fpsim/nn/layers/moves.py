@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fpsim.nn import primitives
 from fpsim.nn.arithmetic import Tensor
-from fpsim.nn.call import ACTIVATION, INSIDE, Call, convert
+from fpsim.nn.call import ACTIVATION, CARRYING, INSIDE, Call, convert
 from fpsim.nn.layers import extremes
 from fpsim.nn.sources import gathered
 from fpsim.nn.table import MOVES, QUERIES, WRITES, handles, named, writes
@@ -41,7 +41,6 @@ _ASKED = (
 )  # fmt: skip
 _GETTERS_THAT_MOVE = ("T", "mT", "H", "mH")
 _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
-CARRYING = (torch.float32, torch.float64)
 
 
 MOVES.update(named(*_MOVED))
