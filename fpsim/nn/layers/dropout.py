@@ -67,7 +67,7 @@ def kept(key: Key, n: int, p: float) -> Tensor:
     Examples
     --------
     >>> kept(Key(0), 4, 0.5).tolist(), kept(Key(0), 2, 1.0).tolist()
-    ([False, True, True, False], [False, False])
+    ([False, True, False, True], [False, False])
     """
     # array_draw's order: 64 counters serve 256 elements, word by word
     blocks = -(-n // 256)
