@@ -33,6 +33,8 @@ def test_a_multiply_add_rounds_once(name: str) -> None:
     handles = [interpreter.TensorHandle(x, getattr(interpreter.tl, name)) for x in (a, b, c)]
     found = interpreter.interpreter_builder.create_fma(*handles).data
     fmt = fpsim.format(name)
-    wanted = [exact.operation("fma", [float(x) for x in each], fmt, "nearest_even") for each in zip(a, b, c, strict=True)]
+    wanted = [
+        exact.operation("fma", [float(x) for x in each], fmt, "nearest_even") for each in zip(a, b, c, strict=True)
+    ]
     assert found.dtype == dtype and found.tolist() == wanted
     assert (found[1::2] != 0).any()

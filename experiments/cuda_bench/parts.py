@@ -1,0 +1,18 @@
+"""The parts in the order of their work. A part is a function of a clock and sizes that gives its jobs: one more is one
+more line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from experiments.cuda_bench import check, memory_bound, products, scan
+from experiments.cuda_bench.clock import Clock
+from experiments.cuda_bench.rows import Job, Sizes
+
+CHECK = "check"  # its jobs measure no time: they may be shared out
+PARTS: Mapping[str, Callable[[Clock, Sizes], list[Job]]] = {
+    CHECK: check.jobs,
+    "memory": memory_bound.jobs,
+    "scan": scan.jobs,
+    "matmul": products.jobs,
+}
