@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, help="write the record here, anew after every row")
     parser.add_argument("--quick", action="store_true", help="everything at small sizes, to see whether it works")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda",
-                        help="cpu: Triton's interpreter at tiny sizes, to try the script; its times mean nothing")  # fmt: skip
+    help_device = "cpu: Triton's interpreter at tiny sizes, to try the script; its times mean nothing"
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=help_device)
     parser.add_argument("--part", action="append", help="only this part; may be given several times")
     chosen = parser.parse_args(argv)
     lack = missing(chosen.device)

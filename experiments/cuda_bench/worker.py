@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.parts import PARTS
-from experiments.cuda_bench.rows import FULL, QUICK, TINY, Job, Row, Skipped, Sizes
+from experiments.cuda_bench.rows import FULL, QUICK, TINY, Job, Row, Sizes, Skipped
 
 LOST = 3
 SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
