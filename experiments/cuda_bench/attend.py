@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -50,14 +51,15 @@ class _Process:
 
     def _read(self) -> None:
         assert self._child.stdout is not None  # it is a pipe
-        for line in self._child.stdout:
-            self._lines.put(line)
+        with self._child.stdout as pipe:
+            for line in pipe:
+                self._lines.put(line)
         self._lines.put(None)
 
     def follow(self, add: Add) -> int | None:
         """Rows until the process ends; the number of the job to go on with, or None."""
         begun: tuple[int, str] | None = None  # a job without a row
-        following = None  # the job after the last one that has a row
+        following: int | None = None  # the job after the last one that has a row
         since = time.monotonic()
         try:
             while True:
@@ -83,7 +85,14 @@ class _Process:
             if self._child.poll() is None:
                 self._child.kill()
                 self._child.wait()
+                self._drain()
             self._said.close()
+
+    def _drain(self) -> None:
+        """Until the pipe is closed; a compiler that the process started may hold it for a while."""
+        with contextlib.suppress(queue.Empty):
+            while self._lines.get(timeout=10.0) is not None:
+                pass
 
     def _given_up(self, error: str, begun: tuple[int, str] | None, add: Add) -> int | None:
         add(Row(part=self.part, case=begun[1] if begun else f"{self.part}: before its first job", error=error))
