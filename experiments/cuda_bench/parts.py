@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from experiments.cuda_bench import check, memory_bound, products, scan
+from experiments.cuda_bench import check, memory_bound, products, scan, tensor_cores
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.rows import Job, Sizes
 
@@ -15,4 +15,5 @@ PARTS: Mapping[str, Callable[[Clock, Sizes], list[Job]]] = {
     "memory": memory_bound.jobs,
     "scan": scan.jobs,
     "matmul": products.jobs,
+    "tensor": tensor_cores.jobs,
 }
