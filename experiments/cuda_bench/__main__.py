@@ -18,6 +18,7 @@ import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +54,18 @@ def missing(device: str) -> str:
     return ""
 
 
+def _stages(parts: Sequence[str], sizes: str) -> list[list[tuple[str, int, int]]]:
+    """Part, share and number of shares of the processes that work side by side, one stage after the other.
+
+    At full sizes a process that takes times is alone; at small ones times mean little, and all work at once.
+    """
+    from experiments.cuda_bench.parts import CHECK
+
+    shares = max(1, min(_PROCESSES, (os.cpu_count() or 1) * 3 // 4))
+    stages = [[(part, i, shares) for i in range(shares)] if part == CHECK else [(part, 0, 1)] for part in parts]
+    return stages if sizes == "full" else [[task for stage in stages for task in stage]]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.cuda_bench", description=(__doc__ or "").split("\n")[0]
@@ -68,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cuda_bench: {lack}", file=sys.stderr)
         return 1
     from experiments.cuda_bench.attend import attend, command_of, environment
-    from experiments.cuda_bench.parts import CHECK, PARTS
+    from experiments.cuda_bench.parts import PARTS
     from experiments.cuda_bench.record import Record
 
     for name in chosen.part or ():
@@ -79,16 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     print(record.title(), flush=True)
     with tempfile.TemporaryDirectory(prefix="cuda_bench_", ignore_cleanup_errors=True) as caches:
         env = environment(chosen.device, Path(caches))
-        for part in chosen.part or PARTS:
-            shares = max(1, min(_PROCESSES, (os.cpu_count() or 1) * 3 // 4)) if part == CHECK else 1
-            record.say(f"{part}: {shares} process{'es' if shares > 1 else ''}")
-            with ThreadPoolExecutor(shares) as pool:
-                waiting = [
-                    pool.submit(
-                        attend, part, command_of(part, chosen.device, sizes, share, shares), env, _LIMIT, record.add
-                    )
-                    for share in range(shares)
-                ]
+        for tasks in _stages(chosen.part or list(PARTS), sizes):
+            record.say(", ".join(dict.fromkeys(part for part, _, _ in tasks)))
+            with ThreadPoolExecutor(len(tasks)) as pool:
+                commands = [(part, command_of(part, chosen.device, sizes, *share)) for part, *share in tasks]
+                waiting = [pool.submit(attend, part, command, env, _LIMIT, record.add) for part, command in commands]
                 for one in waiting:
                     one.result()
     return record.finish()

@@ -66,6 +66,7 @@ class Record:
         rows = [asdict(row) | {"met": row.met} for row in self.rows]
         seconds = round(time.monotonic() - self._begin, 1)
         text = json.dumps(self.machine | {"finished": finished, "seconds": seconds, "rows": rows}, indent=1) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(text, encoding="utf-8")
         os.replace(part, self.path)

@@ -95,6 +95,13 @@ def test_a_check_names_every_case_that_fails() -> None:
         parts.check._row("title", cases)
 
 
+def test_nothing_runs_beside_what_takes_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.os, "cpu_count", lambda: 4)
+    shared = [("check", 0, 3), ("check", 1, 3), ("check", 2, 3)]
+    assert script._stages(["check", "scan", "memory"], "full") == [shared, [("scan", 0, 1)], [("memory", 0, 1)]]
+    assert script._stages(["check", "scan"], "quick") == [[*shared, ("scan", 0, 1)]]
+
+
 def failing(_: Any, __: Any) -> list[Job]:
     def skipped() -> Row:
         raise Skipped("too large")
