@@ -57,13 +57,21 @@ def missing(device: str) -> str:
 def _stages(parts: Sequence[str], sizes: str) -> list[list[tuple[str, int, int]]]:
     """Part, share and number of shares of the processes that work side by side, one stage after the other.
 
-    At full sizes a process that takes times is alone; at small ones times mean little, and all work at once.
+    At full sizes a process that takes times is alone; at small ones times mean little, and all but the preparation
+    work at once.
     """
-    from experiments.cuda_bench.parts import CHECK
+    from experiments.cuda_bench.parts import FIRST, SHARED
 
-    shares = max(1, min(_PROCESSES, (os.cpu_count() or 1) * 3 // 4))
-    stages = [[(part, i, shares) for i in range(shares)] if part == CHECK else [(part, 0, 1)] for part in parts]
-    return stages if sizes == "full" else [[task for stage in stages for task in stage]]
+    most = max(1, min(_PROCESSES, (os.cpu_count() or 1) * 3 // 4))
+    stages = []
+    for part in parts:
+        shares = most if part in SHARED else 1
+        tasks = [(part, share, shares) for share in range(shares)]
+        if sizes == "full" or not stages or stages[-1][0][0] == FIRST:
+            stages.append(tasks)
+        else:
+            stages[-1] += tasks
+    return stages
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from experiments.cuda_bench import check, memory_bound, products, scan, tensor_cores
+from experiments.cuda_bench import check, memory_bound, prepare, products, scan, tensor_cores
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.rows import Job, Sizes
 
-CHECK = "check"  # its jobs measure no time: they may be shared out
+FIRST = "prepare"  # before everything else
+SHARED = (FIRST, "check")  # measure no time: they are shared out to several processes
 PARTS: Mapping[str, Callable[[Clock, Sizes], list[Job]]] = {
-    CHECK: check.jobs,
+    FIRST: prepare.jobs,
+    "check": check.jobs,
     "memory": memory_bound.jobs,
     "scan": scan.jobs,
     "matmul": products.jobs,

@@ -34,7 +34,7 @@ def rows_of(part: str, sizes: Any = TINY) -> list[Row]:
 
 
 @linux
-@pytest.mark.parametrize("part", slow_but(parts.PARTS, "memory", "matmul"))
+@pytest.mark.parametrize("part", slow_but(parts.PARTS, "prepare", "memory", "matmul"))
 def test_every_row_at_tiny_sizes(part: str) -> None:
     rows = rows_of(part)
     assert rows and not any(row.error for row in rows)
@@ -97,9 +97,11 @@ def test_a_check_names_every_case_that_fails() -> None:
 
 def test_nothing_runs_beside_what_takes_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.os, "cpu_count", lambda: 4)
-    shared = [("check", 0, 3), ("check", 1, 3), ("check", 2, 3)]
-    assert script._stages(["check", "scan", "memory"], "full") == [shared, [("scan", 0, 1)], [("memory", 0, 1)]]
-    assert script._stages(["check", "scan"], "quick") == [[*shared, ("scan", 0, 1)]]
+    first, shared = ([(part, share, 3) for share in range(3)] for part in ("prepare", "check"))
+    alone = [("scan", 0, 1)], [("memory", 0, 1)]
+    assert script._stages(["prepare", "check", "scan", "memory"], "full") == [first, shared, *alone]
+    assert script._stages(["prepare", "check", "scan", "memory"], "quick") == [first, shared + alone[0] + alone[1]]
+    assert script._stages(["scan", "memory"], "tiny") == [alone[0] + alone[1]]
 
 
 def failing(_: Any, __: Any) -> list[Job]:
