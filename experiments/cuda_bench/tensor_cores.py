@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
-from typing import Any
 
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.rows import Job, Row, Sizes, Skipped, WrongResult
+from experiments.tensor_core import card, compare
+from experiments.tensor_core.rows import ROWS
+from experiments.tensor_core.rows import Row as Asked
 
 
 def jobs(clock: Clock, sizes: Sizes) -> list[Job]:
-    if find_spec("experiments.tensor_core") is None:
-        return [Job("tensor core", _absent)]
-    from experiments.tensor_core.rows import ROWS
-
     return [Job(f"tensor core {row.name}", partial(_compared, row, clock)) for row in ROWS]
 
 
-def _absent() -> Row:
-    raise Skipped("experiments.tensor_core is not in this checkout")
-
-
-def _compared(row: Any, clock: Clock) -> Row:
+def _compared(row: Asked, clock: Clock) -> Row:
     """Results of one instruction; those of several, whose order is the library's own, are counted only."""
-    from experiments.tensor_core import card, compare
-
-    product = compare.model  # without a card: the model beside itself
+    product: compare.Card = compare.model  # without a card: the model beside itself
     if clock.device == "cuda":
         try:
             card.facts()

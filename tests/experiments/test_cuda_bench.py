@@ -34,13 +34,11 @@ def rows_of(part: str, sizes: Any = TINY) -> list[Row]:
 
 
 @linux
-@pytest.mark.parametrize("part", slow_but(parts.PARTS, "prepare", "memory", "matmul"))
+@pytest.mark.parametrize("part", slow_but(parts.PARTS, "memory", "matmul"))
 def test_every_row_at_tiny_sizes(part: str) -> None:
     rows = rows_of(part)
-    assert rows and not any(row.error for row in rows)
+    assert rows and [row.error + row.skipped for row in rows] == [""] * len(rows)
     for row in rows:
-        if part == "tensor" and row.skipped:  # no such comparison in this checkout
-            continue
         assert row.part == part and row.value and row.value > 0 and row.met is None and row.case in row.line()
 
 
