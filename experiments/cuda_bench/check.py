@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.rows import KEY, Job, Row, Sizes, WrongResult, same
@@ -51,6 +50,13 @@ def values(rng: np.random.Generator, emin: int, emax: int, size: int) -> Array:
     return np.asarray(rng.permutation(x))
 
 
+def tensor(x: Array, device: str) -> Any:
+    """A copy of an array on the device."""
+    import torch
+
+    return torch.from_numpy(x).to(device)
+
+
 def _job(case: str, cases: Callable[[], Cases]) -> Job:
     return Job(case, partial(_row, case, cases))
 
@@ -81,8 +87,8 @@ def _function(kind: str, name: str, mode: Rounding, device: str, sizes: Sizes) -
     fmt, rng = format(name), np.random.default_rng(1)
     operands = [values(rng, fmt.emin, fmt.emax, sizes.checked) for _ in range(COUNTS[kind])]
     wanted = getattr(arrays, kind)(*operands, fmt, mode, KEY)
-    given = [torch.from_numpy(x).to(device) for x in operands]
-    found = elementwise(kind, given, fmt, mode, KEY, out=torch.full_like(given[0], torch.nan))
+    given = [tensor(x, device) for x in operands]
+    found = elementwise(kind, given, fmt, mode, KEY, out=tensor(np.full(sizes.checked, np.nan), device))
     return same(f"{kind} {name} {mode}", found, wanted)
 
 
@@ -98,6 +104,8 @@ def _programs(mode: Rounding, device: str, sizes: Sizes) -> Cases:
 
 
 def _program(title: str, optimizer: str, precision: Precision, dtype: str, device: str) -> int:
+    import torch
+
     from fpsim.cuda.triton_machine import TritonMachine
 
     program, d, lanes, steps = STEPS[optimizer], 257, 3, 5
@@ -125,14 +133,14 @@ def _contractions(name: str, mode: Rounding, device: str) -> Cases:
 def _product(title: str, how: Accumulator, device: str) -> int:
     rng = np.random.default_rng(3)
     a, b = (rng.standard_normal(shape) for shape in ((17, 37), (37, 29)))
-    found = contractions.matmul(*(torch.from_numpy(x).to(device) for x in (a, b)), how, key=KEY)
+    found = contractions.matmul(*(tensor(x, device) for x in (a, b)), how, key=KEY)
     _stays(f"matmul {title}", found, device)
     return same(f"matmul {title}", found, contractions.matmul(a, b, how, key=KEY))
 
 
 def _sum(title: str, how: Accumulator, device: str) -> int:
     x = np.random.default_rng(4).standard_normal((41, 53))
-    found = contractions.sum(torch.from_numpy(x).to(device), how, key=KEY, axis=0)
+    found = contractions.sum(tensor(x, device), how, key=KEY, axis=0)
     _stays(f"sum {title}", found, device)
     return same(f"sum {title}", found, contractions.sum(x, how, key=KEY, axis=0))
 
@@ -148,7 +156,7 @@ def _public(device: str, sizes: Sizes) -> Cases:
 def _public_function(kind: str, mode: Rounding, device: str, sizes: Sizes) -> int:
     rng, fmt = np.random.default_rng(5), format("bfloat16")
     operands = [values(rng, fmt.emin, fmt.emax, sizes.checked) for _ in range(COUNTS[kind])]
-    found = getattr(arrays, kind)(*(torch.from_numpy(x).to(device) for x in operands), fmt, mode, KEY)
+    found = getattr(arrays, kind)(*(tensor(x, device) for x in operands), fmt, mode, KEY)
     _stays(f"fpsim.{kind}", found, device)
     return same(f"fpsim.{kind} {mode}", found, getattr(arrays, kind)(*operands, fmt, mode, KEY))
 
@@ -164,6 +172,6 @@ def _public_run(mode: Rounding, device: str) -> int:
     return sum(same(f"fpsim.run {mode} {name}", found[name], wanted[name]) for name in wanted)
 
 
-def _stays(title: str, found: torch.Tensor, device: str) -> None:
+def _stays(title: str, found: Any, device: str) -> None:
     if found.device.type != device:
         raise WrongResult(f"{title}: a tensor on {device} gave one on {found.device}")

@@ -6,8 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-import torch
-
 from experiments.cuda_bench.rows import Skipped
 
 _WARM = 2  # calls of each that are not counted
@@ -23,6 +21,8 @@ class Clock:
     def wait(self) -> None:
         """Until the device has done all it was given; raises what went wrong there."""
         if self.device == "cuda":
+            import torch
+
             torch.cuda.synchronize()
 
     def first(self, call: Callable[[], object]) -> float:
@@ -49,6 +49,8 @@ class Clock:
     def _one(self, call: Callable[[], object]) -> float:
         if self.device != "cuda":
             return self.first(call)
+        import torch
+
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         call()
@@ -75,6 +77,8 @@ class Clock:
     def free(self) -> int:
         """Free bytes of the device."""
         if self.device == "cuda":
+            import torch
+
             torch.cuda.empty_cache()
             return int(torch.cuda.mem_get_info()[0])
         return 1 << 30

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.rows import KEY, Job, Row, Sizes, WrongResult, same
@@ -41,6 +40,8 @@ def jobs(clock: Clock, sizes: Sizes) -> list[Job]:
 
 
 def _copy(clock: Clock, sizes: Sizes) -> Row:
+    import torch
+
     count = clock.fitting(sizes.elements, 8, sizes.least)
     x = torch.empty(count, device=clock.device)
     out = torch.empty_like(x)
@@ -62,6 +63,8 @@ def _share(case: str, count: int, wanted: int, seconds: float, copied: float, fi
 
 
 def _round(case: str, mode: Rounding, clock: Clock, sizes: Sizes) -> Row:
+    import torch
+
     from fpsim.cuda.triton_arrays import elementwise
 
     count = clock.fitting(sizes.elements, 8, sizes.least)
@@ -87,6 +90,8 @@ def _round(case: str, mode: Rounding, clock: Clock, sizes: Sizes) -> Row:
 
 
 def _adam(case: str, dtype: str, mode: Rounding, clock: Clock, sizes: Sizes) -> Row:
+    import torch
+
     from fpsim.cuda.triton_machine import TritonMachine
 
     kind = getattr(torch, dtype)
@@ -111,7 +116,7 @@ def _adam(case: str, dtype: str, mode: Rounding, clock: Clock, sizes: Sizes) -> 
     return _share(case, count, sizes.parameters, seconds["step"], seconds["copy"], first, sizes)
 
 
-def _check(case: str, machine: Any, w: torch.Tensor, precision: Precision, sizes: Sizes) -> None:
+def _check(case: str, machine: Any, w: Any, precision: Precision, sizes: Sizes) -> None:
     """The first parameters of the last step: their random bits are those of a run that has no more."""
     few = min(sizes.checked, w.numel())
     rounded = "nearest_even"  # what ``load`` does where a slot rounds stochastically

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 
+from experiments.cuda_bench.check import tensor
 from experiments.cuda_bench.clock import Clock
 from experiments.cuda_bench.rows import Job, Row, Sizes, WrongResult, same
 from fpsim import arrays, contractions
@@ -26,15 +27,15 @@ def _matmul(name: str, clock: Clock, sizes: Sizes) -> Row:
     fmt = format(name)
     rng = np.random.default_rng(8)
 
-    def operand(*shape: int) -> torch.Tensor:
+    def operand(*shape: int) -> Any:
         x = rng.standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(arrays.round(x, fmt)).to(clock.device)
+        return tensor(arrays.round(x, fmt), clock.device)
 
     rows, terms, columns = _SMALL
     _compare(f"matmul {name} {_SMALL}", name, operand(rows, terms), operand(terms, columns), rows)
     n = clock.fitting(sizes.matrix, sizes.matrix * (3 * 4 + 8), min(sizes.matrix, 256))
     a, b = operand(n, n), operand(n, n)
-    found: list[torch.Tensor] = []
+    found: list[Any] = []
 
     def product() -> None:
         found[:] = [contractions.matmul(a, b, name)]
@@ -50,7 +51,7 @@ def _matmul(name: str, clock: Clock, sizes: Sizes) -> Row:
     )
 
 
-def _compare(title: str, name: str, a: torch.Tensor, b: torch.Tensor, rows: int) -> None:
+def _compare(title: str, name: str, a: Any, b: Any, rows: int) -> None:
     found = contractions.matmul(a, b, name)
     if found.device.type != a.device.type:
         raise WrongResult(f"{title}: tensors on {a.device} gave one on {found.device}")
