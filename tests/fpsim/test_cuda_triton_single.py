@@ -131,7 +131,8 @@ def test_operands_of_the_format(part: int, rounding: fpsim.Rounding) -> None:
 def test_any_binary32_operands(part: int, rounding: fpsim.Rounding) -> None:
     """Ties of the format, beside them by far less than binary32 sees, and any bits."""
     rng = np.random.default_rng(18)
-    for fmt, kind in part_of(product(FORMATS, KINDS), part, rounding):
+    wide = [fmt for fmt in FORMATS if fmt.precision > 6]
+    for fmt, kind in part_of(product(wide, KINDS), part, rounding):
         operands = [rng.integers(0, 1 << 32, 300, dtype=np.uint32).view(np.float32) for _ in range(KINDS[kind])]
         operands[0][:150] = numbers(fmt, 150, rng) * np.float32(1 + 0.5 * fmt.eps)
         if kind in ("add", "sub", "fma"):
