@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from fpsim.cpu import codes
 from fpsim.cpu.lower import Draws, Formats, decisions
 from fpsim.cuda.triton_arrays import BINARY32, FLOATING, elementwise, infinities_overflow, low_enough
 from fpsim.cuda.triton_cache import kernel_of
-from fpsim.cuda.triton_launch import block_length, launch
+from fpsim.cuda.triton_launch import Abreast, block_length, launch
 from fpsim.cuda.triton_print import Line, Text, check_printable, printed
 from fpsim.cuda.triton_table import table
 from fpsim.number_format import Format
@@ -28,8 +28,20 @@ from fpsim.shapes import Sizes
 
 ELEMENTS = 256  # of one thread block of four warps: two a thread leave room for 18 slots in registers
 SHORT = (1 << 31) - 1  # places up to here are computed in 32 bits
-_STEPS = 4096  # of one launch: the table of their scalars stays small
-_STRENGTH = (codes.PLAIN, codes.ODD, codes.GUARDED, codes.EXACT)  # each right wherever one before it is
+_FEW = 1 << 18  # elements: with fewer, one a thread in single warps keeps more of a card's 528 schedulers busy
+_SCALARS = 1 << 23  # numbers, 64 MiB: no launch has so many steps that the table of their scalars has more
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks of a machine whose slots have the same modes and tiers: one kernel.
+
+    lines : slot -> how it is rounded;  blocks : their numbers;  members : these on the device, int64
+    """
+
+    lines: Mapping[str, Line]
+    blocks: Sequence[int]
+    members: torch.Tensor
 
 
 class TritonMachine:
@@ -66,6 +78,7 @@ class TritonMachine:
         self.blocks, self.lanes_per_block = len(self.precisions), lanes_per_block
         self.lanes = self.blocks * lanes_per_block
         self.device, self.dtype, self.first_step = torch.device(device), dtype, 0
+        self._abreast = Abreast(self.device)
         lengths = dict(dimension) if isinstance(dimension, Mapping) else {"d": dimension}
         self.shape = Sizes(lengths).of(program.shape(program.inputs[0]))
         self.count = math.prod(self.shape)
@@ -137,8 +150,9 @@ class TritonMachine:
                 )
         shape = (steps, *self.shape, self.lanes)
         records = {name: torch.empty(shape, dtype=torch.float64, device=self.device) for name in record}
-        for start in range(0, steps, _STEPS):
-            stop = min(start + _STEPS, steps)
+        at_once = self._at_once()
+        for start in range(0, steps, at_once):
+            stop = min(start + at_once, steps)
             self.prepared(
                 stop - start,
                 {name: values[start:stop] for name, values in given.items()},
@@ -147,33 +161,42 @@ class TritonMachine:
             self.first_step += stop - start
         return records
 
-    def text(self, per_step: Mapping[str, bool], wide: bool, record: Sequence[str]) -> Text:
-        """What is printed for these inputs and records; ``wide``: scalars have a value for every lane."""
+    def text(
+        self, per_step: Mapping[str, bool], wide: tuple[bool, bool], record: Sequence[str], group: int = 0
+    ) -> Text:
+        """What is printed for these inputs and records, for a group of blocks; ``wide`` as in ``Text``."""
         read_only = set(self.program.inputs).difference(self.program.state, per_step)  # rounded once, where loaded
-        lines = {name: line for name, line in self._lines.items() if name not in read_only}
+        lines = {name: line for name, line in self.groups[group].lines.items() if name not in read_only}
         draws = self._draws.only({name for name, line in lines.items() if line.bits})
         places = {name: (group, word, left) for name, (group, word, left, _) in draws.columns.items()}
-        return Text(self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record))
+        return Text(
+            self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record),
+            len(self.groups) > 1,
+        )  # fmt: skip
 
     def prepared(
         self, steps: int, given: Mapping[str, torch.Tensor], records: Mapping[str, torch.Tensor]
     ) -> Callable[[], None]:
         """The launch of the next ``steps`` steps (tensors as in ``run``), with all that the host does for it done."""
-        scalars = self._scalars(range(self.first_step, self.first_step + steps))
+        constants, scalars = self._scalars(range(self.first_step, self.first_step + steps))
         shared = {name: values.shape[-1] != self.lanes for name, values in given.items()}
-        text = self.text(shared, scalars.shape[-1] > 1, tuple(records))
+        wide = constants.shape[-1] > 1, scalars.shape[-1] > 1
         inputs = [values.contiguous() for values in given.values()]
         size = self.count * self.lanes_per_block
-        block = block_length(ELEMENTS, size, self.device)
+        few = steps > 1 and self.count * self.lanes <= _FEW
+        block, warps = block_length(32 if few else ELEMENTS, size, self.device), 1 if few else 4
         tiles = -(-size // block)
         k0, k1 = (self.key.k0, self.key.k1) if self.key else (0, 0)
-        return partial(
-            launch, kernel_of(self.program.name, printed(text)), (tiles * self.blocks,),
-            self.device,
-            *(self._held[name] for name in text.arrays()), *inputs, *records.values(), self._table,
-            scalars, self._runs, k0, k1, self.first_step, steps, tiles, size, self.lanes_per_block, self.blocks,
-            tiles * block > SHORT, block,
-        )  # fmt: skip
+        calls = []
+        for number, group in enumerate(self.groups):
+            text = self.text(shared, wide, tuple(records), number)
+            calls.append(partial(
+                launch, kernel_of(self.program.name, printed(text)), (tiles * len(group.blocks),), self.device,
+                *(self._held[name] for name in text.arrays()), *inputs, *records.values(), self._table,
+                constants, scalars, self._runs, group.members, k0, k1, self.first_step, steps, tiles, size,
+                self.lanes_per_block, self.blocks, tiles * block > SHORT, block, warps=warps,
+            ))  # fmt: skip
+        return partial(self._abreast, calls)
 
     def _check_slots(self) -> None:
         for block, slots in enumerate(self._slots):
@@ -193,29 +216,25 @@ class TritonMachine:
             raise ValueError(f"dtype={self.dtype}; admissible: torch.float64, torch.float32")
 
     def _plan(self) -> None:
-        """Tier, mode and format of every slot and stored array, over all blocks."""
-        blocks = [
-            decisions(program, slots, scalar_values(program, precision, range(0)), Formats())
-            for program, precision, slots in zip(self.programs, self.precisions, self._slots, strict=True)
-        ]
+        """Tier, mode and format of every slot and stored array; blocks that have them alike are a group."""
         rows: dict[tuple[tuple[Format, int], ...], int] = {}
-        self._lines = {}
-        for name in blocks[0]:
-            if blocks[0][name][1] == codes.NONE or self._stored_as_it_is(name):
-                continue
-            kind = "round" if name in self.program.inputs else self.program.operation(name).kind
-            bits = random_bits(self._slots[0][name][1])
-            row = tuple((slots[name][0], bits) for slots in self._slots)
-            tiers = [
-                self._tier(kind, block[name][0], slots[name]) for block, slots in zip(blocks, self._slots, strict=True)
-            ]
-            alike = all(infinities_overflow(*slots[name]) for slots in self._slots)
-            tier, modes = max(tiers, key=_STRENGTH.index), {block[name][1] for block in blocks}
-            mode = min(modes)
-            # binary64 itself in some blocks only, or a guard that some block's format does not admit
-            if len(modes) > 1 or (tier == codes.GUARDED and not all(low_enough(*pair) for pair in row)):
-                tier = codes.EXACT
-            self._lines[name] = Line(tier, mode, bits, rows.setdefault(row, len(rows)), alike)
+        found: dict[tuple[Line, ...], list[int]] = {}
+        for block, (program, precision, slots) in enumerate(
+            zip(self.programs, self.precisions, self._slots, strict=True)
+        ):
+            scalars = scalar_values(program, precision, range(0))  # of no step: a schedule may begin later
+            lines = {}
+            for name, (tier, mode, _) in decisions(program, slots, scalars, Formats()).items():
+                if mode == codes.NONE or self._stored_as_it_is(name):
+                    continue
+                kind = "round" if name in self.program.inputs else self.program.operation(name).kind
+                bits = random_bits(slots[name][1])
+                row = rows.setdefault(tuple((of_block[name][0], bits) for of_block in self._slots), len(rows))
+                lines[name] = Line(self._tier(kind, tier, slots[name]), mode, bits, row, infinities_overflow(*slots[name]))
+            found.setdefault(tuple(lines.values()), []).append(block)
+            names = tuple(lines)  # the same in every block
+        self.groups = [Group(dict(zip(names, lines, strict=True)), blocks, torch.tensor(blocks).to(self.device))
+                       for lines, blocks in found.items()]  # fmt: skip
         self._rows = len(rows)
         self._table = table([row[block] for block in range(self.blocks) for row in rows], self.device)
         self._draws = Draws.of(self.program, self._slots[0])
@@ -234,24 +253,33 @@ class TritonMachine:
         rounds = any(o.slot == value and o.rounded for o in self.program.operations)
         return rounds and all(slots[value][0] == slots[name][0] for slots in self._slots)
 
-    def _scalars(self, when: range) -> torch.Tensor:
-        """float64 ``[blocks, scalars, steps, 1 or lanes_per_block]``."""
-        names = [scalar.name for scalar in self.program.scalars]
+    def _scalars(self, when: range) -> tuple[torch.Tensor, torch.Tensor]:
+        """float64 ``[blocks, constants, 1, 1 or lanes_per_block]`` and ``[blocks, changing ones, steps, likewise]``."""
         made: dict[tuple[int, Precision], dict[str, npt.NDArray[np.float64]]] = {}
-        blocks = []
         for program, precision in zip(self.programs, self.precisions, strict=True):
             if (id(program), precision) not in made:
                 made[id(program), precision] = scalar_values(program, precision, when)
-            blocks.append(made[id(program), precision])
-        wide = any(values[name].ndim == 2 for values in blocks for name in names)
-        result = np.empty((self.blocks, max(1, len(names)), len(when), self.lanes_per_block if wide else 1))
-        for block, values in enumerate(blocks):
-            for s, name in enumerate(names):
-                column = values[name] if values[name].ndim == 2 else values[name][:, np.newaxis]
-                if column.shape[1] == self.lanes:
-                    column = column[:, block * self.lanes_per_block : (block + 1) * self.lanes_per_block]
-                result[block, s] = column
-        return torch.from_numpy(result).to(self.device)
+        blocks = [made[id(program), p] for program, p in zip(self.programs, self.precisions, strict=True)]
+        tables = []
+        for changing in (False, True):
+            names = [scalar.name for scalar in self.program.scalars if self.program.varies(scalar) == changing]
+            wide = any(values[name].ndim == 2 for values in blocks for name in names)
+            steps, lanes = len(when) if changing else 1, self.lanes_per_block if wide else 1
+            result = np.empty((self.blocks, max(1, len(names)), steps, lanes))
+            for block, values in enumerate(blocks):
+                for s, name in enumerate(names):
+                    column = values[name] if values[name].ndim == 2 else values[name][:, np.newaxis]
+                    if column.shape[1] == self.lanes:
+                        column = column[:, block * self.lanes_per_block : (block + 1) * self.lanes_per_block]
+                    result[block, s] = column
+            tables.append(torch.from_numpy(result).to(self.device))
+        return tables[0], tables[1]
+
+    def _at_once(self) -> int:
+        """Steps of one launch."""
+        changing = sum(self.program.varies(scalar) for scalar in self.program.scalars)
+        per_run = any(isinstance(value, tuple) for value in self.program.hyperparameters.values())
+        return max(1, _SCALARS // (self.blocks * max(1, changing) * (self.lanes_per_block if per_run else 1)))
 
     def _tensor(self, values: Any) -> torch.Tensor:
         tensor = values.detach() if isinstance(values, torch.Tensor) else torch.from_numpy(np.asarray(values))

@@ -46,7 +46,7 @@ def kernel(
     {arguments}, WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    block = (tl.program_id(0) // tiles).to(tl.int64)
+    block = {block}
     tile = tl.program_id(0) % tiles
     if WIDE:  # places are beyond 32 bits, in which the card divides faster
         tile = tile.to(tl.int64)
@@ -86,8 +86,9 @@ class Text:
     draws : slot -> (which of ``groups``, word, shift to the left), and ``groups`` of random words
     rows : formats that one block has
     per_step : input -> whether all blocks share it, for the inputs that change with the step
-    wide : whether a scalar has a value for every lane
+    wide : whether a scalar has a value for every lane, of those that are constant and of those that change with the step
     record : what is kept of every step
+    some : whether the kernel works on some of the machine's blocks only, those that ``members`` lists
     """
 
     program: Program
@@ -96,8 +97,14 @@ class Text:
     groups: Sequence[int]
     rows: int
     per_step: Mapping[str, bool]
-    wide: bool
+    wide: tuple[bool, bool]
     record: Sequence[str]
+    some: bool = False
+
+    def block(self) -> str:
+        """Which of the machine's blocks a thread block works on."""
+        group = "tl.program_id(0) // tiles"
+        return f"tl.load(members + {group})" if self.some else f"({group}).to(tl.int64)"
 
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that are held from step to step, in the order of the kernel's arguments."""
@@ -125,15 +132,22 @@ def check_printable(program: Program) -> None:
 
 def printed(text: Text) -> str:
     """The source text of a module with one function, ``kernel``."""
-    names = _Names(text)
+    names = Names(text)
     program = text.program
     arguments = [f"{names.pointer(name)}" for name in (*text.arrays(), *text.per_step)]
     arguments += [f"record{i}" for i, _ in enumerate(text.record)]
-    arguments += ["table", "scalars", "runs", "key0", "key1", "first_step", "steps", "tiles", "size"]
-    arguments += ["lanes_per_block", "blocks"]
+    arguments += ["table", "constants", "scalars", "runs", "members", "key0", "key1", "first_step", "steps"]
+    arguments += ["tiles", "size", "lanes_per_block", "blocks"]
     body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
     body += [f"    {names[name]} = load({names.pointer(name)} + at, inside)" for name in text.arrays()]
+    fixed, moving = scalars_of(text, names)
+    body += [f"    {line}" for line in fixed]
+    body += [f"    {line.format(step='0')}" for line in moving]
     body += ["    for k in range(steps):", "        now = zero + k", "        step = now + first_step"]
+    body += [f"        {line}" for line in taken(text, names)]
+    if moving:
+        body += ["        following = tl.minimum(k + 1, steps - 1)"]
+    body += [f"        {line.format(step='following')}" for line in moving]
     body += [f"        {line}" for line in _step(text, names)]
     body += [
         f"    store({names.pointer(name)} + at, {names[name]}, inside)"
@@ -141,22 +155,45 @@ def printed(text: Text) -> str:
         if name in dict(program.outputs)
     ]
     what = f"One or more steps of the program {program.name!r}, fused: {len(program.operations)} operations a step."
-    return _HEADER.format(what=what, arguments=_wrapped(arguments)) + "\n".join(body) + "\n"
+    return _HEADER.format(what=what, arguments=_wrapped(arguments), block=text.block()) + "\n".join(body) + "\n"
 
 
-def _step(text: Text, names: _Names) -> list[str]:
+def scalars_of(text: Text, names: Names) -> tuple[list[str], list[str]]:
+    """The lines that load the scalars: the constant ones, and those of a ``{step}`` into ``next_...``.
+
+    What changes is loaded one step before it is needed: a step waits for no load.
+    """
+    program = text.program
+    moving = [scalar for scalar in program.scalars if program.varies(scalar)]
+    fixed = [scalar for scalar in program.scalars if not program.varies(scalar)]
+    lines = []
+    for scalars, table, wide, step in ((fixed, "constants", text.wide[0], ""), (moving, "scalars", text.wide[1], "k")):
+        found = []
+        for i, scalar in enumerate(scalars):
+            where = f"block * {len(scalars)} + {i}"
+            if step:
+                where = f"({where}) * steps + {{step}}"
+            if wide:
+                value = f"load({table} + ({where}) * lanes_per_block + column, inside)"
+            else:
+                value = f"tl.broadcast_to(tl.load({table} + {where}), (BLOCK,))"
+            found.append(f"{'next_' if step else ''}{names[scalar.name]} = {value}")
+        lines.append(found)
+    return lines[0], lines[1]
+
+
+def taken(text: Text, names: Names) -> list[str]:
+    """The lines that make the scalars loaded for a step its own."""
+    moving = [names[scalar.name] for scalar in text.program.scalars if text.program.varies(scalar)]
+    return [f"{name} = next_{name}" for name in moving]
+
+
+def _step(text: Text, names: Names) -> list[str]:
     program = text.program
     lines = [
         f"words{i} = philox(element, step, run, {group} + ((step >> 32) << 16), key0, key1)"
         for i, group in enumerate(text.groups)
     ]
-    for i, scalar in enumerate(program.scalars):
-        where = f"scalars + (block * {len(program.scalars)} + {i}) * steps"
-        if text.wide:
-            where = f"scalars + ((block * {len(program.scalars)} + {i}) * steps + k) * lanes_per_block + column"
-            lines.append(f"{names[scalar.name]} = load({where}, inside)")
-        else:
-            lines.append(f"{names[scalar.name]} = tl.broadcast_to(tl.load({where} + k), (BLOCK,))")
     for name, shared in text.per_step.items():
         place = "now * size + place" if shared else "now * size * blocks + at"
         lines.append(f"given = load({names.pointer(name)} + {place}, inside)")
@@ -174,7 +211,7 @@ def _step(text: Text, names: _Names) -> list[str]:
     return lines
 
 
-def _operation(operation: Operation, text: Text, names: _Names) -> str:
+def _operation(operation: Operation, text: Text, names: Names) -> str:
     operands = tuple(names[name] for name in operation.operands)
     if operation.kind in UNROUNDED:
         call = f"{operation.kind}_of({', '.join(operands)})"
@@ -197,7 +234,7 @@ def _rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text:
     return f"operation({how}, {a}, {b}, {c}, {draw}, f{line.row})"
 
 
-class _Names:
+class Names:
     """Python names for arrays, scalars and slots, each its own."""
 
     def __init__(self, text: Text) -> None:

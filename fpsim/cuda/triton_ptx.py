@@ -22,7 +22,7 @@ from fpsim.rounding import Rounding, parse, random_bits
 
 _SHORT = ("tiles", "lanes_per_block", "blocks")
 _NUMBERS = ("size", "key0", "key1", "first_step", "steps")
-_LONG = ("table", "runs")
+_LONG = ("table", "runs", "members")
 _ASKED = re.compile(r"\b(?:fma|mad)\.\w*\.?f(?:16|32|64)\S*")
 _NEVER = re.compile(r"\S*\.(?:ftz|approx|full)\b\S*")
 
@@ -55,7 +55,7 @@ def program_ptx(
     machine: TritonMachine, per_step: Sequence[str] = (), record: Sequence[str] = (), capability: int = 90
 ) -> str:
     """The text of the kernel that a machine runs with these inputs for every step and these records."""
-    text = printed(machine.text(dict.fromkeys(per_step, False), False, record))
+    text = printed(machine.text(dict.fromkeys(per_step, False), (False, False), record))
     dtype = "fp32" if "32" in str(machine.dtype) else "fp64"
     ones = {"lanes_per_block": machine.lanes_per_block, "blocks": machine.blocks}  # Triton makes a 1 a constant
     constants = {"BLOCK": ELEMENTS, "WIDE": 0} | {name: 1 for name, number in ones.items() if number == 1}
@@ -82,7 +82,7 @@ def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: in
     def of(name: str) -> str:
         if name in constants:
             return "constexpr"
-        if name == "scalars" or name.startswith("record"):
+        if name in ("constants", "scalars") or name.startswith("record"):
             return "*fp64"
         if name in _SHORT:
             return "i32"

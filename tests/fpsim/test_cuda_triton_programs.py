@@ -160,7 +160,7 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
     from fpsim.cuda.triton_print import printed
 
     ours = machine(STEPS["adam"], [fpsim.Precision.uniform("bfloat16")], 1, np.array([0]))
-    text = printed(ours.text({"g": False}, False, ()))
+    text = printed(ours.text({"g": False}, (False, False), ()))
     triton_cache.kernel_of("adam", text)
     (path,) = own_cache.glob("*.py")  # Python may put its bytecode beside it
     assert path.read_text(encoding="utf-8") == text and path.name.startswith("adam_")
