@@ -16,6 +16,7 @@ from fpsim.program import Operation, Program
 
 ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
 UNROUNDED = ("neg", "abs", "sign", "max", "min", "less", "where")
+PRINTED = (*ROUNDED, *UNROUNDED, "sum", "dot", "expand", "gather")
 _TIERS = {codes.PLAIN: "PLAIN", codes.ODD: "ODD", codes.GUARDED: "GUARDED", codes.EXACT: "EXACT"}
 _MODES = {
     getattr(codes, name): name
@@ -82,11 +83,12 @@ class Text:
 
     Attributes
     ----------
-    lines : slot, output that is not stored as it is, or input that changes with the step -> how its value is rounded
+    lines : slot, output that is not stored as it is, or input that changes with the step -> how its value is rounded;
+        a rounded slot that is missing holds what its operand holds
     draws : slot -> (which of ``groups``, word, shift to the left), and ``groups`` of random words
     rows : formats that one block has
     per_step : input -> whether all blocks share it, for the inputs that change with the step
-    wide : whether a scalar has a value for every lane, of those that are constant and of those that change with the step
+    wide : whether a scalar has a value for every lane, of the constant ones and of those that change
     record : what is kept of every step
     some : whether the kernel works on some of the machine's blocks only, those that ``members`` lists
     """
@@ -113,21 +115,23 @@ class Text:
 
 
 def check_printable(program: Program) -> None:
-    """Raise ``ValueError`` for what is not elementwise, naming the slot."""
-    shapes = {program.shape(name) for name in program.inputs}
+    """Raise ``ValueError`` for a kind of operation that no kernel takes, naming the slot."""
     for operation in program.operations:
-        if operation.kind not in ROUNDED + UNROUNDED or operation.attributes:
+        if operation.kind not in PRINTED:
             raise ValueError(
                 f"{operation.slot}: a Triton kernel does not take operations of kind {operation.kind!r}; "
-                f"admissible: {', '.join(ROUNDED + UNROUNDED)}"
+                f"admissible: {', '.join(PRINTED)}"
             )
+
+
+def is_elementwise(program: Program) -> bool:
+    """Whether all arrays have one shape, each run its own, and an element needs no other: state stays in registers."""
+    shapes = {program.shape(name) for name in program.inputs}
+    for operation in program.operations:
         if any(not name.startswith("scalar.") for name in operation.operands):
             shapes.add(program.shape(operation.slot))
-    if len(shapes) > 1 or program.shared:
-        raise ValueError(
-            f"program {program.name!r} has arrays of several shapes, or shared by all runs; "
-            "admissible: arrays of one shape, each run its own"
-        )
+    kinds = all(operation.kind in ROUNDED + UNROUNDED for operation in program.operations)
+    return kinds and len(shapes) == 1 and not program.shared
 
 
 def printed(text: Text) -> str:
@@ -140,14 +144,15 @@ def printed(text: Text) -> str:
     arguments += ["tiles", "size", "lanes_per_block", "blocks"]
     body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
     body += [f"    {names[name]} = load({names.pointer(name)} + at, inside)" for name in text.arrays()]
-    fixed, moving = scalars_of(text, names)
-    body += [f"    {line}" for line in fixed]
-    body += [f"    {line.format(step='0')}" for line in moving]
+    fixed, moving = ([s.name for s in program.scalars if program.varies(s) == changing] for changing in (False, True))
+    body += [f"    {scalar_line(text, names, name, '')}" for name in fixed]
+    # What changes is loaded one step before it is needed, so that no step waits for it.
+    body += [f"    next_{scalar_line(text, names, name, '0')}" for name in moving]
     body += ["    for k in range(steps):", "        now = zero + k", "        step = now + first_step"]
-    body += [f"        {line}" for line in taken(text, names)]
+    body += [f"        {names[name]} = next_{names[name]}" for name in moving]
     if moving:
         body += ["        following = tl.minimum(k + 1, steps - 1)"]
-    body += [f"        {line.format(step='following')}" for line in moving]
+    body += [f"        next_{scalar_line(text, names, name, 'following')}" for name in moving]
     body += [f"        {line}" for line in _step(text, names)]
     body += [
         f"    store({names.pointer(name)} + at, {names[name]}, inside)"
@@ -155,37 +160,20 @@ def printed(text: Text) -> str:
         if name in dict(program.outputs)
     ]
     what = f"One or more steps of the program {program.name!r}, fused: {len(program.operations)} operations a step."
-    return _HEADER.format(what=what, arguments=_wrapped(arguments), block=text.block()) + "\n".join(body) + "\n"
+    return _HEADER.format(what=what, arguments=wrapped(arguments), block=text.block()) + "\n".join(body) + "\n"
 
 
-def scalars_of(text: Text, names: Names) -> tuple[list[str], list[str]]:
-    """The lines that load the scalars: the constant ones, and those of a ``{step}`` into ``next_...``.
-
-    What changes is loaded one step before it is needed: a step waits for no load.
-    """
+def scalar_line(text: Text, names: Names, name: str, step: str) -> str:
+    """The line that loads a scalar; ``step``: which of the launch's steps, of those that change, else empty."""
     program = text.program
-    moving = [scalar for scalar in program.scalars if program.varies(scalar)]
-    fixed = [scalar for scalar in program.scalars if not program.varies(scalar)]
-    lines = []
-    for scalars, table, wide, step in ((fixed, "constants", text.wide[0], ""), (moving, "scalars", text.wide[1], "k")):
-        found = []
-        for i, scalar in enumerate(scalars):
-            where = f"block * {len(scalars)} + {i}"
-            if step:
-                where = f"({where}) * steps + {{step}}"
-            if wide:
-                value = f"load({table} + ({where}) * lanes_per_block + column, inside)"
-            else:
-                value = f"tl.broadcast_to(tl.load({table} + {where}), (BLOCK,))"
-            found.append(f"{'next_' if step else ''}{names[scalar.name]} = {value}")
-        lines.append(found)
-    return lines[0], lines[1]
-
-
-def taken(text: Text, names: Names) -> list[str]:
-    """The lines that make the scalars loaded for a step its own."""
-    moving = [names[scalar.name] for scalar in text.program.scalars if text.program.varies(scalar)]
-    return [f"{name} = next_{name}" for name in moving]
+    (scalar,) = (scalar for scalar in program.scalars if scalar.name == name)
+    alike = [other.name for other in program.scalars if program.varies(other) == program.varies(scalar)]
+    where, table = f"block * {len(alike)} + {alike.index(name)}", "scalars" if step else "constants"
+    if step:
+        where = f"({where}) * steps + {step}"
+    if text.wide[bool(step)]:
+        return f"{names[name]} = load({table} + ({where}) * lanes_per_block + column, inside)"
+    return f"{names[name]} = tl.broadcast_to(tl.load({table} + {where}), (BLOCK,))"
 
 
 def _step(text: Text, names: Names) -> list[str]:
@@ -197,12 +185,14 @@ def _step(text: Text, names: Names) -> list[str]:
     for name, shared in text.per_step.items():
         place = "now * size + place" if shared else "now * size * blocks + at"
         lines.append(f"given = load({names.pointer(name)} + {place}, inside)")
-        lines.append(f"{names[name]} = {_rounding('round', ('given',), text.lines[name], name, text)}")
-    lines += [_operation(operation, text, names) for operation in program.operations]
+        lines.append(f"{names[name]} = {rounding('round', ('given',), text.lines[name], name, text)}")
+    for operation in program.operations:
+        operands = tuple(names[name] for name in operation.operands)
+        lines.append(f"{names[operation.slot]} = {call(operation, operands, text)}")
     stored = {array: f"new_{names[array]}" for array, value in program.outputs if array != value}
     for array, value in program.outputs:
         if array in stored and array in text.lines:
-            lines.append(f"{stored[array]} = {_rounding('round', (names[value],), text.lines[array], array, text)}")
+            lines.append(f"{stored[array]} = {rounding('round', (names[value],), text.lines[array], array, text)}")
         elif array in stored:
             lines.append(f"{stored[array]} = {names[value]}")
     lines += [f"{names[array]} = {new}" for array, new in stored.items()]
@@ -211,20 +201,19 @@ def _step(text: Text, names: Names) -> list[str]:
     return lines
 
 
-def _operation(operation: Operation, text: Text, names: Names) -> str:
-    operands = tuple(names[name] for name in operation.operands)
-    if operation.kind in UNROUNDED:
-        call = f"{operation.kind}_of({', '.join(operands)})"
-    else:
-        call = _rounding(operation.kind, operands, text.lines[operation.slot], operation.slot, text)
-    return f"{names[operation.slot]} = {call}"
+def call(operation: Operation, operands: tuple[str, ...], text: Text) -> str:
+    """The expression of an elementwise operation."""
+    if operation.slot not in text.lines:
+        return operands[0] if operation.rounded else f"{operation.kind}_of({', '.join(operands)})"
+    return rounding(operation.kind, operands, text.lines[operation.slot], operation.slot, text)
 
 
-def _rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text: Text) -> str:
+def rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text: Text, words: str = "words") -> str:
+    """The expression of one rounded operation; ``words``: the name of the random words, before the group's number."""
     draw = "nothing"
     if line.bits:
         group, word, left = text.draws[slot]
-        draw = f"draw_of(words{group}[{word}], {left}, {32 - line.bits})"
+        draw = f"draw_of({words}{group}[{word}], {left}, {32 - line.bits})"
     a, b, c = (*operands, *operands[:1] * 3)[:3]
     mode = _MODES[line.mode]
     if line.tier == codes.EXACT:
@@ -256,6 +245,7 @@ class Names:
         return f"at_{self._of[name]}"
 
 
-def _wrapped(arguments: Sequence[str]) -> str:
+def wrapped(arguments: Sequence[str]) -> str:
+    """Arguments, eight to a line."""
     rows = [", ".join(arguments[i : i + 8]) for i in range(0, len(arguments), 8)]
     return ",\n    ".join(rows)

@@ -20,8 +20,8 @@ from fpsim.cuda.triton_random import draw_of, philox
 from fpsim.cuda.triton_wide import operate
 
 __all__ = [
-    "abs_of", "draw_of", "less_of", "max_of", "min_of", "neg_of", "operate", "operation", "philox", "sign_of",
-    "where_of",
+    "abs_of", "draw_of", "less_of", "load_nothing", "max_of", "min_of", "neg_of", "operate", "operation", "philox",
+    "places", "sign_of", "where_of",
 ]  # fmt: skip
 
 
@@ -41,6 +41,36 @@ def operation(
     """One correctly rounded operation; ``row`` as ``format_row`` gives it."""
     x, infinite = compute(kind, tier, mode, a, b, c)
     return rounded(mode, bits, alike, x, infinite, row, draw)
+
+
+@triton.jit
+def places(
+    start: tl.tensor,
+    count: tl.tensor,
+    left: tl.tensor,
+    lanes_per_block: tl.tensor,
+    block: tl.tensor,
+    runs: tl.tensor,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> Any:
+    """What BLOCK threads of a stage work on, from place ``start`` of ``count`` elements of COLUMNS lanes each.
+
+    (element, lane of the thread block, of the block and of all, whether there is one, its run, and zeros of two types)
+    """
+    place = start + tl.arange(0, BLOCK)
+    element, spot = place // COLUMNS, place % COLUMNS
+    column = left + spot
+    inside = (place < count * COLUMNS) & (column < lanes_per_block)
+    lane = block * lanes_per_block + column
+    run = tl.load(runs + lane, mask=inside, other=0)
+    return element, spot, column, lane, inside, run, place * 0, tl.full((BLOCK,), 0, tl.uint32)
+
+
+@triton.jit
+def load_nothing(like: tl.tensor) -> Any:
+    """Zeros, where a sum begins."""
+    return from_bits(like.to(tl.uint64) & 0)
 
 
 @triton.jit
