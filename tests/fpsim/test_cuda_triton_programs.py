@@ -15,6 +15,7 @@ from tiers import slow_but
 from triton_session import DEVICE, KEY, MODES, assert_same
 
 import fpsim
+from experiments.bench import scan
 from fpsim.optim import STEPS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
@@ -68,6 +69,7 @@ def check(program: Any, precision: Any, first_step: int = 4, dtype: Any = torch.
         assert_same(ours.state(name).double(), wanted.state[name])
 
 
+SCANNED = (fpsim.Stochastic(16),)
 FAST = (("bfloat16", "nearest_even"), ("float8_e4m3fn", fpsim.Stochastic(16)), ("float8_e4m3fn", "down"))
 
 
@@ -130,6 +132,27 @@ def test_every_block_has_its_format_and_its_learning_rates() -> None:
         assert_same(constant.state("w")[..., lanes], wanted.state["w"])
 
 
+@pytest.mark.parametrize("rounding", slow_but(["nearest_even", "toward_zero", fpsim.Stochastic(16)], *SCANNED), ids=str)
+def test_the_scan_is_a_kernel_for_each_tier(rounding: fpsim.Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam on a quadratic at many widths: what the CPU machine gives, wherever its steps are cut."""
+    widths = (2, 11, 20, 7)
+    theirs = scan.machine_of(rounding, widths, seeds=2, dimension=D)
+    precisions = [fpsim.Precision.uniform(f"e8m{m}", rounding) for m in widths]
+    runs = np.tile(np.arange(2, dtype=np.uint64), len(widths))
+    ours = machine(scan.program(), precisions, 2, runs)
+    assert [group.blocks for group in ours.groups] == (
+        [[0, 3], [1], [2]] if "stoch" in str(rounding) else [[0, 1, 2, 3]]
+    )
+    state = {name: theirs.state(name) for name in ("w", "m", "v")}
+    ours.load(state, {name: theirs.state(name) for name in ("center", "curvature")})
+    monkeypatch.setattr("fpsim.cuda.triton_machine._SCALARS", 2 * 2 * len(widths))  # two steps of a launch
+    records = ours.run(5, record=["g"])
+    wanted = theirs.run(5, record=["g"])["g"]
+    assert_same(records["g"], np.moveaxis(wanted, 1, 2).reshape(5, D, -1))
+    for name in state:
+        assert_same(ours.state(name), theirs.state(name))
+
+
 def test_steps_may_be_cut_anywhere_and_places_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     state, inputs = case(STEPS["adam"])
     precision = fpsim.Precision.uniform("float8_e4m3fn", "stochastic")
@@ -173,8 +196,14 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
 
 
 def test_refusals_name_the_slot() -> None:
-    with pytest.raises(ValueError, match=r"v_row.sum: a Triton kernel does not take operations of kind 'sum'"):
-        machine(STEPS["adafactor"], [fpsim.Precision.uniform("bfloat16")], 1, np.array([0]))
+    @fpsim.step
+    def curved(w: Any) -> dict[str, Any]:
+        from fpsim.tracing import sigmoid, slot
+
+        return {"w": slot("w.bend", sigmoid(w))}
+
+    with pytest.raises(ValueError, match=r"w.bend: a Triton kernel does not take operations of kind 'sigmoid'"):
+        machine(curved, [fpsim.Precision.uniform("bfloat16")], 1, np.array([0]))
     with pytest.raises(ValueError, match=r"array 'w': torch.float32 cannot hold e11m20; admissible: torch.float64"):
         machine(STEPS["sgd"], [fpsim.Precision.uniform("e11m20")], 1, np.array([0]), dtype=torch.float32)
     two = [fpsim.Precision.uniform("bfloat16"), fpsim.Precision.uniform("bfloat16", "up")]
@@ -204,6 +233,8 @@ for dtype in (torch.float32, torch.float64) if exact else (torch.float32,):
         precision = fpsim.Precision.uniform("bfloat16", mode)
         adam = TritonMachine(STEPS["adam"], [precision], 1, 9, fpsim.Key(0), [0], device="cpu", dtype=dtype)
         texts["adam", mode, dtype] = program_ptx(adam, ["g"])
+    nadam = TritonMachine(STEPS["nadam"], [precision], 1, 9, fpsim.Key(0), [0], device="cpu")
+    texts["nadam", mode, dtype] = program_ptx(nadam, ["g"])
 for (kind, mode, asked), text in texts.items():
     assert not approximations(text), (kind, mode, approximations(text))
     most = 8 if asked == 1 else 0  # one residual for each of the eight elements of a thread
