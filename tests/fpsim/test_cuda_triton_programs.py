@@ -36,10 +36,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "triton"
 
 
-def machine(program: Any, precisions: Any, lanes: int, runs: Any, **more: Any) -> Any:
+def machine(program: Any, precisions: Any, lanes: int, runs: Any, key: Any = KEY, **more: Any) -> Any:
     from fpsim.cuda.triton_machine import TritonMachine
 
-    return TritonMachine(program, precisions, lanes, D, KEY, runs, device=DEVICE, **more)
+    return TritonMachine(program, precisions, lanes, D, key, runs, device=DEVICE, **more)
 
 
 def case(program: Any, runs: int = RUNS.size) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,7 +139,7 @@ def test_the_scan_is_a_kernel_for_each_tier(rounding: fpsim.Rounding, monkeypatc
     theirs = scan.machine_of(rounding, widths, seeds=2, dimension=D)
     precisions = [fpsim.Precision.uniform(f"e8m{m}", rounding) for m in widths]
     runs = np.tile(np.arange(2, dtype=np.uint64), len(widths))
-    ours = machine(scan.program(), precisions, 2, runs)
+    ours = machine(scan.program(), precisions, 2, runs, scan.KEY)
     assert [group.blocks for group in ours.groups] == (
         [[0, 3], [1], [2]] if "stoch" in str(rounding) else [[0, 1, 2, 3]]
     )
