@@ -13,7 +13,7 @@ from experiments import engine as engines
 from experiments import store
 from experiments.backends import check_engine
 from experiments.cell import Cell
-from experiments.device_machine import check_device
+from experiments.devices import check_device
 from experiments.fields import integer
 from experiments.registry import NOTHING, Own
 from experiments.schema import frame_of

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from experiments import noise
 from experiments.cell import Cell
+from experiments.devices import runs_there
 from experiments.fields import StudyError
 from experiments.history import History
 from experiments.overrides import apply, rounding_of
@@ -112,8 +113,6 @@ def matrix_of(cell: Cell, problem: Problem) -> tuple[int, int]:
 
 def goes_to_device(cell: Cell, own: Own = NOTHING) -> bool:
     """Whether the steps of a cell run on a device that is asked for; all others run on the CPU, to the same bits."""
-    from experiments.device_machine import runs_there
-
     return runs_there(program_of(cell, problem_of(cell, own), own))
 
 
@@ -125,7 +124,7 @@ class Trajectory:
     cells : at least one; equal in everything but their widths, formats of overrides and hyperparameters' values
     problem : the problem of all of them
     own : what their study brings itself
-    device : where the machine is, as ``experiments.device_machine.DEVICES`` lists them; results do not depend on it
+    device : where the machine is, as ``experiments.devices.DEVICES`` lists them; results do not depend on it
     """
 
     def __init__(self, cells: Sequence[Cell], problem: Problem, own: Own = NOTHING, device: str = "cpu") -> None:
@@ -151,7 +150,7 @@ class Trajectory:
         if self.program.opaque:
             make = functools.partial(SplitMachine, matrix_of(first, problem))
         elif device != "cpu":
-            from experiments.device_machine import DeviceMachine, runs_there  # on first use: it loads torch
+            from experiments.device_machine import DeviceMachine  # on first use: it loads torch
 
             if runs_there(self.program):
                 make = functools.partial(DeviceMachine, device)

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from experiments import backends, engine, store
-    from experiments.device_machine import check_device
+    from experiments.devices import check_device
     from experiments.fields import StudyError, integer
 
     try:
@@ -130,7 +130,6 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
     from experiments import drivers, engine, store
     from experiments.cli.progress import Progress, clock
     from experiments.meter import Meter
-    from experiments.runs import runner_of
 
     started = time.monotonic()
     keys = [cell.key for cell in cells]
@@ -172,7 +171,11 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
         if work:
             where = how | {"scheduler": args.scheduler, "cluster": args.cluster, "out": args.out}
             told = {"advance": progress.advance, "meter": meter, "stop": stop, "others": heart.others}
-            engine.execute(work, finished, **where, **told, runner=runner_of(device=args.device))
+            if args.device != "cpu":
+                from experiments.runs import runner_of
+
+                told["runner"] = runner_of(device=args.device)
+            engine.execute(work, finished, **where, **told)
     kept = store.look(args.out, keys)
     rows = store.read_cells(args.out, [key for key in keys if key in kept.finished or key in kept.failed])
     if len(rows):
@@ -242,7 +245,8 @@ def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], 
     _print_device(args.device, work)
     if work:
         at_a_time = 1 if args.engine == "serial" else workers
-        expected = estimate([batch.cells for batch in work], at_a_time, device=args.device)
+        where = {} if args.device == "cpu" else {"device": args.device}
+        expected = estimate([batch.cells for batch in work], at_a_time, **where)
         at_a_time = at_a_time if args.device == "cpu" else 1
         unit = "CPU-seconds" if args.device == "cpu" else "seconds"
         print(

@@ -13,7 +13,8 @@ from triton_session import DEVICE
 import fpsim
 from experiments import simulate
 from experiments.cli import main
-from experiments.device_machine import COUNTED, DeviceMachine, check_device
+from experiments.device_machine import COUNTED, DeviceMachine
+from experiments.devices import check_device
 from experiments.fields import StudyError
 from experiments.problems.quadratic import quadratic
 from experiments.study import Study
