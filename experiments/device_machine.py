@@ -1,9 +1,10 @@
 """The machine of a study on a device of torch: what the CPU machine gives, bit for bit, extremes and events included.
 
-The steps run on the device, as one printed kernel or, where that cannot be, operation by operation. Every slot of some
-steps is recorded there. Events are rare and show in results: an underflow ends at or below the smallest normal number,
-an overflow and what has no number at or above the largest one or in NaN. Those elements are picked on the device, and
-the CPU machine's own counter looks at each of them, with the same operands and random bits.
+The steps run on the device, as one printed kernel or, where that cannot be, operation by operation. Events are rare
+and show in results: an underflow ends at or below the smallest normal number, an overflow and what has no number at or
+above the largest one or in NaN. A printed kernel tells itself whether any such result occurred. If so, or where it
+cannot tell, every slot of those steps is recorded on the device; such elements are picked there, and the CPU machine's
+own counter looks at each of them, with the same operands and random bits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fpsim.shapes import Sizes, axis_of
 Array = npt.NDArray[np.float64]
 
 COUNTED = ("underflow", "overflow", "invalid", "divide_by_zero")
+_LEAST, _MOST = 64, 4096  # steps that are tried without a record: after an event, and after many without
 _RECORDED = 1 << 24  # numbers that are recorded at a time: 128 MiB
 _launching = threading.RLock()  # Triton compiles and its interpreter computes in one thread at a time
 
@@ -36,6 +38,10 @@ class DeviceMachine:
     ----------
     device : ``"cuda"``, or ``"torch"`` for the portable twin on the CPU
     events : counted are those of ``COUNTED``
+
+    Attributes
+    ----------
+    quick : steps that ran without a record
     """
 
     def __init__(
@@ -58,7 +64,10 @@ class DeviceMachine:
         self._sizes, self._slots = Sizes(dict(dimension)), [p.resolve(program) for p in self.precisions]
         self._stream = _stream(device)
         with self._ordered(), _launching:
-            self._inner = _inner(device, program, self.precisions, lanes_per_block, dimension, key, runs, self.programs)
+            self._inner, self._watched = _inner(
+                device, program, self.precisions, lanes_per_block, dimension, key, runs, self.programs, self.track
+            )
+        self._tried, self.quick = _LEAST, 0
         self._loaded: set[str] = set()
         self._extremes: dict[str, tuple[Any, Any]] = {}
         self.reset_events()
@@ -91,8 +100,17 @@ class DeviceMachine:
 
     def extremes(self) -> dict[str, tuple[Array, Array]]:
         """Name -> (smallest, largest) magnitude ``[blocks, d, lanes_per_block]`` since ``reset_extremes``."""
+        import torch
+
+        found = {}
         with self._ordered():
-            return {name: (low.cpu().numpy(), high.cpu().numpy()) for name, (low, high) in self._extremes.items()}
+            for name, (low, high) in self._extremes.items():
+                if self._watched:
+                    others = (self._split(x, self.shape(name), steps=False) for x in self._inner.extremes(name))
+                    other_low, other_high = (x.to(low.device) for x in others)
+                    low, high = torch.minimum(low, other_low), torch.maximum(high, other_high)
+                found[name] = low.cpu().numpy(), high.cpu().numpy()
+        return found
 
     def reset_extremes(self) -> None:
         import torch
@@ -103,6 +121,8 @@ class DeviceMachine:
                 now = self._held(name).abs() if name in self._loaded else torch.full(shape, torch.nan)
                 low, high = torch.where(now.isnan(), torch.inf, now), torch.where(now.isnan(), -torch.inf, now)
                 self._extremes[name] = low.double(), high.double()
+                if self._watched:
+                    self._inner.set_extremes(name, torch.tensor(torch.inf), torch.tensor(-torch.inf))
 
     def events(self) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
         """Slot -> name of the event -> counts ``[blocks]`` since ``reset_events``."""
@@ -125,13 +145,17 @@ class DeviceMachine:
         watched = list(dict.fromkeys([*watched, *(array for array, _ in self.program.outputs), *(record or ())]))
         numbers = sum(self._sizes.count(self.program.shape(name)) for name in watched) * self.lanes
         kept: dict[str, list[Array]] = {name: [] for name in record or ()}
-        at_once = max(1, _RECORDED // numbers)
-        for start in range(0, steps, at_once):
-            part = {name: x[start : start + at_once] for name, x in given.items()}
+        at_once, done = max(1, _RECORDED // numbers), 0
+        while done < steps:
+            count = min(self._tried if self._watched and not kept else at_once, steps - done)
+            part = {name: x[done : done + count] for name, x in given.items()}
             with self._ordered():
-                seen = self._advance(min(at_once, steps - start), part, watched)
-                for name, rows in kept.items():
-                    rows.append(seen[name].cpu().numpy())
+                if not (self._watched and not kept and self._quick(count, part)):
+                    count = min(count, at_once)
+                    seen = self._advance(count, {name: x[:count] for name, x in part.items()}, watched)
+                    for name, rows in kept.items():
+                        rows.append(seen[name].cpu().numpy())
+            done += count
         shapes = {name: (0, self.blocks, *self.shape(name), self.lanes_per_block) for name in kept}
         return {name: np.concatenate([np.empty(shapes[name]), *rows]) for name, rows in kept.items()}
 
@@ -150,6 +174,14 @@ class DeviceMachine:
         import torch
 
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def _quick(self, steps: int, given: Mapping[str, Array]) -> bool:
+        """Run some steps without a record, or none if there may be something to count."""
+        with _launching:
+            nothing_happened: bool = self._inner.try_run(steps, given)
+        self._tried = min(2 * self._tried, _MOST) if nothing_happened else _LEAST
+        self.quick += steps * nothing_happened
+        return nothing_happened
 
     def _advance(self, steps: int, given: Mapping[str, Array], watched: Sequence[str]) -> dict[str, Any]:
         """Run some steps and look at every value of them; name -> tensor ``[steps, blocks, d, lanes_per_block]``."""
@@ -285,15 +317,20 @@ def _inner(
     key: Key | None,
     runs: npt.ArrayLike,
     programs: Sequence[Program],
-) -> Any:
-    """What runs the steps: a printed kernel on a card, else the twin."""
+    track: Sequence[str],
+) -> tuple[Any, bool]:
+    """What runs the steps, a printed kernel on a card, else the twin; and whether it says if something happened."""
     import torch
 
     if device == "cuda":
         from fpsim.cuda.triton_machine import TritonMachine
+        from fpsim.cuda.triton_watch import WatchedMachine, watchable
 
-        where = "cuda" if torch.cuda.is_available() else "cpu"
-        return TritonMachine(program, precisions, lanes, lengths, key, runs, programs=programs, device=where)
+        given = (program, precisions, lanes, lengths, key, runs)
+        more: dict[str, Any] = {"programs": programs, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+        if watchable(program, [precision.resolve(program) for precision in precisions]):
+            return WatchedMachine(*given, **more, track=track), True
+        return TritonMachine(*given, **more), False
     from fpsim.cuda.twin_machine import TwinMachine
 
-    return TwinMachine(program, precisions, lanes, lengths, key, runs, programs=programs)
+    return TwinMachine(program, precisions, lanes, lengths, key, runs, programs=programs), False

@@ -65,6 +65,8 @@ class TritonMachine:
         Modes that differ between blocks, a missing key, a kind of operation that is not printed, a dtype too narrow.
     """
 
+    tracked: tuple[str, ...] | None = None  # see Text
+
     def __init__(
         self,
         program: Program,
@@ -192,7 +194,7 @@ class TritonMachine:
         places = {name: (group, word, left) for name, (group, word, left, _) in draws.columns.items()}
         return Text(
             self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record),
-            len(self.groups) > 1,
+            len(self.groups) > 1, self.tracked,
         )  # fmt: skip
 
     def prepared(
@@ -207,7 +209,7 @@ class TritonMachine:
         calls = []
         for number, group in enumerate(self.groups):
             kernel, staged, arrays = self._kernel(shared, wide, tuple(records), number)
-            pointers = (*(self._held[name] for name in arrays), *inputs, *records.values())
+            pointers = (*(self._held[name] for name in arrays), *inputs, *records.values(), *self._watching())
             tables = (self._table, constants, scalars, self._runs, group.members, k0, k1, self.first_step, steps)
             if staged is None:
                 size = self.count * self.lanes_per_block
@@ -236,6 +238,10 @@ class TritonMachine:
             source = printed(text) if staged is None else staged.printed()
             self._kernels[key] = kernel_of(self.program.name, source), staged, text.arrays()
         return self._kernels[key]
+
+    def _watching(self) -> tuple[torch.Tensor, ...]:
+        """What a kernel that keeps extremes writes them to."""
+        return ()
 
     def _shares(self, staged: Staged) -> tuple[int, int]:
         """The lanes of one thread block, few enough that every scheduler of a card gets one; and its threads."""

@@ -91,6 +91,8 @@ class Text:
     wide : whether a scalar has a value for every lane, of the constant ones and of those that change
     record : what is kept of every step
     some : whether the kernel works on some of the machine's blocks only, those that ``members`` lists
+    tracked : arrays and slots whose smallest and largest magnitudes are kept; if not None, it is noted too where an
+        event may have happened (``triton_watch``)
     """
 
     program: Program
@@ -102,6 +104,7 @@ class Text:
     wide: tuple[bool, bool]
     record: Sequence[str]
     some: bool = False
+    tracked: Sequence[str] | None = None
 
     def block(self) -> str:
         """Which of the machine's blocks a thread block works on."""
@@ -140,12 +143,16 @@ def printed(text: Text) -> str:
     program = text.program
     arguments = [f"{names.pointer(name)}" for name in (*text.arrays(), *text.per_step)]
     arguments += [f"record{i}" for i, _ in enumerate(text.record)]
+    ends = [f"{end}{i}" for i, _ in enumerate(text.tracked or ()) for end in ("low", "high")]
+    arguments += ["events", *(f"at_{end}" for end in ends)] if text.tracked is not None else []
     arguments += ["table", "constants", "scalars", "runs", "members", "key0", "key1", "first_step", "steps"]
     arguments += ["tiles", "size", "lanes_per_block", "blocks"]
     body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
     body += [f"    {names[name]} = load({names.pointer(name)} + at, inside)" for name in text.arrays()]
     fixed, moving = ([s.name for s in program.scalars if program.varies(s) == changing] for changing in (False, True))
     body += [f"    {scalar_line(text, names, name, '')}" for name in fixed]
+    if text.tracked is not None:
+        body += ["    rare = inside & (inside == 0)", *(f"    {end} = load(at_{end} + at, inside)" for end in ends)]
     # What changes is loaded one step before it is needed, so that no step waits for it.
     body += [f"    next_{scalar_line(text, names, name, '0')}" for name in moving]
     body += ["    for k in range(steps):", "        now = zero + k", "        step = now + first_step"]
@@ -159,6 +166,9 @@ def printed(text: Text) -> str:
         for name in text.arrays()
         if name in dict(program.outputs)
     ]
+    if text.tracked is not None:
+        body += ["    tl.store(events + at, rare.to(tl.int32), mask=inside)"]
+        body += [f"    store(at_{end} + at, {end}, inside)" for end in ends]
     what = f"One or more steps of the program {program.name!r}, fused: {len(program.operations)} operations a step."
     return _HEADER.format(what=what, arguments=wrapped(arguments), block=text.block()) + "\n".join(body) + "\n"
 
@@ -186,19 +196,32 @@ def _step(text: Text, names: Names) -> list[str]:
         place = "now * size + place" if shared else "now * size * blocks + at"
         lines.append(f"given = load({names.pointer(name)} + {place}, inside)")
         lines.append(f"{names[name]} = {rounding('round', ('given',), text.lines[name], name, text)}")
+        lines += _noted("round", names[name], ("given",), name, text)
     for operation in program.operations:
         operands = tuple(names[name] for name in operation.operands)
         lines.append(f"{names[operation.slot]} = {call(operation, operands, text)}")
+        lines += _noted(operation.kind, names[operation.slot], operands, operation.slot, text)
     stored = {array: f"new_{names[array]}" for array, value in program.outputs if array != value}
     for array, value in program.outputs:
         if array in stored and array in text.lines:
             lines.append(f"{stored[array]} = {rounding('round', (names[value],), text.lines[array], array, text)}")
+            lines += _noted("round", stored[array], (names[value],), array, text)
         elif array in stored:
             lines.append(f"{stored[array]} = {names[value]}")
     lines += [f"{names[array]} = {new}" for array, new in stored.items()]
+    for i, name in enumerate(text.tracked or ()):
+        lines.append(f"low{i}, high{i} = widened(low{i}, high{i}, {names[name]})")
     for i, name in enumerate(text.record):
         lines.append(f"store(record{i} + now * size * blocks + at, {names[name]}, inside)")
     return lines
+
+
+def _noted(kind: str, result: str, operands: tuple[str, ...], slot: str, text: Text) -> list[str]:
+    """The line that notes whether an event may have happened, where that is asked for."""
+    if text.tracked is None or slot not in text.lines:
+        return []
+    a, b, c = (*operands, *operands[:1] * 3)[:3]
+    return [f"rare |= suspicious({kind.upper()}, {result}, {a}, {b}, {c}, f{text.lines[slot].row})"]
 
 
 def call(operation: Operation, operands: tuple[str, ...], text: Text) -> str:

@@ -8,11 +8,17 @@ import triton
 import triton.language as tl
 
 from fpsim.cuda.triton_elements import (
+    ADD,
+    FMA,
+    MUL,
     SIGN,
+    SUB,
     compute,
     constant,
     flipped,
     from_bits,
+    from_upper,
+    is_infinite,
     rounded,
     to_bits,
 )
@@ -21,7 +27,7 @@ from fpsim.cuda.triton_wide import operate
 
 __all__ = [
     "abs_of", "draw_of", "less_of", "load_nothing", "max_of", "min_of", "neg_of", "operate", "operation", "philox",
-    "places", "sign_of", "where_of",
+    "places", "sign_of", "suspicious", "where_of", "widened",
 ]  # fmt: skip
 
 
@@ -71,6 +77,36 @@ def places(
 def load_nothing(like: tl.tensor) -> Any:
     """Zeros, where a sum begins."""
     return from_bits(like.to(tl.uint64) & 0)
+
+
+@triton.jit
+def suspicious(kind: tl.constexpr, y: tl.tensor, a: tl.tensor, b: tl.tensor, c: tl.tensor, row: tl.tensor) -> Any:
+    """Whether an underflow, an overflow, or a result without a number may lie behind y; if False, none does.
+
+    An underflow ends at or below the smallest normal number, an overflow at or above the largest one, or in NaN.
+    Exact zeros, infinities of infinities and what follows from NaN are none.
+    """
+    size = tl.abs(y)
+    odd = (size <= from_upper(row[0])) | (size >= row[4]) | ((y != y) & (a == a) & (b == b) & (c == c))
+    if kind == ADD:
+        nought = a == flipped(b, SIGN)
+    elif kind == SUB:
+        nought = a == b
+    elif kind == MUL:
+        nought = (a == 0.0) | (b == 0.0)
+    elif kind == FMA:
+        nought = ((a == 0.0) | (b == 0.0)) & (c == 0.0)
+    else:
+        nought = a == 0.0
+    plain = ((size == 0.0) & nought) | (is_infinite(y) & (is_infinite(a) | is_infinite(b) | is_infinite(c)))
+    return odd & (plain == 0)
+
+
+@triton.jit
+def widened(low: tl.tensor, high: tl.tensor, x: tl.tensor) -> Any:
+    """The smallest and the largest magnitude, of which NaN is none."""
+    size = tl.abs(x)
+    return tl.where(size < low, size, low), tl.where(size > high, size, high)
 
 
 @triton.jit
