@@ -144,10 +144,11 @@ class Staged:
 
     def address(self, name: str, element: str) -> str:
         """Where an element of a value, of the shape it has in memory, lies."""
+        element = element if element.isidentifier() else f"({element})"
         if name in self._memory:
-            return f"{self._in(name)} + ({element}) * COLUMNS + spot"
+            return f"{self._in(name)} + {element} * COLUMNS + spot"
         across, where = ("blocks", "block") if name in self.program.shared else ("lanes", "lane")
-        return f"{self.names.pointer(name)} + ({element}).to(tl.int64) * {across} + {where}"
+        return f"{self.names.pointer(name)} + {element}.to(tl.int64) * {across} + {where}"
 
 
 class _StageText:
@@ -296,7 +297,8 @@ class _StageText:
         source = kernel.address(self.layout.name(name), where)
 
         def term(number: str, at: str = source) -> str:
-            return f"load({at.replace('{}', f'({_place(number, after)})')}, inside)"
+            place = _place(number, after)
+            return f"load({at.replace('{}', place if where == '{}' else f'({place})')}, inside)"
 
         def added(left: str, right: str, number: str) -> list[str]:
             return self._joined("add", operation.slot, (left, right), _place(number, after))

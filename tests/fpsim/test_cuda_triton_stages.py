@@ -18,7 +18,8 @@ from experiments.problems.rosenbrock import rosenbrock
 from fpsim.optim import STEPS
 from fpsim.tracing import column, gather, slot, total, total_of_products
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")]
+pytestmark += [pytest.mark.cuda] * (DEVICE == "cuda")
 RUNS = np.array([3, 0, 2**32 - 1], dtype=np.uint64)
 STEPS_RUN = 3
 MODES = ("nearest_even", "down", fpsim.Stochastic(16), fpsim.Stochastic(24, "C"))
@@ -104,3 +105,29 @@ def test_every_kind_of_operation(rounding: Any) -> None:
     precision = fpsim.Precision.uniform("e8m7", rounding)
     program = every_kind.bind(lr=(0.5, 0.25, 0.3))
     check(program, precision, {"b": 5, "d": 3, "n": 4, "c": 3}, {"index": index, "picks": picks})
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    from fpsim.cuda.triton_machine import TritonMachine
+
+    lengths, precision = {"b": 5, "d": 3, "n": 4, "c": 3}, fpsim.Precision.uniform("bfloat16")
+    ours = TritonMachine(every_kind, [precision], 2, lengths, None, [0, 1], device=DEVICE)
+    with pytest.raises(ValueError, match=r"gather.*: index 'picks' holds 3; admissible: integers of 0..2"):
+        ours.load({}, {"picks": np.array([0.0, 1.0, 3.0])})
+    with pytest.raises(ValueError, match=r"array 'A' has shape \(4, 3, 2\); admissible: \(4, 3\), for all runs share"):
+        ours.load({}, {"A": np.zeros((4, 3, 2))})
+    with pytest.raises(ValueError, match=r"per-step input 'index' has shape \(2, 5\); admissible: \(2, 5, 2\)"):
+        ours.run(2, {"index": np.zeros((2, 5))})
+
+
+def test_stages_are_readable() -> None:
+    from fpsim.cuda.triton_machine import TritonMachine
+    from fpsim.cuda.triton_print_stages import Staged
+
+    precision = fpsim.Precision.uniform("bfloat16")
+    ours = TritonMachine(STEPS["nadam"], [precision], 1, 8, None, [0], device=DEVICE)
+    staged = Staged(ours.text({"g": False}, (False, False), ()))
+    text = staged.printed()
+    assert "# Stage 1: one number" in text and "# Stage 2: [d]" in text and len(staged.stages) == 2
+    assert "v_w_sub = operation(SUB, PLAIN, NEAREST_EVEN, 0, True, v_w, v_update_scale, v_w, nothing, f0)" in text
+    assert text.count("tl.debug_barrier()") == 2 and staged.dimensions == ("d",)
