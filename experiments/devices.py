@@ -43,6 +43,9 @@ def check_device(device: str, engine: str = "threads") -> None:
         raise StudyError("device", "'cuda' needs Triton, which a CUDA build of torch brings") from error
     if not interpreted() and not torch.cuda.is_available():
         raise StudyError("device", "'cuda': torch sees no card here; admissible: cpu, torch")
+    if not interpreted() and torch.cuda.get_device_capability() < (8, 0):
+        found = ".".join(map(str, torch.cuda.get_device_capability()))
+        raise StudyError("device", f"'cuda': the card has compute capability {found}; admissible: at least 8.0")
 
 
 def runs_there(program: Program) -> bool:

@@ -289,7 +289,7 @@ class _StageText:
             first = f"element * {length}"
             if after != "1":
                 first = f"element // ({after}) * ({length} * {after}) + element % ({after})"
-        lines = [f"first, length = {first}, {length}"]
+        lines = [f"first = {first}", f"length = {length}"]
         if operation.kind == "dot":
             return self._dot(operation, shape, after, lines)
         (name,) = operation.operands

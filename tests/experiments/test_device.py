@@ -50,7 +50,7 @@ MODES = ("down", fpsim.Stochastic(8))
 
 @pytest.mark.parametrize("device", ON)
 @pytest.mark.parametrize("mode", slow_but(MODES, MODES[1]), ids=str)
-@pytest.mark.parametrize("names", [NARROW, NARROW[:2], WIDE], ids=str)
+@pytest.mark.parametrize("names", [NARROW, NARROW[:2], WIDE], ids=["unsigned", "narrow", "wide"])
 def test_extremes_and_events_are_those_of_the_cpu_machine(
     names: tuple[str, ...], mode: fpsim.Rounding, device: str
 ) -> None:
@@ -80,6 +80,12 @@ def test_extremes_and_events_are_those_of_the_cpu_machine(
     for name, ends in theirs.extremes().items():
         for end, other in zip(ends, ours.extremes()[name], strict=True):
             assert np.array_equal(end, other), name
+
+
+def test_a_study_from_python_takes_a_device() -> None:
+    study = Study(optimizer="sgd", problem="quadratic", rounding="up", mantissa="4,9", seeds=2, steps=20, dimension=4)
+    wanted, found = (study.run(engine="serial", device=device).drop("seconds") for device in ("cpu", "torch"))
+    assert wanted.equals(found, null_equal=True)
 
 
 def test_a_scan_says_what_the_device_runs(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
