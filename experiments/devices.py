@@ -36,13 +36,14 @@ def check_device(device: str, engine: str = "threads") -> None:
         raise StudyError("device", f"{device!r} needs torch, which is not installed") from error
     if device == "torch":
         return
-    try:
-        from fpsim.cuda.triton_launch import interpreted
-        from fpsim.cuda.triton_machine import TritonMachine  # noqa: F401
-    except ImportError as error:
-        raise StudyError("device", "'cuda' needs Triton, which a CUDA build of torch brings") from error
+    from fpsim.cuda.triton_launch import interpreted
+
     if not interpreted() and not torch.cuda.is_available():
         raise StudyError("device", "'cuda': torch sees no card here; admissible: cpu, torch")
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        raise StudyError("device", "'cuda' needs Triton, which a CUDA build of torch brings") from error
     if not interpreted() and torch.cuda.get_device_capability() < (8, 0):
         found = ".".join(map(str, torch.cuda.get_device_capability()))
         raise StudyError("device", f"'cuda': the card has compute capability {found}; admissible: at least 8.0")
