@@ -28,6 +28,8 @@ class WatchedMachine(TritonMachine):
     track : arrays and slots whose smallest and largest magnitudes are kept
     """
 
+    tracked: tuple[str, ...] | None = ()
+
     def __init__(self, *given: Any, track: Sequence[str] = (), **more: Any) -> None:
         super().__init__(*given, **more)
         self.tracked = tuple(track)
