@@ -87,7 +87,9 @@ def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: in
     def of(name: str) -> str:
         if name in constants:
             return "constexpr"
-        if name in ("constants", "scalars", "scratch") or name.startswith("record"):
+        if name == "events":
+            return "*i32"
+        if name in ("constants", "scalars", "scratch") or name.startswith(("record", "at_low", "at_high")):
             return "*fp64"
         if name in _SHORT or name.startswith("n_"):
             return "i32"
