@@ -4,7 +4,8 @@ The steps run on the device, as one printed kernel or, where that cannot be, ope
 and show in results: an underflow ends at or below the smallest normal number, an overflow and what has no number at or
 above the largest one or in NaN. A printed kernel tells itself whether any such result occurred. If so, or where it
 cannot tell, every slot of those steps is recorded on the device; such elements are picked there, and the CPU machine's
-own counter looks at each of them, with the same operands and random bits.
+own counter looks at each of them, with the same operands and random bits. Sums, whose partial sums are not recorded,
+it does again.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fpsim.cpu.machine import Machine
 from fpsim.precision import Precision, drawn_bits, scalar_values
-from fpsim.program import Program
+from fpsim.program import REDUCTIONS, Operation, Program
 from fpsim.random_bits import Key, program_draw
 from fpsim.rounding import Stochastic, random_bits
 from fpsim.shapes import Sizes, axis_of
@@ -68,6 +71,7 @@ class DeviceMachine:
                 device, program, self.precisions, lanes_per_block, dimension, key, runs, self.programs, self.track
             )
         self._tried, self.quick = _LEAST, 0
+        self._adding: dict[str, Machine] = {}
         self._loaded: set[str] = set()
         self._extremes: dict[str, tuple[Any, Any]] = {}
         self.reset_events()
@@ -201,7 +205,9 @@ class DeviceMachine:
             if operation.kind == "expand":
                 own = self.program.shape(operation.operands[0])
                 axis = axis_of("", (*own, 1), dict(operation.attributes)["axis"])
-                values[operation.slot] = operands[0].unsqueeze(2 + axis)
+                values[operation.slot] = seen.setdefault(operation.slot, operands[0].unsqueeze(2 + axis))
+            elif operation.kind in REDUCTIONS:
+                self._count_sum(operation, operands, first, steps)
             elif operation.rounded:
                 self._count(operation.kind, operation.slot, operands, seen[operation.slot], first)
         for name, array in given.items():
@@ -278,6 +284,31 @@ class DeviceMachine:
         for block in np.unique(where[:, 1]):
             chosen = where[:, 1] == block
             self._look(kind, slot, int(block), where[chosen], [x[chosen] for x in picked], first)
+
+    def _count_sum(self, operation: Operation, operands: Sequence[Any], first: int, steps: int) -> None:
+        """Count the events of every addition of a sum, by the CPU machine that adds the same terms."""
+        slot, names = operation.slot, [f"{operation.slot} terms{i}" for i, _ in enumerate(operation.operands)]
+        if slot not in self._adding:
+            program = Program(
+                slot, tuple(names), ((f"{slot} result", slot),), (), (replace(operation, operands=tuple(names)),),
+                shapes=dict(zip(names, map(self.program.shape, operation.operands), strict=True)),
+                part_of=(*self.program.slots, *names),
+            )  # fmt: skip
+            wide = dict.fromkeys((*names, *self.program.indices), ("binary64", "nearest_even"))
+            precisions = [precision.replace(wide) for precision in self.precisions]
+            self._adding[slot] = Machine(
+                program, precisions, self.lanes_per_block, self._sizes.lengths(), self.key, self.runs, events=COUNTED
+            )
+        machine, given = self._adding[slot], {}
+        for name, x in zip(names, operands, strict=True):
+            shape = (steps, self.blocks, *machine.shape(name), self.lanes_per_block)
+            values = x.expand(shape).movedim(1, -2).reshape(steps, *machine.shape(name), self.lanes)
+            given[name] = values.cpu().numpy()
+        machine.first_step = first
+        machine.reset_events()
+        machine.run(steps, given)
+        for name, counts in machine.events()[slot].items():
+            self._events[slot][name] += counts
 
     def _look(
         self, kind: str, slot: str, block: int, where: npt.NDArray[np.int64], operands: list[Array], first: int

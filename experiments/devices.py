@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "cuda", "torch")
 _KINDS = frozenset({"round", "add", "sub", "mul", "div", "sqrt", "fma", "neg", "abs", "sign", "max", "min", "less",
-                    "where", "expand", "gather"})  # fmt: skip
+                    "where", "expand", "gather", "sum"})  # fmt: skip
 
 
 def check_device(device: str, engine: str = "threads") -> None:
@@ -50,8 +50,5 @@ def check_device(device: str, engine: str = "threads") -> None:
 
 
 def runs_there(program: Program) -> bool:
-    """Whether a device takes a program; what it does not, functions and rounded sums, the CPU machine runs.
-
-    Of a sum only the result could be recorded, and events of its partial sums would be missed.
-    """
+    """Whether a device takes a program; what it does not, such as exp and dot products, the CPU machine runs."""
     return all(operation.kind in _KINDS for operation in program.operations)

@@ -27,7 +27,8 @@ STUDIES: tuple[dict[str, Any], ...] = (
     {"optimizer": "adam", "problem": "quadratic", "exponent": 5, "mantissa": "2,7", "rounding": "stochastic"},
     {"optimizer": "momentum", "problem": "rosenbrock", "exponent": 4, "mantissa": "3,6", "gradient": "rounded",
      "rounding": "toward_zero"},
-    {"optimizer": "adagrad", "problem": "dense_quadratic", "exponent": 4, "mantissa": "3"},
+    {"optimizer": "sgd", "problem": "dense_quadratic", "exponent": 3, "mantissa": "2,3", "gradient": "rounded",
+     "rounding": "stochastic"},
     {"optimizer": "adafactor_vector", "problem": "quadratic", "mantissa": "3", "rounding": "up"},
 )  # fmt: skip
 
@@ -90,10 +91,10 @@ def test_a_study_from_python_takes_a_device() -> None:
 
 def test_a_scan_says_what_the_device_runs(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--mantissa", "3", "--rounding", "up", "--steps", "20", "--dimension", "4", "--seeds", "2"]
-    what = ["scan", "--optimizer", "sgd,adafactor_vector", "--problem", "quadratic", *short, "--out", str(tmp_path)]
+    what = ["scan", "--optimizer", "sgd,muon", "--problem", "quadratic", *short, "--out", str(tmp_path)]
     assert main([*what, "--device", "torch", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "device: torch runs the steps of 1 of 2 batches; the others, with functions or rounded sums, run on" in said
+    assert "device: torch runs the steps of 1 of 2 batches; the others, with functions or dot products, run on" in said
     assert "CPU-seconds" not in said
 
 
