@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from experiments import networks
+
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One point of the grid: what a row of the result is about. Every seed of the cell is one lane of the machine.
@@ -87,8 +89,10 @@ CELL_COLUMNS: dict[str, type] = {
 def kin(cell: Cell) -> bytes:
     """What the cells of one batch share: everything but the widths, formats of overrides and hyperparameters' values.
 
-    Rounding modes stay: they are compiled in.
+    Rounding modes stay: they are compiled in. The cells of networks share nothing: each is kept when it is finished.
     """
+    if cell.problem in networks.PROBLEMS:
+        return msgspec.json.encode(cell, order="deterministic")
     modes = tuple((slot, "", rounding) for slot, _, rounding in cell.overrides if rounding)
     names = dict.fromkeys(sorted(cell.hyperparameters), 0.0)
     shared = msgspec.structs.replace(cell, exponent_bits=0, mantissa_bits=0, overrides=modes, hyperparameters=names)

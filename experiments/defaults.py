@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments import networks
+from experiments.network_settings import setting as network_setting
+
 # d = 32 coordinates carry a spread of curvatures; the logistic problem has the 30 features of its data.
 DIMENSION = {"logistic": 30}
 
@@ -60,6 +63,8 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
     not fpsim's own has the noise and steps of Adam. Hyperparameters that do not stand here are those that its author
     declared.
     """
+    if problem in networks.PROBLEMS:
+        return network_setting(optimizer, problem)
     none = optimizer in NOISELESS or problem == "sequence"
     noise = "none" if none else "minibatch" if problem == "logistic" else "gaussian"
     hyperparameters = dict(HYPERPARAMETERS.get(optimizer, {}))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from experiments import networks
 from experiments.cell import Cell, kin
 from experiments.registry import NOTHING, Own, problem_of
 
@@ -81,6 +82,8 @@ def _lanes(batch: Sequence[Cell]) -> int:
 
 def _kind(cell: Cell) -> bytes:
     """What makes an element-step cheap or expensive."""
+    if cell.problem in networks.PROBLEMS:  # the width is no part of it
+        cell = msgspec.structs.replace(cell, mantissa_bits=7, hyperparameters={})
     return kin(msgspec.structs.replace(cell, seed=0, steps=1, sigma=0.0, window=1.0, options={}))
 
 
@@ -88,6 +91,10 @@ def _time_steps(cells: Sequence[Cell], seconds: float, own: Own, device: str) ->
     """(seconds an element-step, bytes of arrays) of one batch."""
     from experiments.trajectory import Trajectory
 
+    if cells[0].problem in networks.PROBLEMS:
+        from experiments.networks.cells import seconds_of
+
+        return seconds_of(cells[0], seconds)
     trajectory = Trajectory(cells, problem_of(cells[0], own), own, device)
     trajectory.advance(1)  # compiles, and fills caches
     one = _seconds(lambda: trajectory.advance(1), device)
@@ -101,6 +108,9 @@ def _time_steps(cells: Sequence[Cell], seconds: float, own: Own, device: str) ->
 def _time_rest(cell: Cell, own: Own, device: str) -> float:
     """Seconds of a cell besides its steps, roughly: those of a run that has hardly any."""
     from experiments.simulate import run_batch
+
+    if cell.problem in networks.PROBLEMS:  # what is measured costs as much as a few of its many steps
+        return 0.0
 
     def run(steps: int) -> None:
         run_batch([msgspec.structs.replace(cell, steps=min(cell.steps, steps))], own=own, device=device)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from experiments import networks
 from experiments.cell import Cell
 from experiments.fields import StudyError, one_line
 from experiments.schedules import declared
@@ -71,6 +72,10 @@ def step_of(name: str, own: Own = NOTHING) -> tuple[Program, str]:
         return own_steps()[name], ""
     from fpsim.optim import find
 
+    if name in networks.OPTIMIZERS:
+        raise StudyError(
+            "optimizer", f"{name!r} trains networks only; admissible: problems {', '.join(networks.PROBLEMS)}"
+        )
     with _naming("optimizer", name):
         return find(name)
 
@@ -246,6 +251,8 @@ def own_from(given: Any, kind: str, known: Mapping[str, Any]) -> tuple[list[str]
 
 def program_digest(name: str, own: Own = NOTHING) -> str:
     """ "" for fpsim's own, whose code is in ``code_version``; else a hash of the program."""
+    if name in networks.OPTIMIZERS:
+        return ""
     program, package = step_of(name, own)
     if not package:
         return ""
@@ -253,7 +260,12 @@ def program_digest(name: str, own: Own = NOTHING) -> str:
 
 
 def problem_digest(cell: Cell, own: Own = NOTHING) -> str:
-    """ "" for fpsim's own; else a hash of the problem's class with its source, and of everything it holds."""
+    """ "" for fpsim's own; else a hash of the problem's class with its source, and of everything it holds; of a network
+    that of its data, where they are not fpsim's own."""
+    if cell.problem in networks.PROBLEMS:
+        from experiments.network_settings import content
+
+        return content(cell)
     return _problem_digest(cell.problem, cell.dimension, tuple(sorted(cell.options.items())), own)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.cell import Cell
 from experiments.floors import Floor
-from experiments.schema import RECORD
+from experiments.schema import NETWORK, RECORD
 from experiments.windows import Watched, window_of
 from fpsim.optim import STEPS
 from fpsim.precision import scalar_report
@@ -24,7 +24,7 @@ def row_of(cell: Cell, index: int, watched: Watched, seconds: float) -> dict[str
     record, trajectory = watched.record, watched.trajectory
     floor = watched.floor(index)
     window = window_of(cell, index, watched, floor)
-    row: dict[str, Any] = cell.columns() | {"key": cell.key}
+    row: dict[str, Any] = dict.fromkeys(NETWORK) | cell.columns() | {"key": cell.key}
     row |= _floor_columns(floor) | _verdict_columns(window) | watched.trace.columns(index)
     reports = scalar_report(trajectory.programs[index], trajectory.precisions[index], 0, cell.steps - 1)
     row["warnings"] = "; ".join(report.warning for report in reports if report.warning)

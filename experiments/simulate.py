@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments import networks
 from experiments.cell import Cell, kin
 from experiments.floors import DIVERGED
 from experiments.history import GIVEN_SEEDS, GIVEN_STEPS, STEPS, History
@@ -66,6 +67,10 @@ def run_batch(
     ------
     Cancelled
     """
+    if cells[0].problem in networks.PROBLEMS:
+        from experiments.networks.cells import run_cells
+
+        return run_cells(cells, report, cancelled)
     began = time.perf_counter()
     watched = watch(cells, report, cancelled, own, device)
     seconds = (time.perf_counter() - began) / len(cells)
@@ -119,7 +124,7 @@ def watch(
     for stratum in range(window_steps // stride):
         if cancelled():
             raise Cancelled
-        _sample(trace, cells, _offsets(cell, stratum, stride), stride, record)
+        _sample(trace, cells, random_offsets(cell, stratum, stride), stride, record)
         _note_divergence(trajectory, record, record.loss[-1], first_loss)
         report(stride * cost)
     end = {name: trajectory.state(name) for name in trajectory.program.state}
@@ -263,7 +268,7 @@ def _settled(trajectory: Trajectory) -> npt.NDArray[np.bool_]:
     return settled
 
 
-def _offsets(cell: Cell, stratum: int, stride: int) -> npt.NDArray[np.int64]:
+def random_offsets(cell: Cell, stratum: int, stride: int) -> npt.NDArray[np.int64]:
     """A uniform step of a stratum for every seed; words that would favour the small ones are drawn again."""
     key, runs = Key(cell.seed).fold(SAMPLING), np.arange(cell.seeds)
     words = np.zeros(cell.seeds, dtype=np.int64)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from experiments import schedules
+from experiments import network_settings, networks, schedules
 from experiments.cell import Cell, code_version, kin, package_version
 from experiments.fields import (
     StudyError,
@@ -69,10 +69,10 @@ def roundings() -> list[str]:
 def _own_names(kind: str) -> Callable[[], list[str]]:
     def of_fpsim() -> list[str]:
         if kind == "optimizer":
-            return list(own_steps())
+            return [*own_steps(), *networks.OPTIMIZERS]
         from experiments.problems import PROBLEMS
 
-        return list(PROBLEMS)
+        return [*PROBLEMS, *networks.PROBLEMS]
 
     return of_fpsim
 
@@ -81,10 +81,10 @@ def _available(kind: str) -> list[str]:
     if kind == "optimizer":
         from fpsim.optim import available
 
-        return list(dict.fromkeys((*own_steps(), *available())))
+        return list(dict.fromkeys((*own_steps(), *networks.OPTIMIZERS, *available())))
     from experiments.problems import available
 
-    return available()
+    return [*available(), *networks.PROBLEMS]
 
 
 def _table(reader: Callable[[str, str, Any], Any]) -> Callable[[str, Any], dict[str, Any]]:
@@ -115,7 +115,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "random_bits": integer(1, 32),
     "seeds": integer(1, 65536),
     "seed": integer(0, MAX_SEED),
-    "gradient": optional(grid(choice("exact", "rounded"))),
+    "gradient": optional(grid(choice("exact", "rounded", "stored"))),
     "steps": optional(grid(integer(1, 10**9))),
     **{name: optional(grid(number(interval))) for name, interval in INTERVALS.items()},
     "hyperparameters": _table(lambda key, name, value: grid(number(INTERVALS.get(name, ANY)))(key, value)),
@@ -142,7 +142,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     random_bits : int in 1..32, random bits of one stochastic rounding
     seeds : int in 1..65536, runs of each cell; a seed sets start point, noise and random bits
     seed : int in 0..2^63-1, the root of all random bits
-    gradient : ``"rounded"`` (computed in the machine, every operation rounded), ``"exact"`` (in binary64, then stored)
+    gradient : ``"rounded"`` (computed in the machine, every operation rounded), ``"exact"`` (in binary64, then stored);
+        of networks also ``"stored"`` (by PyTorch, every tensor rounded)
     lr, beta1, beta2, eps : numbers, or schedules in the step ``t`` (from 1) and the number of steps ``T``
     hyperparameters : the same for any name that an optimizer declares
     steps, noise, sigma, batch, dimension, window : as their names say
@@ -189,7 +190,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         from experiments.problems import PROBLEMS
 
         brought = {}
-        for kind, known in (("optimizer", own_steps()), ("problem", PROBLEMS)):
+        for kind, known in (("optimizer", own_steps()), ("problem", {**PROBLEMS, **networks.PROBLEMS})):
             listed, brought[kind] = own_from(getattr(self, kind), kind, known)
             named = [name for name in listed if name not in brought[kind]]
             if named or not listed:
@@ -265,7 +266,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         from experiments.defaults import setting
 
         default = setting(optimizer, problem) | self._of_problem(problem)
-        step, _ = step_of(optimizer, self.own)
+        of_network = problem in networks.PROBLEMS
+        step = network_settings.source(optimizer) if of_network else step_of(optimizer, self.own)[0]
         declared = {name: _plain(name, value) for name, value in step.hyperparameters.items()}
         declared |= {name: value for name, value in default["hyperparameters"].items() if name in declared}
         named = {name: value for name in INTERVALS if (value := getattr(self, name)) is not None}
@@ -275,13 +277,18 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         options |= {name: values for name, values in self.options.items() if name in default["options"]}
         plain = {key: getattr(self, key) or (default[key],) for key in ("noise", "steps", "dimension", "window")}
         for noise, steps, dimension, window in itertools.product(*plain.values()):
-            gradient = self.gradient or ("exact" if noise == "minibatch" else default["gradient"],)
+            if of_network and noise != "minibatch":
+                raise StudyError("noise", f"{noise!r} with {problem}, which learns from data; admissible: minibatch")
+            outside = noise == "minibatch" and not of_network
+            gradient = self.gradient or ("exact" if outside else default["gradient"],)
             # A cell does not carry the constant of a noise that it does not have.
             sigma = (self.sigma or (default["sigma"],)) if noise == "gaussian" else (0.0,)
             batch = (self.batch or (default["batch"],)) if noise == "minibatch" else (0,)
             for value in itertools.product(gradient, sigma, batch, _product(hyperparameters), _product(options)):
                 found = dict(zip(("gradient", "sigma", "batch", "hyperparameters", "options"), value, strict=True))
                 found |= {"noise": noise, "steps": steps, "dimension": dimension, "window": window}
+                if of_network and not dimension:
+                    found["dimension"] = network_settings.weights(problem, found["options"])
                 for name, number_or_text in found["hyperparameters"].items():
                     key = f"hyperparameters.{name}" if name in self.hyperparameters else name
                     schedules.check(key, number_or_text, steps, INTERVALS.get(name, ANY))
@@ -297,6 +304,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         from experiments.problems import PROBLEMS, options_of
         from experiments.problems.base import Problem
 
+        if name in networks.PROBLEMS:
+            return {"options": network_settings.options(name) if self.options else {}}
         source, package = problem_source(name, self.own)
         if not package:
             return {"options": options_of(PROBLEMS[name])} if self.options else {"options": {}}
@@ -356,7 +365,16 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             content = msgspec.json.encode(one, order="deterministic")
             if content not in seen:
                 seen.add(content)
-                check_cell(cell, self.own)
+                if cell.problem in networks.PROBLEMS:
+                    from experiments.networks.cells import check
+
+                    check(cell)
+                elif cell.gradient == "stored":
+                    raise StudyError(
+                        "gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded"
+                    )
+                else:
+                    check_cell(cell, self.own)
 
     def run(self, out: Path | str | None = None, **how: Any) -> pl.DataFrame:
         """Run the study and give its table, a row for each cell; see ``experiments.runs.run_study``.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments import noise
+from experiments import networks, noise
 from experiments.cell import Cell
 from experiments.devices import runs_there
 from experiments.fields import StudyError
@@ -113,7 +113,7 @@ def matrix_of(cell: Cell, problem: Problem) -> tuple[int, int]:
 
 def goes_to_device(cell: Cell, own: Own = NOTHING) -> bool:
     """Whether the steps of a cell run on a device that is asked for; all others run on the CPU, to the same bits."""
-    return runs_there(program_of(cell, problem_of(cell, own), own))
+    return cell.problem not in networks.PROBLEMS and runs_there(program_of(cell, problem_of(cell, own), own))
 
 
 class Trajectory:

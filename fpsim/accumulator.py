@@ -140,7 +140,9 @@ class Accumulator:
         return cls(fmt, fmt, product_rounding=rounding, sum_rounding=rounding)
 
     @staticmethod
-    def tensor_core(device: str, operand: str, output: str = "binary32", zero_c: str = "exponent") -> TensorCore:
+    def tensor_core(
+        device: str, operand: str, output: str = "binary32", zero_c: str = "exponent", right: str | None = None
+    ) -> TensorCore:
         """A model of a GPU's matrix instructions, to be given in place of an Accumulator: ``fpsim.tensor_core``.
 
         Examples
@@ -148,7 +150,7 @@ class Accumulator:
         >>> Accumulator.tensor_core("h100", "bfloat16").terms
         16
         """
-        return tensor_core(device, operand, output, zero_c)
+        return tensor_core(device, operand, output, zero_c, right)
 
     @property
     def result(self) -> Format:

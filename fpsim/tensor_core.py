@@ -20,7 +20,8 @@ float8   -> binary32     wgmma          32     13        toward zero, 13 fractio
 float8   -> binary16     mma.sync       16+16  25        to nearest even after each half, C added last in binary16
 =======================  =============  =====  ========  ==========================================================
 
-float8 stands for float8_e4m3fn and float8_e5m2. In the last row the halves of 32 products are those with k mod 4 in
+float8 stands for float8_e4m3fn and float8_e5m2, or one of each: that such a mixed product is computed like the others
+is an assumption, for no published vector shows it. In the last row the halves of 32 products are those with k mod 4 in
 {0, 1}, then in {2, 3}; the second half takes the result of the first as its C, and the C of the instruction is added at
 the end, rounded to binary16. That row is a fit to published vectors and stands in no publication.
 
@@ -39,7 +40,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -68,6 +69,17 @@ class TensorCore:
     rounding: Literal["toward_zero", "nearest_even"]
     floor: int
     halves: bool = False
+    right: Format | None = None
+
+    @property
+    def operands(self) -> tuple[Format, Format]:
+        """The formats of the first and of the second operand."""
+        return self.operand, self.right or self.operand
+
+    @property
+    def swapped(self) -> TensorCore:
+        """The instruction with its operands exchanged: products commute."""
+        return replace(self, operand=self.operands[1], right=self.right and self.operand)
 
     @property
     def result(self) -> Format:
@@ -75,7 +87,9 @@ class TensorCore:
         return NAMED["binary32"] if self.output == _E8M13 else self.output
 
 
-def tensor_core(device: str, operand: str, output: str = "binary32", zero_c: str = "exponent") -> TensorCore:
+def tensor_core(
+    device: str, operand: str, output: str = "binary32", zero_c: str = "exponent", right: str | None = None
+) -> TensorCore:
     """The model of one device, operand and result format.
 
     Parameters
@@ -84,6 +98,7 @@ def tensor_core(device: str, operand: str, output: str = "binary32", zero_c: str
     operand : "binary16", "bfloat16", "tf32", "float8_e4m3fn" or "float8_e5m2"
     output : "binary32", or "binary16" for binary16 and float8 operands
     zero_c : "exponent" or "dropped"
+    right : the second operand's format, where it is the other float8 format; default ``operand``
 
     Raises
     ------
@@ -111,19 +126,23 @@ def tensor_core(device: str, operand: str, output: str = "binary32", zero_c: str
         raise ValueError(f"output={output!r}; admissible: binary32, binary16")
     if half and name in ("bfloat16", "tf32"):
         raise ValueError(f"output={output!r} with operand {name!r}; admissible: binary32")
+    other = fmt if right is None else named_format(right)
+    if other != fmt and not all(rows.get(one, "").startswith("float8") for one in (fmt, other)):
+        raise ValueError(f"right={right!r} with operand {name!r}; admissible: {name}, or two float8 formats")
+    second = None if other == fmt else other
     floor = -126 if zero_c == "exponent" else -21 if half else -133
     if not name.startswith("float8"):
         terms = 8 if name == "tf32" else 16
         return TensorCore(fmt, terms, 25, result, "nearest_even" if half else "toward_zero", floor)
     if half:
-        return TensorCore(fmt, 32, 25, result, "nearest_even", floor, halves=True)
-    return TensorCore(fmt, 32, 13, _E8M13, "toward_zero", floor)
+        return TensorCore(fmt, 32, 25, result, "nearest_even", floor, halves=True, right=second)
+    return TensorCore(fmt, 32, 13, _E8M13, "toward_zero", floor, right=second)
 
 
 def multiply_accumulate(core: TensorCore, a: Sequence[float], b: Sequence[float], c: float = 0.0) -> float:
     """The specification: sum of a_k b_k plus c in rational arithmetic, step after step.
 
-    ``a`` and ``b`` hold numbers of the operand format, ``c`` one of the result's.
+    ``a`` and ``b`` hold numbers of the operands' formats, ``c`` one of the result's.
 
     Raises
     ------
@@ -151,7 +170,8 @@ def _step(core: TensorCore, pairs: Sequence[tuple[float, float]], c: float) -> f
         return math.nan
     if infinite:
         return -math.inf if True in infinite else math.inf
-    terms = [(Fraction(x) * Fraction(y), _exponent(x, core.operand) + _exponent(y, core.operand)) for x, y in pairs]
+    left, right = core.operands
+    terms = [(Fraction(x) * Fraction(y), _exponent(x, left) + _exponent(y, right)) for x, y in pairs]
     terms.append((Fraction(c), _exponent(c, core.result)))
     top = max([core.floor, *(e for value, e in terms if value)])
     unit = Fraction(2) ** (top - core.fraction)

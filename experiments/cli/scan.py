@@ -263,7 +263,7 @@ def _print_device(device: str, work: Sequence[Any]) -> None:
     from experiments.trajectory import goes_to_device
 
     there = sum(goes_to_device(batch.cells[0]) for batch in work)
-    rest = "" if there == len(work) else "; the others, with functions or dot products, run on the CPU"
+    rest = "" if there == len(work) else "; the others, such as functions and networks, run on the CPU"
     print(f"device: {device} runs the steps of {there} of {len(work)} batches{rest}")
 
 

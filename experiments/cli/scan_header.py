@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from experiments import networks
 from experiments.cell import COMMON_HYPERPARAMETERS, Cell
 from experiments.cli.formats import align
 from experiments.overrides import label
@@ -30,8 +31,9 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
     study.check(cells)
     modes = (f"stochastic ({study.random_bits} bits)" if mode == "stochastic" else mode for mode in study.rounding)
     formats = f"{_widths(study.exponent)} exponent bits, {_widths(study.mantissa)} mantissa bits"
+    every = "" if any(cell.gradient == "stored" for cell in cells) else "; every operation is rounded"
     lines = [
-        f"fpsim scan: {len(cells)} cells of {study.seeds} seeds (root seed {study.seed}); every operation is rounded",
+        f"fpsim scan: {len(cells)} cells of {study.seeds} seeds (root seed {study.seed}){every}",
         f"optimizers: {', '.join(study.optimizer)}; problems: {', '.join(study.problem)}",
         f"formats: {formats}",
         f"rounding: {', '.join(modes)}",
@@ -52,6 +54,7 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
 def _gradients(cells: Sequence[Cell]) -> list[str]:
     """Where gradients are computed, in the order of the problems."""
     kinds = {"rounded": "rounded, operation by operation", "exact": "in binary64, then stored"}
+    kinds["stored"] = "by PyTorch, every tensor rounded"
     where = {kind: dict.fromkeys(cell.problem for cell in cells if cell.gradient == kind) for kind in kinds}
     parts = [f"{kinds[kind]} ({', '.join(problems)})" for kind, problems in where.items() if problems]
     return [f"gradients: {'; '.join(parts)}"]
@@ -66,9 +69,11 @@ def _constants(cells: Sequence[Cell], own: Own) -> list[str]:
     head = ("optimizer", "problem", "weights", "steps", "measured", "noise", "lr", "lr*L", *names)
     rows = []
     for pair, group in pairs.items():
-        smoothness = problem_of(group[0], own).smoothness
         rates = [cell.hyperparameters.get("lr") for cell in group]
-        products = [rate * smoothness for rate in rates if isinstance(rate, float)]
+        products = []
+        if group[0].problem not in networks.PROBLEMS:
+            smoothness = problem_of(group[0], own).smoothness
+            products = [rate * smoothness for rate in rates if isinstance(rate, float)]
         shown = (
             _values(cell.dimension for cell in group),
             _values(cell.steps for cell in group),
@@ -125,6 +130,10 @@ def warnings_of(cell: Cell, own: Own, known: dict[bytes, str]) -> list[str]:
     from experiments.trajectory import precision_of
     from fpsim.precision import scalar_report
 
+    if cell.problem in networks.PROBLEMS:
+        from experiments.networks.cells import warnings_of as of_network
+
+        return of_network(cell)
     step = step_of(cell.optimizer, own)[0]
     shared = [cell.optimizer, cell.steps, cell.rounding, cell.overrides, cell.exponent_bits, cell.mantissa_bits]
     keys = {}

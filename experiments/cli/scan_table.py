@@ -99,7 +99,13 @@ def stops_at(group: Iterable[Row]) -> str:
 def lists(rows: Sequence[Row]) -> list[str]:
     """What is bounded, outcomes, then what is not settled: violated, failed, undecided, inapplicable, each with why."""
     outcomes = Counter(row["outcome"] for row in rows).most_common()
-    lines = [*bounded(rows), "", "outcomes:", *(f"  {count:4} {OUTCOMES.get(name, name)}" for name, count in outcomes)]
+    lines = [
+        *bounded(rows),
+        *learned(rows),
+        "",
+        "outcomes:",
+        *(f"  {count:4} {OUTCOMES.get(name, name)}" for name, count in outcomes),
+    ]
     for title, column, value in (
         ("VIOLATED bounds", "verdict", "violated"),
         ("failed cells", "outcome", "failed"),
@@ -110,6 +116,18 @@ def lists(rows: Sequence[Row]) -> list[str]:
         if chosen:
             lines += ["", f"{title} ({len(chosen)} cells):", *(f"  {line}" for line in by_reason(chosen))]
     return lines
+
+
+def learned(rows: Sequence[Row]) -> list[str]:
+    """Of networks, such as ``adam mlp-digits nearest_even m=7: loss 0.12, accuracy 97.1 %``."""
+    lines = []
+    for row, variant in zip(rows, variants(rows), strict=True):
+        if row.get("loss") is not None and math.isfinite(row["loss"]):
+            where = f"{row['optimizer']} {row['problem']} {row['rounding']}{f' {variant}' * bool(variant)}"
+            right = "" if row["accuracy"] is None else f", accuracy {100 * row['accuracy']:.1f} %"
+            floor = "" if row["loss_floor"] is None else f" (no less than {short(row['loss_floor'], 3)})"
+            lines.append(f"  {where} m={row['mantissa_bits']}: loss {short(row['loss'], 3)}{floor}{right}")
+    return ["", "networks, means over the window:", *lines] if lines else []
 
 
 def bounded(rows: Sequence[Row]) -> list[str]:

@@ -41,7 +41,7 @@ def contract(left: Matrix, right: Matrix, core: TensorCore, out: Matrix) -> None
     integers, floats = tables([(core.output, 0)])
     step = 16 if core.halves else core.terms
     numbers = integers.reshape(-1), floats.reshape(-1)
-    of_a, of_b = _exponents(a, core.operand), _exponents(b, core.operand)
+    of_a, of_b = (_exponents(x, fmt) for x, fmt in zip((a, b), core.operands, strict=True))
 
     def work(i: int, j: int) -> None:
         multiply(

@@ -16,12 +16,13 @@ import numpy.typing as npt
 import torch
 
 from fpsim.cpu import codes
-from fpsim.cpu.lower import Draws, Formats, decisions
+from fpsim.cpu.lower import Draws, decisions
 from fpsim.cuda.triton_arrays import BINARY32, FLOATING, elementwise, infinities_overflow, low_enough
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import Abreast, block_length, launch
 from fpsim.cuda.triton_print import Line, Text, check_printable, is_elementwise, printed
 from fpsim.cuda.triton_print_stages import Staged
+from fpsim.cuda.triton_single_tiers import SingleFormats, singles
 from fpsim.cuda.triton_table import table
 from fpsim.number_format import Format
 from fpsim.precision import Precision, Slot, scalar_values
@@ -192,9 +193,15 @@ class TritonMachine:
         lines = {name: line for name, line in self.groups[group].lines.items() if name not in read_only}
         draws = self._draws.only({name for name, line in lines.items() if line.bits})
         places = {name: (group, word, left) for name, (group, word, left, _) in draws.columns.items()}
+        narrow = [
+            name
+            for name in self.program.inputs
+            if all(BINARY32.holds(slots[name][0]) for slots in self._slots)
+            and any(line.single is not None for line in lines.values())
+        ]
         return Text(
             self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record),
-            len(self.groups) > 1, self.tracked,
+            len(self.groups) > 1, self.tracked, frozenset(narrow),
         )  # fmt: skip
 
     def prepared(
@@ -292,19 +299,22 @@ class TritonMachine:
         """Tier, mode and format of every slot and stored array; blocks that have them alike are a group."""
         rows: dict[tuple[tuple[Format, int], ...], int] = {}
         found: dict[tuple[Line, ...], list[int]] = {}
+        in_registers = self._elementwise and self.tracked is None  # sums and what is noted are of binary64
         for block, (program, precision, slots) in enumerate(
             zip(self.programs, self.precisions, self._slots, strict=True)
         ):
             scalars = scalar_values(program, precision, range(0))  # of no step: a schedule may begin later
-            lines = {}
-            for name, (tier, mode, _) in decisions(program, slots, scalars, Formats()).items():
+            noting, lines = SingleFormats(), {}
+            decided = decisions(program, slots, scalars, noting)
+            narrow = singles(program, slots, noting) if in_registers else {}
+            for name, (tier, mode, _) in decided.items():
                 if mode == codes.NONE or self._stored_as_it_is(name) or self._is_identity(name):
                     continue
                 kind = "round" if name in self.program.inputs else self.program.operation(name).kind
                 bits = random_bits(slots[name][1])
                 row = rows.setdefault(tuple((of_block[name][0], bits) for of_block in self._slots), len(rows))
                 tier, alike = self._tier(kind, tier, slots[name]), infinities_overflow(*slots[name])
-                lines[name] = Line(tier, mode, bits, row, alike)
+                lines[name] = Line(tier, mode, bits, row, alike, narrow.get(name))
             found.setdefault(tuple(lines.values()), []).append(block)
             names = tuple(lines)  # the same in every block
         self.groups = [Group(dict(zip(names, lines, strict=True)), blocks, torch.tensor(blocks).to(self.device))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fpsim.cpu import codes
+from fpsim.cuda.triton_single_tiers import Single
 from fpsim.program import Operation, Program
 
 ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
@@ -40,6 +41,7 @@ import triton.language as tl
 
 from fpsim.cuda.triton_elements import *
 from fpsim.cuda.triton_program_parts import *
+from fpsim.cuda.triton_single import *
 
 
 @triton.jit(do_not_specialize=["key0", "key1", "first_step", "steps"])
@@ -67,7 +69,7 @@ class Line:
     """How a slot is rounded.
 
     tier, mode, bits : as in ``fpsim.cpu.codes``, and random bits;  row : which of the block's formats
-    alike : whether infinities become what an overflow becomes
+    alike : whether infinities become what an overflow becomes;  single : how it is computed in binary32, if it is
     """
 
     tier: int
@@ -75,6 +77,7 @@ class Line:
     bits: int
     row: int
     alike: bool
+    single: Single | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Text:
     some : whether the kernel works on some of the machine's blocks only, those that ``members`` lists
     tracked : arrays and slots whose smallest and largest magnitudes are kept; if not None, it is noted too where an
         event may have happened (``triton_watch``)
+    narrow : arrays in registers of binary32, which holds their formats; others are in those of binary64
     """
 
     program: Program
@@ -105,6 +109,7 @@ class Text:
     record: Sequence[str]
     some: bool = False
     tracked: Sequence[str] | None = None
+    narrow: frozenset[str] = frozenset()
 
     def block(self) -> str:
         """Which of the machine's blocks a thread block works on."""
@@ -148,7 +153,10 @@ def printed(text: Text) -> str:
     arguments += ["table", "constants", "scalars", "runs", "members", "key0", "key1", "first_step", "steps"]
     arguments += ["tiles", "size", "lanes_per_block", "blocks"]
     body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
-    body += [f"    {names[name]} = load({names.pointer(name)} + at, inside)" for name in text.arrays()]
+    body += [
+        f"    {names[name]} = load({names.pointer(name)} + at, inside{', SINGLE' * (name in text.narrow)})"
+        for name in text.arrays()
+    ]
     fixed, moving = ([s.name for s in program.scalars if program.varies(s) == changing] for changing in (False, True))
     body += [f"    {scalar_line(text, names, name, '')}" for name in fixed]
     if text.tracked is not None:
@@ -208,7 +216,9 @@ def _step(text: Text, names: Names) -> list[str]:
             lines += _noted("round", stored[array], (names[value],), array, text)
         elif array in stored:
             lines.append(f"{stored[array]} = {names[value]}")
-    lines += [f"{names[array]} = {new}" for array, new in stored.items()]
+    lines += [
+        f"{names[array]} = {'single' if array in text.narrow else 'double'}({new})" for array, new in stored.items()
+    ]
     for i, name in enumerate(text.tracked or ()):
         lines.append(f"low{i}, high{i} = widened(low{i}, high{i}, {names[name]})")
     for i, name in enumerate(text.record):
@@ -242,6 +252,9 @@ def rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text: 
     if line.tier == codes.EXACT:
         row = f"table, block * {text.rows} + {line.row}"
         return f"operate({kind.upper()}, {mode}, {line.bits}, {a}, {b}, {c}, {draw}, {row})"
+    if line.single is not None:
+        how = f"{line.single}, {mode}, {line.bits}, {line.alike}"
+        return f"single_operation({kind.upper()}, {how}, {a}, {b}, {c}, {draw}, f{line.row})"
     how = f"{kind.upper()}, {_TIERS[line.tier]}, {mode}, {line.bits}, {line.alike}"
     return f"operation({how}, {a}, {b}, {c}, {draw}, f{line.row})"
 

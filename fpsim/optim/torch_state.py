@@ -28,7 +28,7 @@ def plain(precision: Precision | None) -> dict[str, Any] | None:
 
     Examples
     --------
-    >>> precision = Precision.uniform("e5m2", Stochastic(16))
+    >>> precision = Precision.torch("bfloat16")
     >>> of_plain(plain(precision)) == precision
     True
     """
@@ -38,6 +38,7 @@ def plain(precision: Precision | None) -> dict[str, Any] | None:
         "default": _plain_slot(*precision.default),
         "rules": [[pattern, *_plain_slot(fmt, mode)] for pattern, fmt, mode in precision.rules],
         "scalars": precision.scalars,
+        "families": [[pattern, *_plain_slot(fmt, mode)] for pattern, fmt, mode in precision.families],
     }
 
 
@@ -46,9 +47,12 @@ def of_plain(saved: Any) -> Precision | None:
     if saved is None or isinstance(saved, Precision):
         return saved
     try:
-        rules = tuple((pattern, Format(**fmt), _mode(mode)) for pattern, fmt, mode in saved["rules"])
+        rules, families = (
+            tuple((pattern, Format(**fmt), _mode(mode)) for pattern, fmt, mode in listed)
+            for listed in (saved["rules"], saved.get("families", ()))  # older files have no families
+        )
         fmt, mode = saved["default"]
-        return Precision((Format(**fmt), _mode(mode)), rules, saved["scalars"])
+        return Precision((Format(**fmt), _mode(mode)), rules, saved["scalars"], families)
     except (KeyError, TypeError) as error:
         raise ValueError(f"state_dict: precision {saved!r} is not what this optimizer saves") from error
 

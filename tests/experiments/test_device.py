@@ -94,7 +94,7 @@ def test_a_scan_says_what_the_device_runs(tmp_path: Any, capsys: pytest.CaptureF
     what = ["scan", "--optimizer", "sgd,muon", "--problem", "quadratic", *short, "--out", str(tmp_path)]
     assert main([*what, "--device", "torch", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "device: torch runs the steps of 1 of 2 batches; the others, with functions or dot products, run on" in said
+    assert "device: torch runs the steps of 1 of 2 batches; the others, such as functions and networks, run on" in said
     assert "CPU-seconds" not in said
 
 

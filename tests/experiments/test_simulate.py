@@ -107,7 +107,7 @@ def test_chunks_and_the_exact_reader_give_the_same_weights():
 def test_sampling_is_one_uniform_step_a_stratum():
     (cell,) = Study(optimizer="sgd", problem="quadratic", mantissa=7, rounding="nearest_even", seeds=4).cells()
     stride = 5
-    drawn = np.concatenate([simulate._offsets(cell, stratum, stride) for stratum in range(1000)])
+    drawn = np.concatenate([simulate.random_offsets(cell, stratum, stride) for stratum in range(1000)])
     counts = np.bincount(drawn, minlength=stride)
     assert len(counts) == stride
     # each count is Binomial(4000, 1/5), deviation 25.3; 5.3 deviations: a false alarm below 6e-7 for all five

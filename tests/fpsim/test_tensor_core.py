@@ -118,6 +118,7 @@ def test_zeros_infinities_and_nan() -> None:
         (("h100", "binary16", "bfloat16"), "output='bfloat16'; admissible: binary32, binary16"),
         (("h100", "binary16", "binary32", "zero"), "zero_c='zero'; admissible: exponent, dropped"),
         (("h100", "half"), "'half' is unknown"),
+        (("h100", "binary16", "binary32", "exponent", "bfloat16"), "right='bfloat16' with operand 'binary16'; admis"),
     ],
 )
 def test_unknown_instructions_are_refused(arguments: tuple[str, ...], message: str) -> None:
@@ -158,6 +159,17 @@ def test_the_kernel_with_infinities_nan_and_overflow() -> None:
             a[1, 5], b[30, 2] = -math.inf, math.inf
         b[9, 3] = math.nan
         equal_to_the_specification(core, a, b)
+
+
+@pytest.mark.parametrize("output", ["binary32", "binary16"])
+def test_mixed_float8_operands_in_either_order_and_as_a_transpose(output: str) -> None:
+    """Subnormals of float8_e4m3fn are normal in float8_e5m2: the formats may not be exchanged."""
+    core = tensor_core("h100", "float8_e4m3fn", output, right="float8_e5m2")
+    assert core.swapped.operands == core.operands[::-1] and core.swapped.swapped == core
+    for n, spread in ((7, 3), (33, 8), (70, 9)):
+        for rows, columns in ((2, 3), (9, 2)):  # the second is computed as its transpose
+            a, b = operands(core, (rows, n), spread, n), operands(core.swapped, (n, columns), 2 * spread, n + 1)
+            equal_to_the_specification(core, a, b)
 
 
 def test_nan_does_not_take_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None:

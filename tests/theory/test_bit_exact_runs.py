@@ -67,14 +67,14 @@ def test_adam_is_not_at_rest_while_its_bias_corrections_change() -> None:
 def test_every_seed_is_sampled_at_steps_of_its_own() -> None:
     """Uniform and independent over strata and seeds: else a window that falls is misjudged by all seeds alike."""
     stride, strata, seeds = 7, 400, 8
-    offsets = np.array([simulate._offsets(cell(seeds=seeds), k, stride) for k in range(strata)])
+    offsets = np.array([simulate.random_offsets(cell(seeds=seeds), k, stride) for k in range(strata)])
     counts = np.array([np.bincount(offsets[:, s], minlength=stride) for s in range(seeds)])
     assert offsets.min() == 0
     assert offsets.max() == stride - 1
     assert np.all(np.abs(counts - strata / stride) < 4.5 * np.sqrt(strata / stride))
     same = np.mean(offsets[:, :1] == offsets[:, 1:])
     assert abs(same - 1 / stride) < 0.03
-    fewer = simulate._offsets(cell(seeds=3), 5, stride)
+    fewer = simulate.random_offsets(cell(seeds=3), 5, stride)
     assert np.array_equal(fewer, offsets[5, :3])  # a seed's steps do not depend on how many seeds there are
     key = Key(0).fold(simulate.SAMPLING)
     assert offsets[5, 2] == int(philox4x32(5, 0, 2, 0, key)[0]) % stride
