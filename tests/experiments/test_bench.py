@@ -128,7 +128,7 @@ def test_networks_are_measured_in_processes_with_their_number_of_threads(monkeyp
 def test_a_step_of_a_network_is_measured():
     assert set(network._measured("step", 1, 2)) == {"plain", "emulated"}
     assert network._measured("whole storage", 1, 3)["whole"] > 0.0
-    with pytest.raises(WrongResult, match="KeyError|ValueError"):
+    with pytest.raises(WrongResult, match=r"KeyError|ValueError"):
         network._measured("whole nothing", 1, 3)
 
 
