@@ -15,6 +15,7 @@ from experiments.fields import StudyError
 
 if TYPE_CHECKING:
     from experiments.cell import Cell
+    from experiments.registry import Own
     from fpsim.optim.matrix import MatrixMethod
     from fpsim.program import Program
 
@@ -60,6 +61,39 @@ def source(optimizer: str) -> Program | MatrixMethod:
     if optimizer not in known:
         raise StudyError("optimizer", f"{optimizer!r} does not train networks; admissible: {', '.join(known)}")
     return known[optimizer]
+
+
+def learns(problem: str, noise: str) -> bool:
+    """Whether a problem is a network, whose noise is that of minibatches.
+
+    Raises
+    ------
+    StudyError
+        A network with another noise.
+    """
+    if problem in networks.PROBLEMS and noise != "minibatch":
+        raise StudyError("noise", f"{noise!r} with {problem}, which learns from data; admissible: minibatch")
+    return problem in networks.PROBLEMS
+
+
+def check_cell(cell: Cell, own: Own) -> None:
+    """Refuse a cell that cannot run, whatever its problem is.
+
+    Raises
+    ------
+    StudyError, ValueError
+        As ``experiments.trajectory.check_cell`` and ``experiments.networks.cells.check``.
+    """
+    if learns(cell.problem, cell.noise):
+        from experiments.networks.cells import check
+
+        return check(cell)
+    if cell.gradient == "stored":
+        raise StudyError("gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded")
+    from experiments.trajectory import check_cell as of_others
+
+    of_others(cell, own)
+    return None
 
 
 def setting(optimizer: str, problem: str) -> dict[str, Any]:
