@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from tiers import slow_but
-from triton_session import DEVICE, KEY, MODES, assert_same
+from triton_session import DEVICE, KEY, MARKS, MODES, assert_same
 
 import fpsim
 from fpsim.optim import STEPS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+pytestmark = MARKS
 RUNS = np.array([3, 1, 0, 1000, 2**32 - 1], dtype=np.uint64)
 D, STEPS_RUN = 7, 3
 PRINTABLE = (
