@@ -277,7 +277,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         options |= {name: values for name, values in self.options.items() if name in default["options"]}
         plain = {key: getattr(self, key) or (default[key],) for key in ("noise", "steps", "dimension", "window")}
         for noise, steps, dimension, window in itertools.product(*plain.values()):
-            outside = noise == "minibatch" and not network_settings.learns(problem, noise)
+            outside = not network_settings.learns(problem, noise) and noise == "minibatch"
             gradient = self.gradient or ("exact" if outside else default["gradient"],)
             # A cell does not carry the constant of a noise that it does not have.
             sigma = (self.sigma or (default["sigma"],)) if noise == "gaussian" else (0.0,)

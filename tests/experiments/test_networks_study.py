@@ -17,6 +17,7 @@ from experiments.simulate import Cancelled, run_batch
 from experiments.study import Study
 from fpsim.formats import format as named_format
 from fpsim.rounding import Stochastic
+from theory.verdict import confidence_interval
 
 SMALL: dict[str, Any] = {"problem": "mlp-digits", "options": {"width": 8, "evaluation": 16}, "batch": 8, "steps": 12}
 
@@ -181,3 +182,16 @@ def test_names_are_known_without_torch() -> None:
     code = "import sys, experiments.study as s; print('torch' in sys.modules, *s.networks.PROBLEMS)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert printed[0] == "False" and printed[1:] == list(networks.PROBLEMS) and "mlp-digits" in printed
+
+
+@pytest.mark.slow
+def test_weights_of_few_bits_stall_with_nearest_even_where_dithered_ones_learn() -> None:
+    """99 % confidence over eight seeds, which share start and batches: the loss is more than twice as large."""
+    options = {"width": 32, "components": "weights"}
+    more = {"optimizer": "sgd", "mantissa": 3, "seeds": 8, "steps": 150, "batch": 32, "options": options}
+    nearest, dithered = (
+        np.array(run_batch([study(**more, rounding=mode).cells()[0]])[0]["seed_loss"])
+        for mode in ("nearest_even", "stochastic")
+    )
+    low, _ = confidence_interval(np.log(nearest / dithered), 0.99)
+    assert low > math.log(2.0)
