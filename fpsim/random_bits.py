@@ -58,8 +58,14 @@ class Key:
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or not 0 <= n < 1 << 64:
             raise ValueError(f"fold n={n!r} is outside 0..2^64-1")
         n = int(n)
-        low, high, _, _ = philox4x32(n & _LOW, n >> 32, FOLD, 0, self)
-        return Key(int(low) | int(high) << 32)
+        # The rounds of philox4x32 in Python's integers: networks fold a key for every rounding, and arrays of one
+        # number would take ten times as long.
+        x0, x1, x2, x3, k0, k1 = n & _LOW, n >> 32, FOLD, 0, self.k0, self.k1
+        for _ in range(10):
+            p0, p1 = x0 * MULTIPLIER_0, x2 * MULTIPLIER_1
+            x0, x1, x2, x3 = (p1 >> 32) ^ x1 ^ k0, p1 & _LOW, (p0 >> 32) ^ x3 ^ k1, p0 & _LOW
+            k0, k1 = (k0 + WEYL_0) & _LOW, (k1 + WEYL_1) & _LOW
+        return Key(x0 | x1 << 32)
 
 
 def check_key(key: object) -> None:

@@ -18,14 +18,14 @@ from experiments.fields import one_line
 if TYPE_CHECKING:
     from experiments.bench.measure import Row
 
-BENCHES = ("round", "arithmetic", "matmul", "adam", "scan", "reductions", "peers", "startup", "store")
+BENCHES = ("round", "arithmetic", "matmul", "adam", "scan", "reductions", "peers", "startup", "store", "network")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = ", ".join(BENCHES)
     parser.add_argument("bench", metavar="BENCH", nargs="?", default="all", help=f"{what} or all (default: all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every number, the machine and the date")
-    sizes = "elements of an array (scan: steps): numbers or powers, comma-separated, such as 2^15,1000"
+    sizes = "elements of an array (scan, network: steps): numbers or powers, comma-separated, such as 2^15,1000"
     parser.add_argument("--size", metavar="N", help=sizes)
     parser.add_argument("--repeats", metavar="N", default="7", help="repeats that the median is of (default: 7)")
     parser.add_argument("--format", metavar="NAMES", default="bfloat16", help="formats to round to (default: bfloat16)")

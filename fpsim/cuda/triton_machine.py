@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 
 from fpsim.cpu import codes
-from fpsim.cpu.lower import Draws, Formats, decisions
+from fpsim.cpu.lower import Draws, decisions
 from fpsim.cuda.triton_arrays import BINARY32, FLOATING, elementwise, infinities_overflow, low_enough
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import block_length, launch
 from fpsim.cuda.triton_print import Line, Text, check_printable, printed
+from fpsim.cuda.triton_single_tiers import Single, SingleFormats, singles
 from fpsim.cuda.triton_table import table
 from fpsim.number_format import Format
 from fpsim.precision import Precision, Slot, scalar_values
@@ -153,7 +154,15 @@ class TritonMachine:
         lines = {name: line for name, line in self._lines.items() if name not in read_only}
         draws = self._draws.only({name for name, line in lines.items() if line.bits})
         places = {name: (group, word, left) for name, (group, word, left, _) in draws.columns.items()}
-        return Text(self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record))
+        narrow = [
+            name
+            for name in self.program.inputs
+            if all(BINARY32.holds(slots[name][0]) for slots in self._slots)
+            and any(line.single is not None for line in lines.values())
+        ]
+        return Text(
+            self.program, lines, places, draws.groups, self._rows, per_step, wide, tuple(record), frozenset(narrow)
+        )
 
     def prepared(
         self, steps: int, given: Mapping[str, torch.Tensor], records: Mapping[str, torch.Tensor]
@@ -194,9 +203,16 @@ class TritonMachine:
 
     def _plan(self) -> None:
         """Tier, mode and format of every slot and stored array, over all blocks."""
+        formats = [SingleFormats() for _ in self.precisions]
         blocks = [
-            decisions(program, slots, scalar_values(program, precision, range(0)), Formats())
-            for program, precision, slots in zip(self.programs, self.precisions, self._slots, strict=True)
+            decisions(program, slots, scalar_values(program, precision, range(0)), noting)
+            for program, precision, slots, noting in zip(
+                self.programs, self.precisions, self._slots, formats, strict=True
+            )
+        ]
+        narrow = [
+            singles(program, slots, noting)
+            for program, slots, noting in zip(self.programs, self._slots, formats, strict=True)
         ]
         rows: dict[tuple[tuple[Format, int], ...], int] = {}
         self._lines = {}
@@ -215,7 +231,8 @@ class TritonMachine:
             # binary64 itself in some blocks only, or a guard that some block's format does not admit
             if len(modes) > 1 or (tier == codes.GUARDED and not all(low_enough(*pair) for pair in row)):
                 tier = codes.EXACT
-            self._lines[name] = Line(tier, mode, bits, rows.setdefault(row, len(rows)), alike)
+            single: Single | None = narrow[0][name] if len({of_block[name] for of_block in narrow}) == 1 else None
+            self._lines[name] = Line(tier, mode, bits, rows.setdefault(row, len(rows)), alike, single)
         self._rows = len(rows)
         self._table = table([row[block] for block in range(self.blocks) for row in rows], self.device)
         self._draws = Draws.of(self.program, self._slots[0])

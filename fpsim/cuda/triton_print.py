@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fpsim.cpu import codes
+from fpsim.cuda.triton_single_tiers import Single
 from fpsim.program import Operation, Program
 
 ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
@@ -39,6 +40,7 @@ import triton.language as tl
 
 from fpsim.cuda.triton_elements import *
 from fpsim.cuda.triton_program_parts import *
+from fpsim.cuda.triton_single import *
 
 
 @triton.jit(do_not_specialize=["key0", "key1", "first_step", "steps"])
@@ -66,7 +68,7 @@ class Line:
     """How a slot is rounded.
 
     tier, mode, bits : as in ``fpsim.cpu.codes``, and random bits;  row : which of the block's formats
-    alike : whether infinities become what an overflow becomes
+    alike : whether infinities become what an overflow becomes;  single : how it is computed in binary32, if it is
     """
 
     tier: int
@@ -74,6 +76,7 @@ class Line:
     bits: int
     row: int
     alike: bool
+    single: Single | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Text:
     per_step : input -> whether all blocks share it, for the inputs that change with the step
     wide : whether a scalar has a value for every lane
     record : what is kept of every step
+    narrow : arrays in registers of binary32, which holds their formats; others are in those of binary64
     """
 
     program: Program
@@ -98,6 +102,7 @@ class Text:
     per_step: Mapping[str, bool]
     wide: bool
     record: Sequence[str]
+    narrow: frozenset[str] = frozenset()
 
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that are held from step to step, in the order of the kernel's arguments."""
@@ -132,7 +137,10 @@ def printed(text: Text) -> str:
     arguments += ["table", "scalars", "runs", "key0", "key1", "first_step", "steps", "tiles", "size"]
     arguments += ["lanes_per_block", "blocks"]
     body = [f"    f{row} = format_row(table, block * {text.rows} + {row})" for row in range(text.rows)]
-    body += [f"    {names[name]} = load({names.pointer(name)} + at, inside)" for name in text.arrays()]
+    body += [
+        f"    {names[name]} = load({names.pointer(name)} + at, inside{', SINGLE' * (name in text.narrow)})"
+        for name in text.arrays()
+    ]
     body += ["    for k in range(steps):", "        now = zero + k", "        step = now + first_step"]
     body += [f"        {line}" for line in _step(text, names)]
     body += [
@@ -168,7 +176,9 @@ def _step(text: Text, names: _Names) -> list[str]:
             lines.append(f"{stored[array]} = {_rounding('round', (names[value],), text.lines[array], array, text)}")
         elif array in stored:
             lines.append(f"{stored[array]} = {names[value]}")
-    lines += [f"{names[array]} = {new}" for array, new in stored.items()]
+    lines += [
+        f"{names[array]} = {'single' if array in text.narrow else 'double'}({new})" for array, new in stored.items()
+    ]
     for i, name in enumerate(text.record):
         lines.append(f"store(record{i} + now * size * blocks + at, {names[name]}, inside)")
     return lines
@@ -193,6 +203,9 @@ def _rounding(kind: str, operands: tuple[str, ...], line: Line, slot: str, text:
     if line.tier == codes.EXACT:
         row = f"table, block * {text.rows} + {line.row}"
         return f"operate({kind.upper()}, {mode}, {line.bits}, {a}, {b}, {c}, {draw}, {row})"
+    if line.single is not None:
+        how = f"{line.single}, {mode}, {line.bits}, {line.alike}"
+        return f"single_operation({kind.upper()}, {how}, {a}, {b}, {c}, {draw}, f{line.row})"
     how = f"{kind.upper()}, {_TIERS[line.tier]}, {mode}, {line.bits}, {line.alike}"
     return f"operation({how}, {a}, {b}, {c}, {draw}, f{line.row})"
 

@@ -17,6 +17,7 @@ from fpsim.cuda.triton_elements import (
     to_bits,
 )
 from fpsim.cuda.triton_random import draw_of, philox
+from fpsim.cuda.triton_single import bits_of, double, number_of
 from fpsim.cuda.triton_wide import operate
 
 __all__ = [
@@ -38,14 +39,17 @@ def operation(
     draw: tl.tensor,
     row: tl.tensor,
 ) -> Any:
-    """One correctly rounded operation; ``row`` as ``format_row`` gives it."""
-    x, infinite = compute(kind, tier, mode, a, b, c)
+    """One correctly rounded operation; ``row`` as ``format_row`` gives it, operands of any dtype in binary64."""
+    x, infinite = compute(kind, tier, mode, double(a), double(b), double(c))
     return rounded(mode, bits, alike, x, infinite, row, draw)
 
 
 @triton.jit
 def neg_of(x: tl.tensor) -> Any:
-    return flipped(x, SIGN)
+    if x.dtype == tl.float64:
+        return flipped(x, SIGN)
+    else:
+        return number_of(bits_of(x) ^ (1 << 31))
 
 
 @triton.jit
@@ -62,6 +66,7 @@ def sign_of(x: tl.tensor) -> Any:
 @triton.jit
 def max_of(a: tl.tensor, b: tl.tensor) -> Any:
     """IEEE 754-2019 maximum: NaN propagates, -0 is below +0."""
+    a, b = double(a), double(b)
     largest = tl.where(a > b, a, b)
     largest = tl.where(a == b, from_bits(to_bits(a) & to_bits(b)), largest)
     return tl.where(a != a, a, largest)
@@ -69,7 +74,7 @@ def max_of(a: tl.tensor, b: tl.tensor) -> Any:
 
 @triton.jit
 def min_of(a: tl.tensor, b: tl.tensor) -> Any:
-    return neg_of(max_of(flipped(a, SIGN), flipped(b, SIGN)))
+    return neg_of(max_of(neg_of(a), neg_of(b)))
 
 
 @triton.jit

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
-from fpsim.cuda.triton_arrays import infinities_overflow, tier_and_mode
+from fpsim.cuda.triton_arrays import BINARY32, COUNTERS, constants
+from fpsim.cuda.triton_arrays import ELEMENTS as ELEMENTS_OF_ARRAYS
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import interpreted
 from fpsim.cuda.triton_machine import ELEMENTS, TritonMachine
@@ -32,23 +32,22 @@ def array_ptx(
     fmt: Format,
     rounding: Rounding = "nearest_even",
     *,
-    declared: Format = BINARY64,
+    declared: Format | None = None,
     dtype: str = "fp64",
     capability: int = 90,
 ) -> str:
-    """The text of an array function's kernel; ``dtype``: Triton's name of what lies in memory, fp64 or fp32."""
+    """The text of an array function's kernel; ``dtype``: Triton's name of what lies in memory, fp64 or fp32.
+
+    ``declared``: a format that holds the operands; default: the dtype.
+    """
     from fpsim.cuda.triton_kernels import array_kernel
 
     rounding = parse(rounding)
     count = {"round": 1, "sqrt": 1, "fma": 3}.get(kind, 2)
-    bits = random_bits(rounding)
-    tier, mode = tier_and_mode(kind, (Range.of_format(declared),) * count, fmt, rounding)
-    constants = {
-        "kind": codes.KINDS[kind], "tier": tier, "mode": mode, "bits": bits, "count": count,
-        "alike": infinities_overflow(fmt, rounding),
-        "step_a": 1, "step_b": 1, "step_c": 1, "block": 128 if bits else 1024,
-    }  # fmt: skip
-    return _compiled(array_kernel, constants, dtype, capability)
+    held = declared or (BINARY32 if dtype == "fp32" else BINARY64)
+    compiled = constants(kind, (Range.of_format(held),) * count, fmt, rounding)
+    steps = {"step_a": 1, "step_b": 1, "step_c": 1, "block": COUNTERS if random_bits(rounding) else ELEMENTS_OF_ARRAYS}
+    return _compiled(array_kernel, {**compiled, **steps}, dtype, capability)
 
 
 def program_ptx(
@@ -88,6 +87,10 @@ def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: in
             return "i32"
         return "i64" if name in _NUMBERS else "*i64" if name in _LONG else f"*{dtype}"
 
-    source = ASTSource(fn=kernel, signature={name: of(name) for name in kernel.arg_names}, constexprs=constants)
+    types = {name: of(name) for name in kernel.arg_names}
+    # As at a launch: allocations begin at multiples of 16 bytes, and most sizes are multiples of 16.
+    aligned = [i for i, (name, kind) in enumerate(types.items()) if kind.startswith("*") or name == "size"]
+    attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", capability, 32)
     return str(triton.compile(source, target=target, options={"enable_fp_fusion": False}).asm["ptx"])

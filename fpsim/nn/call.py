@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Fast, Tensor
 from fpsim.nn.roles import NetworkPrecision, Slot
+from fpsim.nn.table import UnsupportedOperation
 from fpsim.random_bits import Key
 
+CARRYING = (torch.float32, torch.float64)  # dtypes whose tensors carry emulated numbers
 ACTIVATION, INSIDE, WEIGHT = "activation", "inside", "weight"
 _NETWORK = 0x4E455457  # "NETW": the key of a network's draws
-_PARTS = 16  # roundings that one operation may have, forward and backward
+BACKWARD = 16  # roundings that one operation may have, forward, and the number of its first backward
 
 
 class Call:
@@ -33,9 +34,13 @@ class Call:
 
     def __init__(self, precision: NetworkPrecision, arithmetic: Fast, key: Key | None, number: int) -> None:
         self.precision, self.arithmetic = precision, arithmetic
-        self._key = key.fold(_NETWORK).fold(number) if key is not None and precision.draws else None
+        self._masks = key.fold(_NETWORK).fold(number) if key is not None else None
+        self._key = self._masks if precision.draws else None
         self._operations = 0
         self._latest: dict[int, tuple[Tensor, Tensor]] = {}
+        # Storages that were changed in place, kept alive: a tensor of each, and who of its owners may be read.
+        self._written: dict[int, tuple[Tensor, set[int]]] = {}
+        self._replaced: set[int] = set()
 
     def number(self) -> int:
         """The place of the next operation."""
@@ -43,14 +48,26 @@ class Call:
         return self._operations - 1
 
     def key(self, number: int, part: int) -> Key | None:
-        """The key of one rounding of operation ``number``: ``part`` 0..7 forward, 8..15 backward."""
-        return None if self._key is None else self._key.fold(number * _PARTS + part)
+        """The key of one rounding of operation ``number``: ``part`` 0..15 forward, 16..31 backward."""
+        return None if self._key is None else self._key.fold(number * 2 * BACKWARD + part)
+
+    def mask_key(self) -> Key:
+        """The key of the next operation, for draws that are no rounding.
+
+        Raises
+        ------
+        ValueError
+            The network has no key.
+        """
+        if self._masks is None:
+            raise ValueError("key=None: dropout draws random bits and needs a Key, as in emulate(.., key=Key(0))")
+        return self._masks.fold(self.number() * 2 * BACKWARD)
 
     # Roles of tensors
 
     def tagged(self, x: Tensor, role: str) -> Tensor:
         """x, known as a number of its role's format."""
-        x.fpsim_role = (self, role)
+        x.fpsim_role = (self, role, x.requires_grad)
         return x
 
     def known(self, x: Tensor) -> bool:
@@ -61,11 +78,23 @@ class Call:
         """The role of a tensor that an operation of this call made; of any other: activation."""
         return x.fpsim_role[1] if self.known(x) else ACTIVATION
 
+    def read_role(self, x: Tensor) -> str:
+        """The role that x has when it is read."""
+        latest = self.latest(x)
+        return WEIGHT if isinstance(latest, torch.nn.Parameter) else self.role(latest)
+
     def gradient_slot(self, role: str) -> Slot:
         """Format and mode of the gradient of a tensor."""
         precision = self.precision
-        slot = {WEIGHT: precision.weight_gradients, INSIDE: precision.inside_backward}.get(role, precision.gradients)
-        return slot  # type: ignore[no-any-return]
+        if role == ACTIVATION:
+            return precision.gradients  # type: ignore[no-any-return]
+        return precision.inside_backward if role == INSIDE else precision.weight_gradients
+
+    def slots(self, role: str) -> tuple[Slot, Slot]:
+        """Format and mode of a tensor and of its gradient."""
+        precision = self.precision
+        forward = {WEIGHT: precision.weights, INSIDE: precision.inside}.get(role, precision.activations)
+        return forward, self.gradient_slot(role)
 
     def use(self, x: Any) -> Any:
         """x as an operation reads it: rounded to its role where it comes from outside, forked where it has a gradient.
@@ -74,44 +103,112 @@ class Call:
         """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             return x
-        latest = self._latest[id(x)][1] if id(x) in self._latest else x
+        latest = self.latest(x)
+        if self._written:
+            self._check_shares(x)
+        if latest.requires_grad and not latest.is_leaf and self.known(latest) and not latest.fpsim_role[2]:
+            raise UnsupportedOperation(
+                f"{latest.grad_fn.name()}: an autograd function of its own, whose backward pass is not emulated; "
+                "admissible: operations without it (torch.utils.checkpoint: use_reentrant=False around the whole "
+                "emulated module)"
+            )
         if not self.known(latest):
+            if x.dtype not in CARRYING:
+                raise ValueError(f"a tensor of {x.dtype}; admissible: torch.float32, torch.float64")
             role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
             slot = self.precision.weights if role == WEIGHT else self.precision.activations
             backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
             latest = self.tagged(convert(self, latest, slot, backward), role)
             self._latest[id(x)] = (x, latest)
-        if self.precision.level == "storage" or not (latest.requires_grad and torch.is_grad_enabled()):
+        if self.precision.level == "storage":
+            return latest
+        number = self.number()  # also where no gradient is recorded: the draws that follow are the same
+        if not (latest.requires_grad and torch.is_grad_enabled()):
             return latest
         role = self.role(latest)
-        now, later = _Fork.apply(self, self.number(), self.gradient_slot(role), latest)
+        now, later = _Fork.apply(self, number, self.gradient_slot(role), latest)
         self._latest[id(x)] = (x, self.tagged(later, role))
         return self.tagged(now, role)
 
-    def replace(self, old: Tensor, new: Tensor) -> Tensor:
-        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves."""
-        self._latest[id(old)] = (old, new)
-        return new
+    def latest(self, x: Tensor) -> Tensor:
+        """What stands for x now."""
+        return self._latest[id(x)][1] if id(x) in self._latest else x
 
-    def leave(self, x: Any) -> Any:
-        """x as the module's result: the gradient that comes from outside is rounded to its format."""
-        if not isinstance(x, torch.Tensor) or not x.requires_grad or self.role(x) == WEIGHT:
+    def changed(self, x: Tensor) -> bool:
+        """Whether an operation in place changed x."""
+        return id(x) in self._replaced
+
+    def replace(self, old: Tensor, new: Tensor) -> Tensor:
+        """From now on ``new`` is read where ``old`` is named: what an operation in place leaves. Returns ``old``.
+
+        A tensor from outside, such as a buffer, is written itself, too. Other tensors that share its numbers cannot be
+        read any more: they do not follow.
+
+        Raises
+        ------
+        ValueError
+            Another shape or dtype, or a parameter.
+        """
+        for what, found, admissible in (
+            ("shape", tuple(new.shape), tuple(old.shape)),
+            ("dtype", new.dtype, old.dtype),
+        ):
+            if found != admissible:
+                raise ValueError(
+                    f"in place: the result has {what} {found}; admissible: that of the tensor that is written, "
+                    f"{admissible}"
+                )
+        outside = not self.known(old)
+        if outside and old.requires_grad and torch.is_grad_enabled():
+            kind = "parameter" if isinstance(old, torch.nn.Parameter) else "tensor from outside with a gradient"
+            raise ValueError(f"forward writes in place a {kind}; admissible: a tensor that it made, a buffer")
+        for one in (old, self.latest(old)):
+            if one.numel():
+                self._written[one.untyped_storage().data_ptr()] = (one, {id(old)})
+        if outside:
+            old.detach().copy_(new.detach())
+        self._latest[id(old)] = (old, new)
+        self._replaced.add(id(old))
+        return old
+
+    def _check_shares(self, x: Tensor) -> None:
+        _, read_by = self._written.get(x.untyped_storage().data_ptr(), (x, {id(x)}))
+        if id(x) in read_by:
+            return
+        if self.known(x) or id(x) in self._latest:
+            raise UnsupportedOperation(
+                f"a tensor of shape {tuple(x.shape)} is read that shares its numbers with one that was changed in "
+                "place; admissible: x = x + .. in place of x += .., x[i] = x[i] + .. in place of x[i] += .."
+            )
+        read_by.add(id(x))
+
+    def leave(self, x: Tensor) -> Tensor:
+        """x as the module's result: its last value. The gradient from outside is rounded to its format, then added to
+        those of earlier reads; but not that of a number without axes: a loss may be scaled beyond that format, and what
+        follows is rounded."""
+        if id(x) in self._latest:
+            x = self.use(x)
+        if not x.ndim or not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
             return x
         return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 
     def finish(self) -> None:
         """Let go of the tensors."""
         self._latest.clear()
+        self._written.clear()
+        self._replaced.clear()
 
     # Boundaries of a layer that computes inside in a format of its own
 
     def load(self, x: Tensor) -> Tensor:
         """An activation or weight as a number of the format inside a layer."""
         precision = self.precision
-        if precision.elementwise is None:
+        if precision.elementwise is None and precision.weights[0] == precision.activations[0]:
             return x
         x = self.use(x)
         role = self.role(x)
+        if precision.elementwise is None and role != WEIGHT:
+            return x
         return self.tagged(convert(self, x, precision.inside, self.gradient_slot(role)), INSIDE)
 
     def store(self, x: Tensor) -> Tensor:
@@ -135,10 +232,10 @@ class _Convert(torch.autograd.Function):  # type: ignore[misc]
         return call.arithmetic.operation("round", (x.detach(),), forward, call.key(number, 0))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        _check_first_order()
         if ctx.slot is not None:
-            g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
+            g = ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD))
         return None, None, None, None, g
 
 
@@ -149,9 +246,20 @@ class _Arrival(torch.autograd.Function):  # type: ignore[misc]
         return x.view_as(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        return None, None, None, ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, 8))
+        _check_first_order()
+        return (
+            None,
+            None,
+            None,
+            ctx.call.arithmetic.operation("round", (g,), ctx.slot, ctx.call.key(ctx.number, BACKWARD)),
+        )
+
+
+def _check_first_order() -> None:
+    """PyTorch's ``once_differentiable`` would let a gradient pass as a constant: every gradient meets this instead."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("create_graph=True: emulated operations have first derivatives only; admissible: False")
 
 
 class _Fork(torch.autograd.Function):  # type: ignore[misc]
@@ -164,9 +272,9 @@ class _Fork(torch.autograd.Function):  # type: ignore[misc]
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, now: Tensor | None, later: Tensor | None) -> tuple[Any, ...]:
+        _check_first_order()
         if now is None or later is None:
             return None, None, None, later if now is None else now
-        key = ctx.call.key(ctx.number, 8)
+        key = ctx.call.key(ctx.number, BACKWARD)
         return None, None, None, ctx.call.arithmetic.operation("add", (later, now), ctx.slot, key)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import inspect
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch._C._autograd import _top_saved_tensors_default_hooks
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from fpsim.nn import layers
 from fpsim.nn.arithmetic import ByDefinition, Fast
-from fpsim.nn.call import ACTIVATION, Call
+from fpsim.nn.call import ACTIVATION, CARRYING, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
-from fpsim.nn.table import HANDLERS, MOVES, QUERIES, name_of
+from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, admitted, name_of
 from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
-CARRIERS = {torch.float32: "binary32", torch.float64: "binary64"}
-
-
-class UnsupportedOperation(NotImplementedError):
-    """A function of PyTorch that is not emulated."""
+_CHECKPOINT = "torch.utils.checkpoint"
 
 
 class Emulation:
@@ -56,11 +56,19 @@ class Emulated:
     emulation: Emulation
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        outer = _get_current_function_mode()
+        if isinstance(outer, _Mode):
+            with torch._C.DisableTorchFunction():
+                args, kwargs = layers.moves.mapped(args, outer.call.use), layers.moves.mapped(kwargs, outer.call.use)
+        if self.emulation.key is not None and _checkpoints():
+            raise UnsupportedOperation(
+                "torch.utils.checkpoint around an emulated module with a key: what it computes again would draw other "
+                "bits; admissible: key=None"
+            )
         call = self.emulation.begin()
         try:
             with _Mode(call, self.emulation.passthrough):
-                result = super().forward(*args, **kwargs)  # type: ignore[misc]
-            return layers.moves.mapped(result, call.leave)
+                return returned(call, super().forward(*args, **kwargs))  # type: ignore[misc]
         finally:
             call.finish()
 
@@ -91,7 +99,9 @@ def emulate(
     Returns
     -------
     a module of a subclass of the module's class, which shares its parameters, buffers and submodules: ``state_dict``,
-    ``parameters()`` and training mode are as before. ``emulation.calls`` counts forward passes
+    ``parameters()`` and training mode are as before. Hooks of submodules are emulated with them, those of the module
+    itself are its own and run outside. ``emulation.calls`` counts forward passes. Gradients of several backward passes
+    are added in ``.grad`` by PyTorch, in the parameter's dtype
 
     Raises
     ------
@@ -124,6 +134,9 @@ def emulate(
     copied = copy.copy(module)
     of: Any = type(module)
     copied.__class__ = _emulated_class(of)
+    for name, held in vars(module).items():
+        if name.endswith("_hooks") or "_hooks_" in name:
+            setattr(copied, name, copy.copy(held))
     copied.emulation = Emulation(precision, key, arithmetic, frozenset(passthrough))
     return copied
 
@@ -142,7 +155,7 @@ def _check_carriers(module: torch.nn.Module, precision: NetworkPrecision) -> Non
     from fpsim.array_call import check_holds
 
     for name, x in [*module.named_parameters(), *module.named_buffers()]:
-        if x.is_floating_point() and x.dtype not in CARRIERS:
+        if x.is_floating_point() and x.dtype not in CARRYING:
             raise ValueError(
                 f"{name!r} has dtype {x.dtype}; admissible: torch.float32, torch.float64, which carry numbers"
             )
@@ -157,6 +170,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
     def __init__(self, call: Call, passthrough: frozenset[Any]) -> None:
         super().__init__()
         self.call, self.passthrough = call, passthrough
+        self.hooks = _top_saved_tensors_default_hooks(True)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -166,19 +180,126 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
 
     def _performed(self, func: Any, args: Any, kwargs: Any) -> Any:
         call = self.call
+        hooks = _top_saved_tensors_default_hooks(True)
+        if hooks is not self.hooks and hooks and hooks != self.hooks and hooks[0].__module__ == _CHECKPOINT:
+            raise UnsupportedOperation(
+                "torch.utils.checkpoint inside an emulated module: what it computes again is not emulated; admissible: "
+                "around the whole emulated module"
+            )
+        if not layers.moves.floating(args, kwargs):
+            return func(*args, **kwargs)
+        if func in WRITES and layers.moves.floating(args[:1], {}):
+            return call.replace(args[0], self._left(WRITES[func], args, kwargs))
         storage = call.precision.level == "storage"
+        if kwargs.get("out") is not None and (storage or func not in HANDLERS):
+            raise UnsupportedOperation(f"{name_of(func)} with out=..; admissible: its result assigned to a name")
+        if "inplace" in kwargs or _place_of_inplace(func) < len(args):
+            args, kwargs, inplace = _without_inplace(func, args, kwargs)
+            if inplace:
+                return call.replace(args[0], self._performed(func, args, kwargs))
         if func in HANDLERS and not storage:
-            return HANDLERS[func](call, *args, **kwargs)
+            return HANDLERS[func](call, *args, **admitted(func, kwargs))
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
-        if func in QUERIES or not layers.moves.floating(args, kwargs):
-            return func(*args, **kwargs)
+        if func in QUERIES:
+            return func(*layers.moves.mapped(args, self._asked), **layers.moves.mapped(kwargs, self._asked))
         if storage or func in self.passthrough:
             return layers.moves.rounded_afterwards(call, func, args, kwargs)
         raise UnsupportedOperation(
             f"{name_of(func)} is not emulated; admissible: passthrough=[..], or one of: "
             f"{', '.join(sorted({name_of(f) for f in HANDLERS}))}"
         )
+
+    def _left(self, plain: Any, args: Any, kwargs: Any) -> Any:
+        """What an operation in place leaves."""
+        if plain in WRITERS:
+            return plain(self.call, *args, **kwargs)
+        if plain in HANDLERS or plain in MOVES or plain in self.passthrough or self.call.precision.level == "storage":
+            return self._performed(plain, args, kwargs)
+        raise UnsupportedOperation(f"{name_of(plain)}_ in place is not emulated; admissible: one of {_in_place()}")
+
+    def _asked(self, x: Any) -> Any:
+        return self.call.latest(x) if isinstance(x, torch.Tensor) else x
+
+
+def _in_place() -> str:
+    return ", ".join(sorted({name_of(f) for f, plain in WRITES.items() if plain in HANDLERS or plain in WRITERS}))
+
+
+@functools.cache
+def _place_of_inplace(func: Any) -> int:
+    """The position of the argument ``inplace``; after all arguments where there is none."""
+    if not inspect.isfunction(func):
+        return 1 << 30
+    try:
+        names = list(inspect.signature(func).parameters)
+    except ValueError:  # a builtin function, wrapped
+        return 1 << 30
+    return names.index("inplace") if "inplace" in names else 1 << 30
+
+
+def _without_inplace(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
+    place = _place_of_inplace(func)
+    if place < len(args):
+        return (*args[:place], False, *args[place + 1 :]), kwargs, bool(args[place])
+    return args, {**kwargs, "inplace": False}, bool(kwargs["inplace"])
+
+
+def returned(call: Call, result: Any) -> Any:
+    """What a forward pass gives: tensors that were changed in place, or were read inside, as they are now; a gradient
+    that arrives from outside is added to those of inside by the network's own sums."""
+    found: list[int] = []
+
+    def counted(x: Any) -> Any:
+        found.append(id(x))
+        return x
+
+    def given(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not call.known(call.latest(x)):
+            return x
+        if not call.known(x) and not call.changed(x):
+            return x  # a tensor from outside, as it is
+        return call.leave(call.use(x) if found.count(id(x)) > 1 else x)
+
+    with torch._C.DisableTorchFunction():
+        _rebuilt_with(result, counted)
+        return _rebuilt_with(result, given)
+
+
+def _rebuilt_with(x: Any, function: Any) -> Any:
+    """As ``mapped``, with dictionaries of any class and dataclasses; the same object where nothing changes."""
+    if isinstance(x, dict):
+        pairs = {name: _rebuilt_with(one, function) for name, one in x.items()}
+        if all(pairs[name] is one for name, one in x.items()):
+            return x
+        x = copy.copy(x)
+        x.update(pairs) if type(x) is dict else [x.__setitem__(name, one) for name, one in pairs.items()]
+        return x
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        values = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+        changed = {name: _rebuilt_with(one, function) for name, one in values.items()}
+        if all(changed[name] is one for name, one in values.items()):
+            return x
+        x = copy.copy(x)
+        for name, one in changed.items():
+            object.__setattr__(x, name, one)
+        return x
+    if isinstance(x, (tuple, list)) and not isinstance(x, torch.Size):
+        items = [_rebuilt_with(one, function) for one in x]
+        if all(one is other for one, other in zip(items, x, strict=True)):
+            return x
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return function(x)
+
+
+def _checkpoints() -> bool:
+    """Whether torch.utils.checkpoint called the emulated module."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _CHECKPOINT:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 __all__ = ["ACTIVATION", "Emulated", "Emulation", "UnsupportedOperation", "emulate"]

@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fpsim.nn.arithmetic import Tensor
-from fpsim.nn.call import INSIDE, Call
+from fpsim.nn.call import BACKWARD, INSIDE, Call
 from fpsim.nn.roles import Slot
 from fpsim.random_bits import Key
 from fpsim.tensor_core import TensorCore
@@ -24,21 +24,56 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
     return call.tagged(_Matmul.apply(call, call.number(), (call.role(a), call.role(b)), a, b), INSIDE)
 
 
+def forward_product(call: Call, number: int, a: Tensor, b: Tensor) -> Tensor:
+    """``[..., m, k]`` times ``[..., k, n]`` of detached operands, in parts 0..3 of the operation ``number``.
+
+    Raises
+    ------
+    ValueError
+        Operands of two dtypes or on two devices, or of integers.
+    """
+    if a.dtype != b.dtype or a.device != b.device or not a.is_floating_point():
+        raise ValueError(
+            f"a product of {a.dtype} on {a.device} and {b.dtype} on {b.device}; admissible: one device, and one of "
+            "torch.float32, torch.float64"
+        )
+    (left, m), (right, n) = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
+    product = call.arithmetic.matmul(left, right, call.precision.accumulator, call.key(number, 2))
+    return _stored(call, product, m + n, call.precision.inside, call.key(number, 3))
+
+
+def backward_product(
+    call: Call, number: int, part: int, left: tuple[Tensor, bool], right: tuple[Tensor, bool], slot: Slot
+) -> Tensor:
+    """A product of the backward pass, in parts ``part`` .. ``part + 3``, in the format of ``slot``; a flag says whether
+    an operand is a gradient."""
+    product, power = _multiplied(call, number, part, left, right)
+    return _stored(call, product, power, slot, call.key(number, part + 3))
+
+
+def _multiplied(
+    call: Call, number: int, part: int, left: tuple[Tensor, bool], right: tuple[Tensor, bool]
+) -> tuple[Tensor, int]:
+    (x, x_gradient), (y, y_gradient) = left, right
+    (x, m), (y, n) = _read(call, number, part, x, -1, x_gradient), _read(call, number, part + 1, y, -2, y_gradient)
+    how = call.precision.backward
+    how = how.swapped if y_gradient and isinstance(how, TensorCore) else how  # its first operand is the gradient
+    return call.arithmetic.matmul(x, y, how, call.key(number, part + 2)), m + n
+
+
 class _Matmul(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, call: Call, number: int, roles: tuple[str, str], a: Tensor, b: Tensor) -> Tensor:
         ctx.call, ctx.number, ctx.roles = call, number, roles
         ctx.save_for_backward(a, b)
-        (left, m), (right, n) = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
-        product = call.arithmetic.matmul(left, right, call.precision.accumulator, call.key(number, 2))
-        return _stored(call, product, m + n, call.precision.inside, call.key(number, 3))
+        return forward_product(call, number, a, b)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         a, b = ctx.saved_tensors
-        first = _product(ctx, 8, (g, True), (b.mT, False), a.shape, 0) if ctx.needs_input_grad[3] else None
-        second = _product(ctx, 12, (a.mT, False), (g, True), b.shape, 1) if ctx.needs_input_grad[4] else None
+        first = _product(ctx, BACKWARD, (g, True), (b.mT, False), a.shape, 0) if ctx.needs_input_grad[3] else None
+        second = _product(ctx, BACKWARD + 4, (a.mT, False), (g, True), b.shape, 1) if ctx.needs_input_grad[4] else None
         return None, None, None, first, second
 
 
@@ -53,16 +88,14 @@ def _product(
     if which == 1 and len(shape) == 2 and stack and y.ndim == x.ndim:
         # one matrix times a stack: the terms of all matrices of the stack in one sum
         x, y = x.movedim(-2, 0).reshape(x.shape[-2], -1), y.reshape(-1, y.shape[-1])
-    (x, m), (y, n) = _read(call, number, part, x, -1, x_gradient), _read(call, number, part + 1, y, -2, y_gradient)
-    how = call.precision.backward
-    how = how.swapped if y_gradient and isinstance(how, TensorCore) else how  # its first operand is the gradient
-    product = call.arithmetic.matmul(x, y, how, call.key(number, part + 2))
+    product, power = _multiplied(call, number, part, (x, x_gradient), (y, y_gradient))
     new = product.ndim - len(shape)
     axes = tuple(range(new)) + tuple(new + i for i, n in enumerate(shape[:-2]) if n == 1 != product.shape[new + i])
     if axes:
-        product = call.arithmetic.sum(product, axes, call.precision.backward_sums, call.key(number, 7)).reshape(shape)
+        key = call.key(number, part + 8)
+        product = call.arithmetic.sum(product, axes, call.precision.backward_sums, key).reshape(shape)
     slot = call.gradient_slot(ctx.roles[which])
-    return _stored(call, product, m + n, slot, call.key(number, part + 3))
+    return _stored(call, product, power, slot, call.key(number, part + 3))
 
 
 def _read(call: Call, number: int, part: int, x: Tensor, axis: int, gradient: bool) -> tuple[Tensor, int]:

@@ -165,7 +165,8 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
     (path,) = own_cache.glob("*.py")  # Python may put its bytecode beside it
     assert path.read_text(encoding="utf-8") == text and path.name.startswith("adam_")
     assert "One or more steps of the program 'adam', fused: 14 operations a step." in text
-    assert "v_update_sqrt = operation(SQRT, PLAIN, NEAREST_EVEN, 0, True, v_update_v_hat" in text
+    sqrt = "single_operation(SQRT, NEAREST, LINEAR, True, NEAREST_EVEN, 0, True, v_update_v_hat"
+    assert f"v_update_sqrt = {sqrt}" in text
     path.write_text("raise SystemExit", encoding="utf-8")
     triton_cache.kernel_of.cache_clear()
     triton_cache.kernel_of("adam", text)
@@ -183,7 +184,7 @@ def test_refusals_name_the_slot() -> None:
 
 
 PTX = """
-import sys
+import re, sys
 import numpy as np, torch, fpsim
 from fpsim.cuda.triton_machine import TritonMachine
 from fpsim.cuda.triton_ptx import approximations, array_ptx, fused, program_ptx
@@ -196,8 +197,10 @@ for mode in ("nearest_even", "up", "to_odd", fpsim.Stochastic(16), fpsim.Stochas
     texts["round", mode, 0] = array_ptx("round", bfloat16, mode, dtype="fp32")
 for kind, residuals in (("add", 0), ("mul", 1), ("div", 1), ("sqrt", 1), ("fma", 0)):
     if exact:
-        declared = bfloat16 if kind == "fma" else fpsim.format("float64")
-        texts[kind, "odd", residuals] = array_ptx(kind, bfloat16, "up", declared=declared)
+        if kind != "fma":
+            texts[kind, "odd", residuals] = array_ptx(kind, bfloat16, "up", declared=fpsim.format("float64"))
+            for mode in ("nearest_even", "up", "to_odd"):
+                texts[kind, mode, 0] = array_ptx(kind, bfloat16, mode, dtype="fp32")
         texts[kind, "exact", 0] = array_ptx(kind, fpsim.format("e11m45"))
 for dtype in (torch.float32, torch.float64) if exact else (torch.float32,):
     for mode in ("nearest_even", "stochastic") if exact else ("nearest_even",):
@@ -208,11 +211,12 @@ for (kind, mode, asked), text in texts.items():
     assert not approximations(text), (kind, mode, approximations(text))
     most = 8 if asked == 1 else 0  # one residual for each of the eight elements of a thread
     assert len(fused(text)) == most, (kind, mode, len(fused(text)))
-    assert "div." not in text or "div.rn.f64" in text
-    assert "sqrt." not in text or "sqrt.rn.f64" in text
-assert "div.rn.f64" in texts["adam", "nearest_even", torch.float32]
+    divided = re.findall(r"\\b(?:div|sqrt)\\.\\S*\\.f\\S*", text)
+    assert all(re.fullmatch(r"(div|sqrt)\\.(rn|rz|rm|rp)\\.f(32|64)", name) for name in divided), divided
+assert "div.rn.f32" in texts["adam", "nearest_even", torch.float32]
+assert "mul.rn.f64" not in texts["adam", "nearest_even", torch.float32]
 asked = array_ptx("fma", bfloat16, declared=bfloat16) if not exact else array_ptx("fma", fpsim.format("float64"))
-assert exact == bool(fused(asked))
+assert set(fused(asked)) == ({"fma.rn.f64"} if exact else {"fma.rm.f32", "fma.rp.f32"})
 print(len(texts))
 """
 

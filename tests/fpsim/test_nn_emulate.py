@@ -1,0 +1,433 @@
+"""Emulated modules as modules: state, modes, hooks, copies, nesting, what they return and what they leave behind."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import gc
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from fpsim import Format, Key, exact, nn
+from fpsim.formats import format as named_format
+from fpsim.nn import NetworkPrecision, UnsupportedOperation
+from tests.nn_passes import BINARY64, PRECISIONS, Net, assert_close, assert_same, passed
+
+STOCHASTIC = PRECISIONS["stochastic"]
+
+
+def mlp(dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).to(dtype)
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+X = numbers(5, 3)
+
+
+def test_parameters_buffers_and_state_are_the_modules_own() -> None:
+    net = mlp()
+    net.register_buffer("scale", torch.ones(2))
+    emulated = nn.emulate(net, "bfloat16")
+    assert isinstance(emulated, torch.nn.Sequential)
+    assert type(net) is torch.nn.Sequential
+    assert type(emulated).__name__ == "Sequential"
+    assert list(emulated.state_dict()) == list(net.state_dict())
+    assert all(a is b for a, b in zip(emulated.parameters(), net.parameters(), strict=True))
+    state = {name: torch.zeros_like(x) for name, x in net.state_dict().items()}
+    emulated.load_state_dict(state)
+    assert all(not bool(x.any()) for x in net.state_dict().values())
+    assert emulated[0] is net[0]
+    with torch.no_grad():
+        net[2].bias += 1.0
+    assert emulated(X).tolist() == [[1.0, 1.0]] * 5
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies(how: Any) -> None:
+    emulated = nn.emulate(mlp(), STOCHASTIC, key=Key(7), passthrough=[torch.cumsum])
+    emulated(X)
+    other = how(emulated)
+    assert type(other) is type(emulated)
+    assert other.emulation.calls == 1
+    if how is copy.copy:
+        assert other[0].weight is emulated[0].weight
+    else:
+        assert_same(passed(other, X), passed(emulated, X))
+        assert other[0].weight is not emulated[0].weight
+        assert torch.equal(other[0].weight, emulated[0].weight)
+
+
+def test_training_and_evaluation() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5))
+    emulated = nn.emulate(net, "bfloat16", key=Key(0))
+    emulated.eval()
+    assert not net[1].training
+    assert torch.equal(emulated(X), emulated(X))
+    emulated.train()
+    assert net[1].training
+    assert not torch.equal(emulated(X), emulated(X))
+
+
+def test_forward_hooks() -> None:
+    seen = []
+    net = mlp()
+    net[0].register_forward_hook(lambda module, args, y: seen.append(y.shape))
+    net[1].register_forward_pre_hook(lambda module, args: (args[0] * 2.0,))
+    net[2].register_forward_hook(lambda module, args, y: y + 1.0)
+    assert_close(passed(nn.emulate(net.double(), BINARY64), X.double()), passed(net, X.double()))
+    assert seen == [(5, 4)] * 2
+    emulated = nn.emulate(net, BINARY64)
+    emulated.register_forward_hook(lambda module, args, y: y * 0.0)
+    assert not bool(emulated(X.double()).any())
+    assert bool(net(X.double()).any())
+
+
+def test_hooks_of_gradients() -> None:
+    seen = []
+    net = mlp(torch.float64)
+    emulated = nn.emulate(net, BINARY64)
+    net[1].register_full_backward_hook(lambda module, of_x, of_y: seen.append(of_y[0].shape))
+    expected = passed(net, X.double())
+    assert_close(passed(emulated, X.double()), expected)
+    assert seen == [(5, 4)] * 2
+    net[0].weight.register_hook(lambda g: g * 2.0)
+    assert torch.allclose(passed(emulated, X.double())[2], 2.0 * expected[2], rtol=1e-12)
+
+
+class Residual(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Any) -> Any:
+        x = x * 0.75
+        return x + self.inner(x)
+
+
+@pytest.mark.parametrize("arithmetic", ["fast", "exact"])
+def test_an_emulated_module_inside_another(arithmetic: str) -> None:
+    """Both reads of x have one gradient, which is a rounded sum."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3, 3)
+    nested = nn.emulate(Residual(nn.emulate(linear, "bfloat16")), "bfloat16", arithmetic=arithmetic)
+    flat = nn.emulate(Residual(linear), "bfloat16", arithmetic=arithmetic)
+    assert_same(passed(nested, X), passed(flat, X))
+
+
+def test_other_precision_inside() -> None:
+    linear = torch.nn.Linear(3, 3)
+    nested = nn.emulate(torch.nn.Sequential(nn.emulate(linear, "e5m2"), torch.nn.ReLU()), "bfloat16")
+    assert torch.equal(nested(X), nn.emulate(linear, "e5m2")(X.to(torch.bfloat16).float()).relu())
+
+
+def test_shared_weights_have_one_rounded_gradient() -> None:
+    """1, then 1 + 2^-8 ..: three reads of one weight; bfloat16 sums lose what float32 sums would keep."""
+    weight = torch.nn.Parameter(torch.ones(1))
+
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, x: Any) -> Any:
+            return self.weight * x[0] + self.weight * x[1] + self.weight * x[2]
+
+    x = torch.tensor([[2.0**-8], [2.0**-8], [1.0]])
+    nn.emulate(Shared(), "bfloat16")(x).backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [1.0]  # (1 + 2^-8) + 2^-8, later reads first
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    y: Any
+    name: str
+
+
+def test_what_a_module_returns() -> None:
+    def net(x: Any, *, scale: float = 1.0, flag: Any = None) -> Any:
+        h = x * scale
+        h += 1.0
+        named = collections.namedtuple("named", "h k")(h, 3)
+        return {"h": h, "pair": (h, [h * 2.0, None]), "named": named, "output": Output(h, "n"), "flag": flag}
+
+    found = nn.emulate(Net(net), "bfloat16")(torch.ones(2, requires_grad=True), scale=2.0, flag="yes")
+    tensors = [found["h"], found["pair"][0], found["named"].h, found["output"].y]
+    assert all(h.tolist() == [3.0, 3.0] and h.requires_grad for h in tensors)
+    assert found["pair"][1][0].tolist() == [6.0, 6.0]
+    assert (found["pair"][1][1], found["named"].k, found["output"].name, found["flag"]) == (None, 3, "n", "yes")
+
+
+def test_dictionaries_keep_their_class() -> None:
+    def net(x: Any) -> Any:
+        h = x * 2.0
+        return collections.OrderedDict(h=h, again=h), collections.defaultdict(list, h=h)
+
+    first, second = nn.emulate(Net(net), "bfloat16")(torch.ones(2, requires_grad=True))
+    assert type(first) is collections.OrderedDict
+    assert type(second) is collections.defaultdict
+    assert second["none"] == []
+
+
+def test_gradients_of_what_is_returned_twice_are_rounded_sums() -> None:
+    """h is read inside and returned: its gradients 1 and 2^-8 add to 1 in bfloat16."""
+
+    def net(x: Any) -> Any:
+        h = x * 1.0
+        return h, h * 2.0**-8
+
+    x = torch.ones(1, requires_grad=True)
+    first, second = nn.emulate(Net(net), "bfloat16")(x)
+    (first + second).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0]
+    x = torch.ones(1, requires_grad=True)
+    first, second = nn.emulate(Net(lambda x: (lambda h: (h, h))(x * 1.0)), "bfloat16")(x)
+    (first + second * 2.0**-8).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0]
+
+
+def test_without_gradients() -> None:
+    emulated = nn.emulate(mlp(), STOCHASTIC, key=Key(1))
+    with torch.no_grad():
+        y = emulated(X)
+    assert not y.requires_grad
+    emulated.emulation.calls = 0
+    with torch.inference_mode():
+        assert torch.equal(emulated(X), y)
+    for p in emulated.parameters():
+        p.requires_grad_(False)
+    emulated.emulation.calls = 0
+    assert not emulated(X).requires_grad
+
+
+def test_the_forward_pass_has_the_same_bits_with_and_without_gradients() -> None:
+    """Forks take numbers of operations only where there are gradients: deterministic modes do not notice."""
+    emulated = nn.emulate(mlp(), "bfloat16")
+    with torch.no_grad():
+        y = emulated(X)
+    assert torch.equal(emulated(X), y)
+
+
+def test_backward_twice() -> None:
+    emulated = nn.emulate(mlp(), STOCHASTIC, key=Key(1))
+    y = emulated(X).sum()
+    weight = emulated[0].weight
+    first, second = (torch.autograd.grad(y, weight, retain_graph=again)[0] for again in (True, False))
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(emulated(X).sum(), weight, create_graph=True)
+
+
+def test_gradients_of_two_passes_are_added_by_pytorch() -> None:
+    emulated = nn.emulate(mlp(), "bfloat16")
+    weight = emulated[0].weight
+    gradients = [torch.autograd.grad(emulated(x).sum(), weight)[0] for x in (X, 2.0 * X)]
+    for x in (X, 2.0 * X):
+        emulated(x).sum().backward()
+    assert torch.equal(weight.grad, gradients[0] + gradients[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dtypes_that_carry_nothing_are_named(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"'0\.weight' has dtype"):
+        nn.emulate(mlp(dtype), "e5m2")
+
+
+def test_formats_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        nn.emulate(mlp(), Format(11, 52).name)
+
+
+@pytest.mark.parametrize("net", [mlp(), torch.nn.Conv1d(5, 2, 1)])
+def test_inputs_of_another_dtype_are_named(net: Any) -> None:
+    emulated = nn.emulate(net, "bfloat16")
+    with pytest.raises(ValueError, match=r"a tensor of torch\.float16; admissible"):
+        emulated(X.half())
+    with pytest.raises(ValueError, match=r"torch\.float64 on cpu"):
+        emulated(X.double())
+    with pytest.raises(ValueError, match=r"torch\.int64 on cpu"):
+        emulated(X.long())
+
+
+def test_inputs_on_another_device_are_named() -> None:
+    with pytest.raises(ValueError, match="device meta"):
+        nn.emulate(mlp(), "bfloat16")(X.to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ((torch.nn.functional.relu, "bfloat16"), TypeError, "module is a function"),
+        ((None, "bfloat16"), TypeError, "module is a NoneType"),
+        ((mlp(), 3), TypeError, "precision=3"),
+        ((mlp(), "no such"), ValueError, "no such"),
+        ((mlp(), STOCHASTIC), ValueError, "key=None"),
+        ((nn.emulate(mlp(), "e5m2"), "e5m2"), TypeError, "emulated already"),
+    ],
+)
+def test_bad_arguments_are_named(given: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        nn.emulate(*given)
+    with pytest.raises(ValueError, match="arithmetic='slow'"):
+        nn.emulate(mlp(), "e5m2", arithmetic="slow")
+    with pytest.raises(TypeError, match="key=3"):
+        nn.emulate(mlp(), "e5m2", key=3)  # type: ignore[arg-type]
+
+
+def test_an_exception_leaves_nothing_behind() -> None:
+    kept: list[Any] = []
+
+    def net(x: Any, fail: bool) -> Any:
+        h = x * 2.0
+        kept.append(weakref.ref(h))
+        h += 1.0
+        if fail:
+            raise ArithmeticError("on purpose")
+        return h
+
+    emulated = nn.emulate(Net(net), "bfloat16")
+    x = torch.ones(2, requires_grad=True)
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="on purpose"):
+            emulated(x, True)
+    gc.collect()
+    assert all(one() is None for one in kept)
+    assert torch.overrides._get_current_function_mode() is None
+    assert (x * 3.0 + 2.0**-20).tolist() != [3.0, 3.0]  # PyTorch's own again
+    assert emulated(x, False).tolist() == [3.0, 3.0]
+
+
+def test_passthrough_is_rounded_afterwards() -> None:
+    net = Net(lambda x: torch.cumsum(x, 0))
+    with pytest.raises(
+        UnsupportedOperation, match=r"cumsum is not emulated; .*passthrough.*torch\.nn\.functional\.linear"
+    ):
+        nn.emulate(net, "bfloat16")(X)
+    y = nn.emulate(net, "bfloat16", passthrough=[torch.cumsum])(X)
+    assert torch.equal(y, X.to(torch.bfloat16).float().cumsum(0).to(torch.bfloat16).float())
+
+
+class Checkpointed(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module, reentrant: bool) -> None:
+        super().__init__()
+        self.inner, self.reentrant = inner, reentrant
+
+    def forward(self, x: Any) -> Any:
+        return checkpoint(self.inner, x, use_reentrant=self.reentrant) * 2.0
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_around_an_emulated_module_work_and_inside_are_refused(reentrant: bool) -> None:
+    emulated = nn.emulate(mlp(), "bfloat16")
+    gradients = []
+    for net in (Checkpointed(emulated, reentrant), emulated):
+        x = X.clone().requires_grad_()
+        (net(x) * 2.0).sum().backward() if net is emulated else net(x).sum().backward()
+        gradients.append([x.grad, *(p.grad for p in emulated.parameters())])
+        emulated.zero_grad()
+    assert_same(*gradients)
+    with pytest.raises(UnsupportedOperation, match="checkpoint"):
+        nn.emulate(Checkpointed(mlp(), reentrant), "bfloat16")(X.clone().requires_grad_())
+    with pytest.raises(UnsupportedOperation, match="admissible: key=None"):
+        Checkpointed(nn.emulate(mlp(), STOCHASTIC, key=Key(0)), reentrant)(X.clone().requires_grad_())
+
+
+class Squared(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2.0 * g * x
+
+
+def test_autograd_functions_of_a_user_are_named() -> None:
+    with pytest.raises(UnsupportedOperation, match="SquaredBackward"):
+        nn.emulate(Net(lambda x: Squared.apply(x) * 1.0), "bfloat16")(X.clone().requires_grad_())
+
+
+def test_threads_do_not_change_bits() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 8))
+    x = numbers(64, 64)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(passed(nn.emulate(net, STOCHASTIC, key=Key(5)), x))
+    finally:
+        torch.set_num_threads(before)
+    assert_same(*found)
+
+
+def test_memory_is_freed_after_the_backward_pass() -> None:
+    """Without the collector of cycles: nothing is in one."""
+    emulated = nn.emulate(mlp(), "bfloat16")
+    kept: list[Any] = []
+    emulated[1].register_forward_hook(lambda module, args, y: kept.append(weakref.ref(y)))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            emulated(X).sum().backward()
+            emulated.zero_grad()
+        assert all(one() is None for one in kept)
+        gc.collect()
+        count = len(gc.get_objects())
+        for _ in range(100):
+            emulated(X).sum().backward()
+            emulated.zero_grad()
+        assert len(gc.get_objects()) - count < 200 + len(kept)
+    finally:
+        gc.enable()
+
+
+def test_dropped_results_free_their_graph() -> None:
+    emulated = nn.emulate(mlp(), "bfloat16")
+    x = X.clone().requires_grad_()
+    y = emulated(x)
+    graph = weakref.ref(y.grad_fn)
+    del y
+    assert graph() is None
+
+
+def test_a_pass_is_named_by_its_number() -> None:
+    net = mlp()
+    first = nn.emulate(net, STOCHASTIC, key=Key(2))
+    results = [passed(first, X) for _ in range(3)]
+    assert not torch.equal(results[0][0], results[1][0])
+    again = nn.emulate(net, STOCHASTIC, key=Key(2))
+    again.emulation.calls = 2
+    assert_same(passed(again, X), results[2])
+
+
+def test_storage_level_rounds_tensors_and_no_operations() -> None:
+    net = mlp()
+    y, *gradients = passed(nn.emulate(net, NetworkPrecision.storage("bfloat16")), X)
+    for one in (y, *gradients):
+        assert torch.equal(one, one.to(torch.bfloat16).float())
+    weights = [p.detach().to(torch.bfloat16).float() for p in net.parameters()]
+    h = torch.nn.functional.linear(X.to(torch.bfloat16).float(), *weights[:2]).to(torch.bfloat16).float().relu()
+    assert torch.equal(y, torch.nn.functional.linear(h, *weights[2:]).to(torch.bfloat16).float())
+
+
+def test_one_operation_is_that_of_the_definition() -> None:
+    fmt = named_format("bfloat16")
+    x, y = numbers(6).to(torch.bfloat16).float(), numbers(7)[1:].to(torch.bfloat16).float()
+    found = nn.emulate(Net(lambda x, y: x * y), "bfloat16")(x, y)
+    for a, b, c in zip(x.tolist(), y.tolist(), found.tolist(), strict=True):
+        assert c == exact.operation("mul", (a, b), fmt, "nearest_even")
