@@ -115,19 +115,34 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
 @functools.cache
 def options(problem: str) -> dict[str, Any]:
     """The options of a problem with their defaults: of its network, of its data, and those that all have."""
-    network, dataset = networks.PROBLEMS[problem]
-    return _of(networks.factory(network)) | _of(datasets.factory(dataset)) | COMMON
+    of_network, of_data = _options(problem)
+    return of_network | of_data | COMMON
 
 
 def divided(problem: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Options of a cell as those of the network, of the data, and the common ones with their defaults."""
-    network, dataset = networks.PROBLEMS[problem]
-    of_network, of_data = _of(networks.factory(network)), _of(datasets.factory(dataset))
+    of_network, of_data = _options(problem)
     return (
         {name: x for name, x in given.items() if name in of_network},
         {name: x for name, x in given.items() if name in of_data},
         COMMON | {name: x for name, x in given.items() if name in COMMON},
     )
+
+
+@functools.cache
+def _options(problem: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the network and of the data.
+
+    Raises
+    ------
+    StudyError
+        torch is not installed.
+    """
+    network, dataset = networks.PROBLEMS[problem]
+    try:
+        return _of(networks.factory(network)), _of(datasets.factory(dataset))
+    except ImportError as error:
+        raise StudyError("problem", f"{problem}: {error}") from error
 
 
 def _of(factory: Any) -> dict[str, Any]:
@@ -159,8 +174,10 @@ def _weights(problem: str, given: tuple[tuple[str, Any], ...]) -> int:
 
 
 def forget() -> None:
-    """Look at data anew, which may be files that have changed."""
+    """Look anew: at data, which may be files that have changed, and at whether torch is there."""
     datasets.forget()
+    options.cache_clear()
+    _options.cache_clear()
     _weights.cache_clear()
 
 

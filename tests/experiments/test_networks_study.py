@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 from experiments import network_settings, networks, store
+from experiments.fields import StudyError
 from experiments.networks.cells import training_of, window_of
 from experiments.simulate import Cancelled, run_batch
 from experiments.study import Study
@@ -176,12 +179,18 @@ def test_what_cannot_run_is_refused_before_any_does(more: dict[str, Any], messag
 
 
 def test_names_are_known_without_torch() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, experiments.study as s; print('torch' in sys.modules, *s.networks.PROBLEMS)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert printed[0] == "False" and printed[1:] == list(networks.PROBLEMS) and "mlp-digits" in printed
+
+
+@pytest.mark.parametrize("options", [{}, {"width": 8}])
+def test_without_torch_a_network_names_the_extra(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    network_settings.forget()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(StudyError, match=r"^problem: mlp-digits: networks are .* pip install 'fpsim\[networks\]'$"):
+        study(options=options).cells()
+    network_settings.forget()
 
 
 @pytest.mark.slow
