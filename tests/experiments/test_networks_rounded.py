@@ -16,6 +16,7 @@ from experiments.simulate import run_batch
 from experiments.study import Study
 from fpsim import Key
 from fpsim.accumulator import Accumulator
+from fpsim.cpu.threads import set_threads
 from fpsim.nn import NetworkPrecision, emulate, network_precision
 from fpsim.number_format import Format
 from fpsim.rounding import Stochastic
@@ -79,6 +80,25 @@ def test_a_transformer_goes_on_to_the_bit(tmp_path: Any) -> None:
     assert rest.measures == whole.measures and rest.run.loss == whole.run.loss
     for a, b in zip(rest.run.plain.parameters(), whole.run.plain.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["mlp-digits", "transformer-markov"])
+def test_bits_do_not_depend_on_the_number_of_threads(name: str) -> None:
+    network, data = networks.PROBLEMS[name]
+    precision = NetworkPrecision.uniform("bfloat16", Stochastic(8), accumulator=Accumulator("binary32", "binary32"))
+    options = {"width": 32} if network == "transformer" else {}
+    training = Training(network, data, Optimizer("adam"), precision, steps=2, batch=16, evaluation=2,
+                        network_options=options)  # fmt: skip
+    found = []
+    try:
+        for count in (1, 3):
+            set_threads(count)
+            done = train(training)
+            found.append((done.measures, done.run.loss, [p.detach().clone() for p in done.run.plain.parameters()]))
+    finally:
+        set_threads(None)
+    assert found[0][:2] == found[1][:2]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
 
 
 @pytest.mark.parametrize(
