@@ -1,8 +1,11 @@
-"""What Triton's interpreter lacks: the fused multiply-add, and the roundings of binary32 that are not to nearest.
+"""What Triton's interpreter lacks, or does unlike a card.
 
-Before version 3.9 the interpreter multiplied and then added, with two roundings. Every residual that an operation takes
-would be zero by that, and results wrong that are right on a card. Of instructions that Triton has no name for it knows
-none. Both are computed by the CPU machine here.
+Before version 3.9 its fused multiply-add multiplied and then added, with two roundings. Every residual that an
+operation takes would be zero by that, and results wrong that are right on a card. Of instructions that Triton has no
+name for, the roundings of binary32 that are not to nearest, it knows none. Both are computed by the CPU machine here.
+
+Version 3.6 counts loops by ``int(array)`` of an array of one dimension, which NumPy refuses from 2.4 on: the steps of
+a printed program.
 """
 
 from __future__ import annotations
@@ -25,8 +28,13 @@ _DIRECTIONS: dict[str, Rounding] = {"rz": "toward_zero", "rp": "up", "rm": "down
 
 @cache
 def correct() -> None:
-    """Put a fused multiply-add in the place of one that rounds twice, and give inline instructions a meaning."""
+    """Mend the fused multiply-add, give inline instructions a meaning, and count loops in 3.6."""
+    import triton
     from triton.runtime import interpreter
+
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if version < (3, 7):
+        _count_loops(interpreter)
 
     class Results:
         """What the frontend reads the results of an instruction from."""
@@ -44,9 +52,7 @@ def correct() -> None:
         return Results(interpreter.TensorHandle(result, interpreter.tl.float32))
 
     interpreter.InterpreterBuilder.create_inline_asm = create_inline_asm
-    x = interpreter.TensorHandle(np.array([1 + 2.0**-30]), interpreter.tl.float64)
-    z = interpreter.TensorHandle(np.array([-1 - 2.0**-29]), interpreter.tl.float64)
-    if interpreter.interpreter_builder.create_fma(x, x, z).data[0] == 2.0**-60:
+    if version >= (3, 9):
         return
 
     def create_fma(_: Any, x: Any, y: Any, z: Any) -> Any:
@@ -63,3 +69,14 @@ def _performed(kind: str, operands: Sequence[npt.NDArray[Any]], rounding: Roundi
     ranges = (Range.of_format(fmt),) * len(operands)
     perform(kind, [np.ascontiguousarray(x) for x in operands], ranges, fmt, rounding, None, shape, result)
     return result
+
+
+def _count_loops(interpreter: Any) -> None:
+    """The interpreter gives Triton's tensors their methods before every launch: ``__index__`` once more after it."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched

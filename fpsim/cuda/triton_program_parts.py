@@ -8,11 +8,17 @@ import triton
 import triton.language as tl
 
 from fpsim.cuda.triton_elements import (
+    ADD,
+    FMA,
+    MUL,
     SIGN,
+    SUB,
     compute,
     constant,
     flipped,
     from_bits,
+    from_upper,
+    is_infinite,
     rounded,
     to_bits,
 )
@@ -21,8 +27,8 @@ from fpsim.cuda.triton_single import bits_of, double, number_of
 from fpsim.cuda.triton_wide import operate
 
 __all__ = [
-    "abs_of", "draw_of", "less_of", "max_of", "min_of", "neg_of", "operate", "operation", "philox", "sign_of",
-    "where_of",
+    "abs_of", "draw_of", "less_of", "load_nothing", "max_of", "min_of", "neg_of", "operate", "operation", "philox",
+    "places", "sign_of", "suspicious", "where_of", "widened",
 ]  # fmt: skip
 
 
@@ -42,6 +48,66 @@ def operation(
     """One correctly rounded operation; ``row`` as ``format_row`` gives it, operands of any dtype in binary64."""
     x, infinite = compute(kind, tier, mode, double(a), double(b), double(c))
     return rounded(mode, bits, alike, x, infinite, row, draw)
+
+
+@triton.jit
+def places(
+    start: tl.tensor,
+    count: tl.tensor,
+    left: tl.tensor,
+    lanes_per_block: tl.tensor,
+    block: tl.tensor,
+    runs: tl.tensor,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> Any:
+    """What BLOCK threads of a stage work on, from place ``start`` of ``count`` elements of COLUMNS lanes each.
+
+    (element, lane of the thread block, of the block and of all, whether there is one, its run, and zeros of two types)
+    """
+    place = start + tl.arange(0, BLOCK)
+    element, spot = place // COLUMNS, place % COLUMNS
+    column = left + spot
+    inside = (place < count * COLUMNS) & (column < lanes_per_block)
+    lane = block * lanes_per_block + column
+    run = tl.load(runs + lane, mask=inside, other=0)
+    return element, spot, column, lane, inside, run, place * 0, tl.full((BLOCK,), 0, tl.uint32)
+
+
+@triton.jit
+def load_nothing(like: tl.tensor) -> Any:
+    """Zeros, where a sum begins."""
+    return from_bits(like.to(tl.uint64) & 0)
+
+
+@triton.jit
+def suspicious(kind: tl.constexpr, y: tl.tensor, a: tl.tensor, b: tl.tensor, c: tl.tensor, row: tl.tensor) -> Any:
+    """Whether an underflow, an overflow, or a result without a number may lie behind y; if False, none does.
+
+    An underflow ends at or below the smallest normal number, an overflow at or above the largest one, or in NaN.
+    Exact zeros, infinities of infinities and what follows from NaN are none.
+    """
+    size = tl.abs(y)
+    odd = (size <= from_upper(row[0])) | (size >= row[4]) | ((y != y) & (a == a) & (b == b) & (c == c))
+    if kind == ADD:
+        nought = a == flipped(b, SIGN)
+    elif kind == SUB:
+        nought = a == b
+    elif kind == MUL:
+        nought = (a == 0.0) | (b == 0.0)
+    elif kind == FMA:
+        nought = ((a == 0.0) | (b == 0.0)) & (c == 0.0)
+    else:
+        nought = a == 0.0
+    plain = ((size == 0.0) & nought) | (is_infinite(y) & (is_infinite(a) | is_infinite(b) | is_infinite(c)))
+    return odd & (plain == 0)
+
+
+@triton.jit
+def widened(low: tl.tensor, high: tl.tensor, x: tl.tensor) -> Any:
+    """The smallest and the largest magnitude, of which NaN is none."""
+    size = tl.abs(x)
+    return tl.where(size < low, size, low), tl.where(size > high, size, high)
 
 
 @triton.jit

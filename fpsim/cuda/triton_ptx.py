@@ -15,14 +15,15 @@ from fpsim.cuda.triton_arrays import ELEMENTS as ELEMENTS_OF_ARRAYS
 from fpsim.cuda.triton_cache import kernel_of
 from fpsim.cuda.triton_launch import interpreted
 from fpsim.cuda.triton_machine import ELEMENTS, TritonMachine
-from fpsim.cuda.triton_print import printed
+from fpsim.cuda.triton_print import is_elementwise, printed
+from fpsim.cuda.triton_print_stages import Staged
 from fpsim.formats import BINARY64
 from fpsim.number_format import Format
 from fpsim.rounding import Rounding, parse, random_bits
 
 _SHORT = ("tiles", "lanes_per_block", "blocks")
 _NUMBERS = ("size", "key0", "key1", "first_step", "steps")
-_LONG = ("table", "runs")
+_LONG = ("table", "runs", "members")
 _ASKED = re.compile(r"\b(?:fma|mad)\.\w*\.?f(?:16|32|64)\S*")
 _NEVER = re.compile(r"\S*\.(?:ftz|approx|full)\b\S*")
 
@@ -54,11 +55,15 @@ def program_ptx(
     machine: TritonMachine, per_step: Sequence[str] = (), record: Sequence[str] = (), capability: int = 90
 ) -> str:
     """The text of the kernel that a machine runs with these inputs for every step and these records."""
-    text = printed(machine.text(dict.fromkeys(per_step, False), False, record))
+    text = machine.text(dict.fromkeys(per_step, False), (False, False), record)
     dtype = "fp32" if "32" in str(machine.dtype) else "fp64"
     ones = {"lanes_per_block": machine.lanes_per_block, "blocks": machine.blocks}  # Triton makes a 1 a constant
-    constants = {"BLOCK": ELEMENTS, "WIDE": 0} | {name: 1 for name, number in ones.items() if number == 1}
-    return _compiled(kernel_of(machine.program.name, text), constants, dtype, capability)
+    constants = {name: 1 for name, number in ones.items() if number == 1}
+    if is_elementwise(machine.program):
+        source, warps, constants = printed(text), 4, constants | {"BLOCK": ELEMENTS, "WIDE": 0}
+    else:  # as for a few runs: every thread block has one
+        source, warps, constants = Staged(text).printed(), 2, constants | {"BLOCK": 64, "COLUMNS": 1}
+    return _compiled(kernel_of(machine.program.name, source), constants, dtype, capability, warps)
 
 
 def approximations(ptx: str) -> list[str]:
@@ -71,7 +76,7 @@ def fused(ptx: str) -> list[str]:
     return _ASKED.findall(ptx)
 
 
-def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: int) -> str:
+def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: int, warps: int = 4) -> str:
     if interpreted():
         raise ValueError("TRITON_INTERPRET=1: kernels are interpreted; admissible: unset before Python starts")
     import triton
@@ -81,9 +86,11 @@ def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: in
     def of(name: str) -> str:
         if name in constants:
             return "constexpr"
-        if name == "scalars" or name.startswith("record"):
+        if name == "events":
+            return "*i32"
+        if name in ("constants", "scalars", "scratch") or name.startswith(("record", "at_low", "at_high")):
             return "*fp64"
-        if name in _SHORT:
+        if name in _SHORT or name.startswith("n_"):
             return "i32"
         return "i64" if name in _NUMBERS else "*i64" if name in _LONG else f"*{dtype}"
 
@@ -93,4 +100,6 @@ def _compiled(kernel: Any, constants: dict[str, int], dtype: str, capability: in
     attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", capability, 32)
-    return str(triton.compile(source, target=target, options={"enable_fp_fusion": False}).asm["ptx"])
+    return str(
+        triton.compile(source, target=target, options={"enable_fp_fusion": False, "num_warps": warps}).asm["ptx"]
+    )

@@ -334,7 +334,7 @@ class TwinMachine:
     def _spread(self, name: str, array: Array) -> Tensor:
         """What is given as ``[d]`` or ``[d, lanes]`` as ``[blocks, d, lanes_per_block]``."""
         own = self._own(name)
-        x = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        x = torch.from_numpy(np.array(array, order="C")).to(self.device)  # what has no axes keeps none
         if array.shape == own:
             return x[None, ..., None].expand(self.blocks, *own, self.lanes_per_block)
         if array.shape == (*own, self.lanes):
