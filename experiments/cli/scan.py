@@ -16,7 +16,7 @@ from experiments.cli import UsageError
 
 FLAGS = {
     "optimizer": ("NAMES", "optimizers, comma-separated (default: sgd,rmsprop,adam)"),
-    "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic)"),
+    "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic); networks: mlp-digits, .."),
     "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7, 1..4,8 or 'ceil(4+log2(T))' (default: 1..23)"),
     "exponent": ("WIDTHS", "exponent bits, written likewise (default: 8)"),
     "rounding": ("NAMES", "rounding modes, comma-separated (default: nearest_even,stochastic)"),
@@ -34,7 +34,7 @@ CONSTANTS = {
     "noise": ("KIND", "gradient noise: none, gaussian or minibatch"),
     "sigma": ("X", "standard deviation of gaussian noise, each coordinate"),
     "batch": ("N", "samples of a minibatch"),
-    "gradient": ("KIND", "rounded (computed in the machine) or exact (in binary64, then stored)"),
+    "gradient": ("KIND", "rounded (every operation), exact (in binary64, then stored), stored (networks, by PyTorch)"),
     "dimension": ("N", "number of weights, where the problem leaves it open"),
     "window": ("SHARE", "share of the steps, at the end, that is measured"),
 }
