@@ -34,8 +34,8 @@ def scaled_dot_product_attention(
     """q k^T, rounded; times the scale, rounded; plus the mask, rounded; softmax; dropout; times v, rounded.
 
     The scale, 1 / sqrt(features) unless given, is a constant rounded to nearest even. Where a mask of truth values, or
-    ``is_causal``, forbids a place, its score becomes -inf (the lowest number of a format without infinities); a mask of
-    zeros and -inf alone is one of truth values. A query that may look nowhere gets zeros.
+    ``is_causal``, forbids a place, softmax leaves its score out, in every format, and its weight is +0; a mask of zeros
+    and -inf alone is one of truth values. A query that may look nowhere gets zeros.
     The backward pass is that of these operations, in reverse.
     """
     y, _ = attended(call, (query, key, value), attn_mask, dropout_p, is_causal, scale, enable_gqa)
@@ -67,18 +67,15 @@ def attended(
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
         mask = _truth_values(call, mask, scores.shape)
-    nowhere = None
+    nowhere = forbidden = None
     if mask is not None and mask.dtype == torch.bool:
         forbidden = ~mask
         blind = forbidden.all(-1, keepdim=True)
         if bool(blind.any()):
             nowhere, forbidden = blind, forbidden & ~blind
-        fmt = call.precision.inside[0]
-        lowest = -math.inf if fmt.has_infinity else -fmt.max
-        scores = primitives.exact(call, INSIDE, lambda one: one.masked_fill(forbidden, lowest), scores)
     elif mask is not None:
         scores = primitives.apply(call, INSIDE, "add", scores, call.load(mask))
-    weights = softmax_inside(call, scores, -1)
+    weights = softmax_inside(call, scores, -1, forbidden=forbidden)
     if nowhere is not None:
         weights = primitives.exact(call, INSIDE, lambda one: one.masked_fill(nowhere, 0.0), weights)
     weights = dropped(call, weights, dropout_p, True, weights.shape, INSIDE)
