@@ -84,6 +84,8 @@ class NetworkPrecision:
     def __post_init__(self) -> None:
         for name in (*_SLOTS, *_OPERANDS):
             given = getattr(self, name)
+            if given is None and name in _SLOTS[:4]:
+                raise TypeError(f"{name}=None; admissible: a Format, its name, or a pair of it and a rounding mode")
             if given is not None:
                 object.__setattr__(self, name, _slot(name, given, name in _OPERANDS))
         for name in ("accumulator", "backward_accumulator"):

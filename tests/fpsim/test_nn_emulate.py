@@ -485,3 +485,60 @@ def test_one_operation_is_that_of_the_definition() -> None:
     found = nn.emulate(Net(lambda x, y: x * y), "bfloat16")(x, y)
     for a, b, c in zip(x.tolist(), y.tolist(), found.tolist(), strict=True):
         assert c == exact.operation("mul", (a, b), fmt, "nearest_even")
+
+
+@pytest.mark.parametrize("frozen", ["weights", "nothing recorded", "inputs"])
+def test_numbers_of_operations_do_not_depend_on_gradients(frozen: str) -> None:
+    """Also of those that only move numbers, and read some of them twice."""
+
+    def passed(recorded: bool) -> torch.Tensor:
+        net = mlp()
+        net.append(Net(lambda x: x.unsqueeze(1).expand(-1, 2, -1) * 0.3 + x[[0, 0, *range(1, len(x))]][1:, None]))
+        net.requires_grad_(recorded or frozen != "weights")
+        x = X.clone().requires_grad_(recorded and frozen == "inputs")
+        with torch.set_grad_enabled(recorded or frozen != "nothing recorded"):
+            return nn.emulate(net, STOCHASTIC, key=Key(1))(x).detach()
+
+    assert torch.equal(passed(True), passed(False))
+
+
+def test_a_gradient_that_is_kept_is_that_of_all_reads() -> None:
+    kept = []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        h = x * 2.0
+        y = h * 2.0
+        h.retain_grad()
+        kept.append(h)
+        return y + h * 3.0
+
+    nn.emulate(Net(forward), "bfloat16")(X.clone().requires_grad_()).sum().backward()
+    assert torch.equal(kept[0].grad, torch.full_like(X, 5.0))
+
+
+def test_arithmetic_of_integers_is_rounded() -> None:
+    net = nn.emulate(Net(lambda x: torch.exp(torch.arange(3) * -0.3)), "bfloat16")
+    c = exact.operation("round", (-0.3,), named_format("bfloat16"), "nearest_even")
+    powers = [exact.operation("mul", (i, c), named_format("bfloat16"), "nearest_even") for i in range(3)]
+    expected = [exact.operation("exp", (p,), named_format("bfloat16"), "nearest_even") for p in powers]
+    assert net(torch.zeros(1)).tolist() == expected
+    # 2^24 + 2^16 + 1, which is a tie of bfloat16 in binary32
+    assert nn.emulate(Net(lambda x: x + torch.tensor([16842753])), "bfloat16")(torch.zeros(1)).item() == 16908288.0
+
+
+def test_inputs_that_are_negated_views_or_have_no_elements() -> None:
+    turned = torch.view_as_complex(torch.ones(4, 3, 2)).conj().imag
+    assert turned.is_neg()
+    net = nn.emulate(torch.nn.Linear(3, 2), "bfloat16")
+    assert torch.equal(net(turned), net(-torch.ones(4, 3)))
+    image = torch.zeros(0, 2, 5, 5, requires_grad=True)
+    layer = torch.nn.Conv2d(2, 4, 3, groups=2)
+    nn.emulate(layer, "bfloat16")(image).sum().backward()
+    assert image.grad.shape == image.shape and not bool(layer.weight.grad.any())
+
+
+@pytest.mark.parametrize("given", ["torch.cumsum", ["torch.cumsum"]])
+def test_what_passes_through_is_a_function(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"passthrough holds 'torch\.cumsum'"):
+        nn.emulate(mlp(), "bfloat16", passthrough=given)
+    assert nn.emulate(Net(lambda x: x.cumsum(0)), "bfloat16", passthrough=torch.Tensor.cumsum)(X).shape == X.shape

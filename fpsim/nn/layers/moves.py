@@ -18,9 +18,20 @@ from torch.nn import functional
 from fpsim.nn import primitives
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, CARRYING, INSIDE, Call, convert
-from fpsim.nn.layers import extremes
+from fpsim.nn.layers import arithmetic, extremes
 from fpsim.nn.sources import gathered
-from fpsim.nn.table import MOVES, QUERIES, WRITES, UnsupportedOperation, handles, name_of, named, writes
+from fpsim.nn.table import (
+    HANDLERS,
+    MOVES,
+    QUERIES,
+    WRITES,
+    UnsupportedOperation,
+    admitted,
+    handles,
+    name_of,
+    named,
+    writes,
+)
 
 _MOVED = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "moveaxis",
@@ -64,6 +75,18 @@ def check_real(func: Any, args: Any, kwargs: Any) -> None:
     """Raise for complex numbers, which would be computed by PyTorch unseen."""
     if any(isinstance(x, torch.Tensor) and x.is_complex() for x in _leaves((args, kwargs))) and func not in QUERIES:
         raise UnsupportedOperation(f"{name_of(func)} of complex numbers is not emulated; admissible: real numbers")
+
+
+def of_integers(call: Call, func: Any, args: Any, kwargs: Any, result: Tensor) -> Any:
+    """Arithmetic that makes numbers of integers, such as ``torch.arange(3) / 3``: rounded as any other; ``result`` is
+    what PyTorch makes of them."""
+    if getattr(HANDLERS.get(func), "__module__", None) != arithmetic.__name__:
+        return result
+
+    def number(x: Any) -> Any:
+        return call.tagged(x.to(result.dtype), ACTIVATION) if isinstance(x, torch.Tensor) else x
+
+    return HANDLERS[func](call, *mapped(args, number), **admitted(func, mapped(kwargs, number)))
 
 
 def is_number(x: Any) -> bool:
@@ -162,6 +185,15 @@ def _basic(index: Any) -> bool:
     """Whether an index reads every number at most once, and PyTorch's derivative of it only copies."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
+
+
+# Gradients that are kept
+
+
+@handles(torch.Tensor.retain_grad)
+def retain_grad(call: Call, input: Tensor) -> None:
+    """The gradient of all reads, those before it, too."""
+    (call.latest(input) if call.changed(input) else input).retain_grad()
 
 
 # Choices
