@@ -201,3 +201,7 @@ def test_places_that_a_mask_forbids_count_nowhere(name: str, mode: str) -> None:
     net(*seen, is_causal=True)[1].sum().backward()
     for x, y in zip(grown, seen, strict=True):
         assert torch.equal(x.grad[:2], y.grad)
+    added = torch.full((4, 4), 0.5)
+    forbidden = torch.full((4, 4), -math.inf).triu(1).where(torch.ones(4, 4).triu(1) > 0, 0.0)
+    assert torch.equal(net(q, k, v, attn_mask=added + forbidden)[3], net(q, k, v, attn_mask=added)[3])
+    assert torch.equal(net(q, k, v, attn_mask=added + forbidden)[0], whole[0])
