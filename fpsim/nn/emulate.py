@@ -223,7 +223,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
         if func in QUERIES:
-            return func(*layers.moves.mapped(args, self._asked), **layers.moves.mapped(kwargs, self._asked))
+            return layers.moves.answered(call, func, args, kwargs)
         if storage or func in self.passthrough:
             return layers.moves.rounded_afterwards(call, func, args, kwargs)
         raise UnsupportedOperation(
@@ -238,9 +238,6 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
         if plain in HANDLERS or plain in MOVES or plain in self.passthrough or self.call.precision.level == "storage":
             return self._performed(plain, args, kwargs)
         raise UnsupportedOperation(f"{name_of(plain)}_ in place is not emulated; admissible: one of {_in_place()}")
-
-    def _asked(self, x: Any) -> Any:
-        return self.call.latest(x) if isinstance(x, torch.Tensor) else x
 
 
 def _in_place() -> str:

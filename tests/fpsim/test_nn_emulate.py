@@ -542,3 +542,56 @@ def test_what_passes_through_is_a_function(given: Any) -> None:
     with pytest.raises(TypeError, match=r"passthrough holds 'torch\.cumsum'"):
         nn.emulate(mlp(), "bfloat16", passthrough=given)
     assert nn.emulate(Net(lambda x: x.cumsum(0)), "bfloat16", passthrough=torch.Tensor.cumsum)(X).shape == X.shape
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "storage:bf16"])
+def test_what_is_first_read_without_gradients_has_one_where_it_is_read_again(precision: str) -> None:
+    class Normed(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                largest = self.weight.abs().max() + x.abs().max()
+            return x @ (self.weight / largest).t()
+
+    torch.manual_seed(0)
+    layer, x = Normed(3, 2, bias=False), X.clone().requires_grad_()
+    nn.emulate(layer, precision)(x).sum().backward()
+    found = [x.grad, layer.weight.grad]
+    plain = torch.autograd.grad(layer(x).sum(), [x, layer.weight])
+    for a, b in zip(found, plain, strict=True):
+        assert torch.allclose(a, b, rtol=0.03, atol=0.03)
+    with torch.no_grad():
+        assert not nn.emulate(layer, precision)(x).requires_grad
+
+
+def test_questions_before_the_first_read_see_rounded_numbers() -> None:
+    x = torch.tensor([1.0 + 2.0**-9])  # 1 in bfloat16
+    for forward in (lambda x: torch.where(x > 1.0, 2.0, 3.0 * x), lambda x: x * (x.item() + 2.0)):
+        assert nn.emulate(Net(forward), "bfloat16")(x).item() == 3.0
+
+
+def test_what_one_pass_made_and_read_is_not_read_by_another() -> None:
+    class Stateful(torch.nn.Module):
+        def __init__(self, detached: bool) -> None:
+            super().__init__()
+            self.state, self.detached = torch.zeros(3), detached
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = x + self.state
+            self.state = h.detach() if self.detached else h
+            return h * 3.0
+
+    x = X.clone().requires_grad_()
+    net = nn.emulate(Stateful(True), "bfloat16")
+    assert net(x).requires_grad and net(x).requires_grad
+    net = nn.emulate(Stateful(False), "bfloat16")
+    net(x)
+    with pytest.raises(UnsupportedOperation, match=r"shape \(5, 3\) .* another has read: PyTorch would add"):
+        net(x)
+    inner = nn.emulate(Net(lambda x: (x, x * 2.0)), "bfloat16")  # returns what it read, and the other reads it again
+    with pytest.raises(UnsupportedOperation, match="PyTorch would add"):
+        nn.emulate(Net(lambda x: sum(inner(x * 1.0))), "bfloat16")(x)
+
+
+def test_autocast_at_storage_level_is_named() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match=r"linear gave torch\.bfloat16"):
+        nn.emulate(mlp(), "storage:bf16")(X)

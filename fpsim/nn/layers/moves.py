@@ -45,13 +45,16 @@ _REPEATED = (
     "take_along_dim", "masked_select", "unfold",
 )  # fmt: skip
 _ASKED = (
-    "size", "dim", "numel", "item", "tolist", "argmax", "argmin", "argsort", "is_floating_point", "__len__",
-    "ndimension", "isfinite", "isnan", "isinf", "all", "any", "allclose", "equal", "count_nonzero", "nonzero",
-    "gt", "lt", "ge", "le", "eq", "ne", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "__ne__", "signbit",
-    "stride", "storage_offset", "is_contiguous", "is_complex", "is_same_size", "type", "data_ptr", "untyped_storage",
-    "element_size", "get_device", "requires_grad_", "retain_grad", "long", "int", "bool",
-    "__bool__", "__float__", "__format__", "__repr__", "__hash__", "new_zeros", "new_ones", "new_full", "new_empty",
-    "new_tensor", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+    "size", "dim", "numel", "is_floating_point", "__len__", "ndimension", "stride", "storage_offset", "is_contiguous",
+    "is_complex", "is_same_size", "type", "data_ptr", "untyped_storage", "element_size", "get_device", "requires_grad_",
+    "retain_grad", "__format__", "__repr__", "__hash__", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor",
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+)  # fmt: skip
+# Questions after the numbers themselves: those that the network reads.
+_ASKED_FOR_NUMBERS = (
+    "item", "tolist", "argmax", "argmin", "argsort", "isfinite", "isnan", "isinf", "all", "any", "allclose", "equal",
+    "count_nonzero", "nonzero", "gt", "lt", "ge", "le", "eq", "ne", "__gt__", "__lt__", "__ge__", "__le__", "__eq__",
+    "__ne__", "signbit", "long", "int", "bool", "__bool__", "__float__",
 )  # fmt: skip
 _GETTERS_THAT_MOVE = ("T", "mT", "H", "mH")
 _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
@@ -59,7 +62,8 @@ _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
 
 MOVES.update(named(*_MOVED))
 MOVES.update(getattr(torch.Tensor, name).__get__ for name in _GETTERS_THAT_MOVE)
-QUERIES.update(named(*_ASKED))
+QUERIES.update(named(*_ASKED, *_ASKED_FOR_NUMBERS))
+_OF_NUMBERS = frozenset(named(*_ASKED_FOR_NUMBERS))
 for _name in dir(torch.Tensor):
     _getter = getattr(getattr(torch.Tensor, _name), "__get__", None)
     if type(getattr(torch.Tensor, _name)).__name__ in ("getset_descriptor", "property") and _getter not in MOVES:
@@ -105,6 +109,17 @@ def moved(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
     result = func(*mapped(args, read), **mapped(kwargs, read))
     return mapped(result, lambda x: call.tagged(x, role) if is_number(x) else x)
+
+
+def answered(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """What is no number of the network, of tensors as they stand now: of rounded ones, where numbers are asked for."""
+
+    def asked(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor):
+            return x
+        return call.entered(x) if func in _OF_NUMBERS and x.dtype in CARRYING else call.latest(x)
+
+    return func(*mapped(args, asked), **mapped(kwargs, asked))
 
 
 def as_role(call: Call, x: Tensor, role: str) -> Tensor:
@@ -283,6 +298,10 @@ def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: 
     def stored(x: Any) -> Any:
         if not is_number(x):
             return x
+        if x.dtype not in CARRYING:
+            raise ValueError(
+                f"{name_of(func)} gave {x.dtype}; admissible: torch.float32, torch.float64, as without torch.autocast"
+            )
         return call.tagged(convert(call, x, precision.activations, precision.gradients), ACTIVATION)
 
     return mapped(func(*mapped(args, call.use), **mapped(kwargs, call.use)), stored)
