@@ -165,7 +165,7 @@ class Call:
         Raises
         ------
         ValueError
-            Another shape or dtype, or a parameter.
+            Another shape or dtype; a parameter, unless under ``torch.no_grad()`` before it is read with a gradient.
         """
         for what, found, admissible in (
             ("shape", tuple(new.shape), tuple(old.shape)),
@@ -180,22 +180,36 @@ class Call:
         if outside and old.requires_grad and torch.is_grad_enabled():
             kind = "parameter" if isinstance(old, torch.nn.Parameter) else "tensor from outside with a gradient"
             raise ValueError(f"forward writes in place a {kind}; admissible: a tensor that it made, a buffer")
+        if self._recording and not torch.is_grad_enabled() and self.latest(old).requires_grad:
+            self._check_unread(old, outside)
         for one in (old, self.latest(old)):
             if one.numel():
                 self._written[one.untyped_storage().data_ptr()] = (one, {id(old)})
         if outside:
             old.detach().copy_(new.detach())
+        if outside and old.requires_grad:
+            self._latest.pop(id(old), None)  # read from outside once more: the numbers that it now has, with a gradient
+            return old
         self._latest[id(old)] = (old, new)
         self._replaced.add(id(old))
         return old
+
+    def _check_unread(self, x: Tensor, outside: bool) -> None:
+        """Under ``torch.no_grad()``, what stands for x afterwards would have no gradient where x has one."""
+        if not outside or getattr(type(self.latest(x).grad_fn), "_forward_cls", None) is _Fork:
+            what = "that it has read" if outside else "that it made"
+            raise ValueError(
+                f"forward writes in place, under torch.no_grad(), a tensor with a gradient {what}; admissible: "
+                "x = x + .. in place of x += .., a parameter before its first read"
+            )
 
     def _check_reader(self, x: Tensor) -> None:
         """Of what an operation made, one pass alone adds the gradients: PyTorch would add those of another pass."""
         if hasattr(x, "fpsim_role"):
             if getattr(x, "fpsim_reader", self) is not self:
                 raise UnsupportedOperation(
-                    f"a tensor of shape {tuple(x.shape)} is read that an operation of one emulated forward pass made and "
-                    "that another has read: PyTorch would add their gradients; admissible: what forward returns, "
+                    f"a tensor of shape {tuple(x.shape)} is read that an operation of one emulated forward pass made "
+                    "and that another has read: PyTorch would add their gradients; admissible: what forward returns, "
                     "x.detach()"
                 )
             x.fpsim_reader = self

@@ -34,7 +34,7 @@ class NetworkPrecision:
     Parameters
     ----------
     weights : what a layer reads of a parameter; the gradient passes this rounding unchanged (straight through)
-    activations : results of layers, and of operations written in ``forward`` itself
+    activations : what a network is given, buffers, results of layers, and of operations written in ``forward`` itself
     gradients : gradients of activations
     weight_gradients : gradients of parameters
     accumulator : Accumulator or a tensor core; products and sums of matrix products, convolutions and sums
@@ -45,7 +45,7 @@ class NetworkPrecision:
         than what is stored: a slot, or a pair (BlockFormat, mode), whose blocks lie along the terms of the sum
     backward_operands : the same for the gradient that a backward product reads
     operand_scaling : ``"tensor"``: what such a format reads is multiplied by the largest power of two that keeps the
-        tensor within the format, and the product is divided by it; ``"none"``
+        tensor within the format, and the product is divided by it; ``"none"``. Block formats have scales of their own
     master, state : stored weights and states of the optimizer (``optimizer``); default binary32
     update : operations of the optimizer; default: as ``master``
     loss_scale : a power of two by which the loss is multiplied at first, to be adapted (``grad_scaler``); None: 1
