@@ -255,6 +255,10 @@ class Call:
             x = self.use(x)
         if not x.ndim or not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
             return x
+        return self.arrival(x)
+
+    def arrival(self, x: Tensor) -> Tensor:
+        """x, whose gradient is none of the network's own and is rounded to its format."""
         return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 
     def finish(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+import fpsim
 from fpsim import Format, Key, exact, nn
 from fpsim.formats import format as named_format
 from fpsim.nn import NetworkPrecision, UnsupportedOperation
@@ -561,6 +562,16 @@ def test_what_is_first_read_without_gradients_has_one_where_it_is_read_again(pre
         assert torch.allclose(a, b, rtol=0.03, atol=0.03)
     with torch.no_grad():
         assert not nn.emulate(layer, precision)(x).requires_grad
+
+
+def test_gradients_of_what_passes_through_are_rounded() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.PReLU(4))
+    emulated = nn.emulate(net, nn.network_precision("bfloat16").replace(weight_gradients="e5m2"), passthrough=torch.prelu)
+    seen: list[torch.Tensor] = []
+    emulated[0].register_forward_hook(lambda _, __, y: seen.append(y) or y.retain_grad())
+    emulated(X).sum().backward()
+    for x, name in ((net[1].weight.grad, "e5m2"), (net[0].weight.grad, "e5m2"), (seen[0].grad, "bfloat16")):
+        assert torch.equal(x, torch.from_numpy(fpsim.round(x.numpy(), named_format(name)))) and bool(x.any())
 
 
 def test_questions_before_the_first_read_see_rounded_numbers() -> None:

@@ -292,8 +292,13 @@ def setitem(call: Call, input: Tensor, index: Any, value: Any) -> Tensor:
 
 
 def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """The function of PyTorch on emulated numbers; its results become activations, their gradients gradients."""
+    """The function of PyTorch on emulated numbers; its results become activations, their gradients gradients, and those
+    that it gives to what it reads are rounded to their formats."""
     precision = call.precision
+
+    def read(x: Any) -> Any:
+        role, x = call.read_role(x) if is_number(x) else "", call.use(x)
+        return call.tagged(call.arrival(x), role) if role and precision.level == "operation" else x
 
     def stored(x: Any) -> Any:
         if not is_number(x):
@@ -304,7 +309,7 @@ def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: 
             )
         return call.tagged(convert(call, x, precision.activations, precision.gradients), ACTIVATION)
 
-    return mapped(func(*mapped(args, call.use), **mapped(kwargs, call.use)), stored)
+    return mapped(func(*mapped(args, read), **mapped(kwargs, read)), stored)
 
 
 def mapped(x: Any, function: Callable[[Any], Any]) -> Any:
