@@ -54,7 +54,7 @@ class NetworkPrecision:
     Raises
     ------
     ValueError
-        An unknown format, mode, scaling or level; a loss scale that is no power of two.
+        An unknown format, mode, scaling or level; a format without zero or sign; a loss scale that is no power of two.
     TypeError
         Something else in the place of an accumulator.
 
@@ -88,6 +88,7 @@ class NetworkPrecision:
                 raise TypeError(f"{name}=None; admissible: a Format, its name, or a pair of it and a rounding mode")
             if given is not None:
                 object.__setattr__(self, name, _slot(name, given, name in _OPERANDS))
+                self._check_numbers(name)
         for name in ("accumulator", "backward_accumulator"):
             given = getattr(self, name)
             if not isinstance(given, (Accumulator, TensorCore)) and (given is not None or name == "accumulator"):
@@ -102,6 +103,13 @@ class NetworkPrecision:
             )
         if self.loss_scale is not None and not (0 < self.loss_scale < 2**127 and frexp(self.loss_scale)[0] == 0.5):
             raise ValueError(f"loss_scale={self.loss_scale!r}; admissible: a power of two below 2^127, None")
+
+    def _check_numbers(self, name: str) -> None:
+        fmt = getattr(self, name)[0]
+        if name in _SLOTS[:5] and not (fmt.signed and fmt.has_zero):
+            raise ValueError(
+                f"{name}: {fmt.name} has no {'zero' if fmt.signed else 'negative numbers'}; admissible: both"
+            )
 
     @classmethod
     def uniform(

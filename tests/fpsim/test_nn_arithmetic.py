@@ -134,6 +134,16 @@ def test_the_order_of_operations_of_the_gradient_is_the_documented_one():
     assert b.grad.tolist() == [-R.div(R.mul(t, q), d) for t, q, d in triples]
 
 
+def test_the_negative_of_zero_is_a_number_of_the_format():
+    x = torch.tensor([0.0, 1.5])
+    assert (
+        emulate(Layer(lambda x: 1.0 / -x), "p3109_k8p3se")(x)[0]
+        == emulate(Layer(lambda x: 1.0 / x), "p3109_k8p3se")(x)[0]
+    )
+    for name, sign in (("float8_e4m3fnuz", False), ("float8_e4m3fn", True)):
+        assert torch.signbit(emulate(Layer(lambda x: -x), name)(x)).tolist() == [sign, True]
+
+
 def test_sums_by_hand():
     x = torch.tensor(X)
     total, mean = R.total(X), R.div(R.total(X), 4.0)

@@ -566,7 +566,9 @@ def test_what_is_first_read_without_gradients_has_one_where_it_is_read_again(pre
 
 def test_gradients_of_what_passes_through_are_rounded() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.PReLU(4))
-    emulated = nn.emulate(net, nn.network_precision("bfloat16").replace(weight_gradients="e5m2"), passthrough=torch.prelu)
+    emulated = nn.emulate(
+        net, nn.network_precision("bfloat16").replace(weight_gradients="e5m2"), passthrough=torch.prelu
+    )
     seen: list[torch.Tensor] = []
     emulated[0].register_forward_hook(lambda _, __, y: seen.append(y) or y.retain_grad())
     emulated(X).sum().backward()

@@ -155,6 +155,7 @@ BAD = [
     ({"loss_scale": 3.0}, "loss_scale=3.0; admissible: a power of two"),
     ({"loss_scale": float("inf")}, "loss_scale=inf; admissible: a power of two"),
     ({"weights": "e99m1"}, "weights: "),
+    ({"gradients": "float8_e8m0fnu"}, "gradients: .* has no negative numbers"),
     ({"wieghts": "e5m2"}, "'wieghts' is no role of a network; admissible: weights, "),
     ({"gradients": ("e5m2", "nearest")}, "gradients: .*nearest"),
     ({"level": "storage", "forward_operands": "e4m3"}, "level='storage' with operands of products"),

@@ -110,10 +110,15 @@ for _kind, _handler in FUNCTIONS.items():
     handles(*named(_kind))(_handler)
 
 
+_NEGATIVE = Rule(lambda r, x: r("round", -x), (lambda r, g, x, y: r("round", -g),))
+
+
 @handles(*named("neg", "negative", "__neg__"))
 def neg(call: Call, input: Tensor) -> Tensor:
-    """Exact."""
-    return exact(call, ACTIVATION, torch.neg, input)
+    """Exact; 0 in a format without -0."""
+    if all(one[0].has_negative_zero for one in call.slots(ACTIVATION)):
+        return exact(call, ACTIVATION, torch.neg, input)
+    return apply(call, ACTIVATION, _NEGATIVE, input)
 
 
 @handles(*named("positive"))
