@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -291,14 +292,32 @@ def setitem(call: Call, input: Tensor, index: Any, value: Any) -> Tensor:
 # What PyTorch computes
 
 
+def _statistics(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """What PyTorch's norms write without counting a version of it."""
+    if func not in (functional.batch_norm, functional.instance_norm):
+        return []
+    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    if not given.get("training" if func is functional.batch_norm else "use_input_stats"):
+        return []
+    return [one for name in ("running_mean", "running_var") if (one := given.get(name)) is not None]
+
+
 def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """The function of PyTorch on emulated numbers; its results become activations, their gradients gradients, and those
-    that it gives to what it reads are rounded to their formats."""
+    that it gives to what it reads are rounded to their formats. What it writes in place, such as the statistics of
+    ``batch_norm``, becomes activations, too."""
     precision = call.precision
+    statistics = _statistics(func, args, kwargs)
+    given: list[tuple[Tensor, Tensor, int]] = []
 
     def read(x: Any) -> Any:
-        role, x = call.read_role(x) if is_number(x) else "", call.use(x)
-        return call.tagged(call.arrival(x), role) if role and precision.level == "operation" else x
+        if not is_number(x):
+            return x
+        role, y = call.read_role(x), call.use(x)
+        if precision.level == "operation" and y.requires_grad:
+            y = call.tagged(call.arrival(y), role)
+        given.append((x, y, -1 if y.is_inference() else y._version))
+        return y
 
     def stored(x: Any) -> Any:
         if not is_number(x):
@@ -309,7 +328,11 @@ def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: 
             )
         return call.tagged(convert(call, x, precision.activations, precision.gradients), ACTIVATION)
 
-    return mapped(func(*mapped(args, read), **mapped(kwargs, read)), stored)
+    result = mapped(func(*mapped(args, read), **mapped(kwargs, read)), stored)
+    for x, y, version in given:
+        if version not in (-1, y._version) or any(x is one for one in statistics):
+            call.replace(x, call.tagged(convert(call, y.detach(), precision.activations, None), ACTIVATION))
+    return result
 
 
 def mapped(x: Any, function: Callable[[Any], Any]) -> Any:
