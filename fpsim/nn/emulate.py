@@ -112,7 +112,8 @@ def emulate(
     itself are its own and run outside. An emulated module inside it is a network of its own. ``emulation.calls``
     counts forward passes, in evaluation, too: a pass draws the bits that the key and its number name, also where
     another network has that key, and so does each of several backward passes through one graph. Their gradients are
-    added in ``.grad`` by PyTorch, in the parameter's dtype
+    added in ``.grad`` by PyTorch, in the parameter's dtype; so are those of a tensor that leaves ``forward`` in another
+    way than as its result, such as an attribute
 
     Raises
     ------
@@ -146,9 +147,9 @@ def emulate(
     for one in given:
         if not callable(one):
             raise TypeError(f"passthrough holds {one!r}; admissible: functions of PyTorch, such as torch.cumsum")
-    copied = copy.copy(module)
     of: Any = type(module)
-    copied.__class__ = _emulated_class(of)
+    copied = _rebuilt(of)
+    vars(copied).update(vars(module))  # as copy.copy does, which parametrized modules refuse
     for name, held in vars(module).items():
         if name.endswith("_hooks") or "_hooks_" in name:
             setattr(copied, name, copy.copy(held))

@@ -527,6 +527,29 @@ def test_arithmetic_of_integers_is_rounded() -> None:
     assert nn.emulate(Net(lambda x: x + torch.tensor([16842753])), "bfloat16")(torch.zeros(1)).item() == 16908288.0
 
 
+@pytest.mark.parametrize("precision", ["fp8", "stochastic"])
+def test_batches_without_elements(precision: str) -> None:
+    of = PRECISIONS.get(precision, precision)
+    for layer, shape in (
+        (torch.nn.LayerNorm(3), (0, 3)),
+        (torch.nn.Softmax(-1), (0, 2, 3)),
+        (torch.nn.Conv1d(2, 3, 2), (0, 2, 3)),
+        (torch.nn.TransformerEncoderLayer(4, 2, 4, dropout=0.0, batch_first=True), (0, 2, 4)),
+    ):
+        x = torch.zeros(shape, requires_grad=True)
+        y = nn.emulate(layer, of, key=Key(0))(x)
+        y.sum().backward()
+        assert y.shape == layer(x).shape and x.grad.shape == shape
+
+
+def test_parametrized_modules() -> None:
+    layer = torch.nn.utils.parametrize.register_parametrization(torch.nn.Linear(3, 2), "weight", torch.nn.Tanh())
+    y = nn.emulate(layer, "bfloat16")(X)
+    y.sum().backward()
+    assert layer.parametrizations.weight.original.grad.shape == (2, 3)
+    assert torch.allclose(y, layer(X), atol=0.05)
+
+
 def test_inputs_that_are_negated_views_or_have_no_elements() -> None:
     turned = torch.view_as_complex(torch.ones(4, 3, 2)).conj().imag
     assert turned.is_neg()

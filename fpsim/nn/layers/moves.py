@@ -217,7 +217,8 @@ def retain_grad(call: Call, input: Tensor) -> None:
 
 @handles(torch.masked_fill, torch.Tensor.masked_fill)
 def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """As ``where(mask, value, input)``."""
+    """As ``where(mask, value, input)``: the value is rounded, and -inf is NaN in a format that has none of it and does
+    not saturate."""
     return extremes.where(call, mask, value, input)
 
 

@@ -79,6 +79,9 @@ def _axis(x: Tensor, dim: int | None, dtype: None = None) -> int:
         raise ValueError(f"softmax: dtype={dtype!r} is not emulated; admissible: None")
     if not isinstance(dim, int):
         raise ValueError(f"softmax: dim={dim!r}; admissible: one axis of {-x.ndim}..{x.ndim - 1}")
-    if not x.numel():
-        raise ValueError(f"softmax of a tensor of shape {tuple(x.shape)}; admissible: one that has elements")
-    return axes_of(x, dim)[0]
+    axes = axes_of(x, dim)
+    if not axes or not x.shape[axes[0]]:
+        raise ValueError(
+            f"softmax of a tensor of shape {tuple(x.shape)}; admissible: one that has elements along {dim}"
+        )
+    return axes[0]
