@@ -142,8 +142,8 @@ class Call:
         role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
         slot = self.precision.weights if role == WEIGHT else self.precision.activations
         backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
-        # Under torch.no_grad() inside of forward, too: reads that follow outside of it have gradients.
-        with torch.set_grad_enabled(self._recording or torch.is_grad_enabled()):
+        # Under torch.no_grad(), too: reads that follow outside of it have gradients.
+        with torch.set_grad_enabled(not torch.is_inference_mode_enabled()):
             latest = self.tagged(convert(self, latest, slot, backward), role)
         self._latest[id(x)] = (x, latest)
         return latest

@@ -583,8 +583,18 @@ def test_what_is_first_read_without_gradients_has_one_where_it_is_read_again(pre
     plain = torch.autograd.grad(layer(x).sum(), [x, layer.weight])
     for a, b in zip(found, plain, strict=True):
         assert torch.allclose(a, b, rtol=0.03, atol=0.03)
-    with torch.no_grad():
-        assert not nn.emulate(layer, precision)(x).requires_grad
+
+    def twice(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = layer(x)
+        with torch.enable_grad():
+            return y, layer(x)
+
+    for how, expected in ((torch.no_grad, [False, True]), (torch.inference_mode, [False, False])):
+        with how():
+            assert not nn.emulate(layer, precision)(x).requires_grad
+            net = torch.nn.Sequential(layer, torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.0))
+            assert not nn.emulate(net, precision)(x).requires_grad
+            assert [y.requires_grad for y in nn.emulate(Net(twice), precision)(x)] == expected
 
 
 def test_gradients_of_what_passes_through_are_rounded() -> None:

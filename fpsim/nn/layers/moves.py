@@ -331,7 +331,7 @@ def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: 
 
     result = mapped(func(*mapped(args, read), **mapped(kwargs, read)), stored)
     for x, y, version in given:
-        if version not in (-1, y._version) or any(x is one for one in statistics):
+        if (version >= 0 and y._version != version) or any(x is one for one in statistics):
             call.replace(x, call.tagged(convert(call, y.detach(), precision.activations, None), ACTIVATION))
     return result
 
