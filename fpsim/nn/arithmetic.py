@@ -58,7 +58,7 @@ class Fast:
         if not isinstance(fmt, Format):
             return _called(lambda given: block_arrays.block_round(given, fmt, mode, key, axis=axis), (x,)), 0
         n = _room(x, fmt) if scaled else 0
-        return self.operation("round", (x.double() * 2.0**n if n else x,), (fmt, mode), key).to(x), n
+        return self.operation("round", (times_power(x, n) if n else x,), (fmt, mode), key).to(x), n
 
 
 class ByDefinition(Fast):
@@ -102,6 +102,32 @@ class ByDefinition(Fast):
         return torch.tensor(found, dtype=torch.float64).to(x).reshape(shape)
 
 
+def times_power(x: Tensor, n: int) -> Tensor:
+    """2^n x, exactly, in binary64: what binary32 carries, and its products, are never near its ends.
+
+    Raises
+    ------
+    ValueError
+        x is of binary64, and a number is beyond its ends once it is multiplied.
+    """
+    y = _shifted(x.double(), n)
+    if x.dtype == torch.float64 and not bool(((_shifted(y, -n) == x) | x.isnan()).all()):
+        raise ValueError(f"operand_scaling: 2^{n} times numbers of {_range(x)} leaves binary64; admissible: 'none'")
+    return y
+
+
+def _shifted(x: Tensor, n: int) -> Tensor:
+    while n:
+        step = max(-1000, min(1000, n))  # 2^n itself may be beyond binary64
+        x, n = x * 2.0**step, n - step
+    return x
+
+
+def _range(x: Tensor) -> str:
+    size = x.abs()[x.isfinite() & (x != 0.0)]
+    return f"{float(size.min()):.3g} to {float(size.max()):.3g}"
+
+
 def _room(x: Tensor, fmt: Format) -> int:
     """The largest n for which the magnitudes of 2^n x, infinities aside, are within the format; 0 where all are 0."""
     size = torch.where(torch.isfinite(x), x.abs(), 0.0)
@@ -114,4 +140,4 @@ def _called(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Tensor:
     """On the CPU through NumPy's views of the tensors, which have no overhead of copies."""
     if any(x.device.type != "cpu" for x in tensors):
         return function(*tensors)
-    return torch.from_numpy(np.asarray(function(*(x.numpy() for x in tensors))))
+    return torch.from_numpy(np.asarray(function(*(x.resolve_neg().numpy() for x in tensors))))

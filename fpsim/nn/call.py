@@ -43,6 +43,7 @@ class Call:
         self.precision, self.arithmetic = precision, arithmetic
         self._masks = key.fold(_NETWORK).fold(number) if key is not None else None
         self._key = self._masks if precision.draws else None
+        self._recording = torch.is_grad_enabled()
         self._operations = 0
         self._latest: dict[int, tuple[Tensor, Tensor]] = {}
         # Storages that were changed in place, kept alive: a tensor of each, and who of its owners may be read.
@@ -112,31 +113,40 @@ class Call:
         """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             return x
-        latest = self.latest(x)
         if self._written:
             self._check_shares(x)
-        made = getattr(type(latest.grad_fn), "_forward_cls", None)
-        if made is not None and not made.__module__.startswith("fpsim.nn."):
-            self._check_function(latest, made)
-        if not self.known(latest):
-            if x.dtype not in CARRYING:
-                raise ValueError(f"a tensor of {x.dtype}; admissible: torch.float32, torch.float64")
-            role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
-            slot = self.precision.weights if role == WEIGHT else self.precision.activations
-            backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
-            latest = self.tagged(convert(self, latest, slot, backward), role)
-            self._latest[id(x)] = (x, latest)
-        if self.precision.level == "storage":
-            return latest
-        if self._hooked and x.grad_fn in self._hooked:
+        latest = self.entered(x)
+        operation, role = self.precision.level == "operation", self.role(latest)
+        if operation and self._hooked and x.grad_fn in self._hooked:
             raise UnsupportedOperation(_HOOKED)
-        number = self.number()  # also where no gradient is recorded: the draws that follow are the same
-        if not (latest.requires_grad and torch.is_grad_enabled()):
+        number = self.number() if operation else 0  # also where no gradient is recorded: the same draws follow
+        if not torch.is_grad_enabled() and latest.requires_grad:
+            return self.tagged(latest.detach(), role)
+        if not operation or not latest.requires_grad:
             return latest
-        role = self.role(latest)
+        self._check_reader(x)
         now, later = _Fork.apply(self, number, self.gradient_slot(role), latest)
         self._latest[id(x)] = (x, self.tagged(later, role))
         return self.tagged(now, role)
+
+    def entered(self, x: Tensor) -> Tensor:
+        """What stands for x now, rounded to its role where it comes from outside."""
+        latest = self.latest(x)
+        made = getattr(type(latest.grad_fn), "_forward_cls", None)
+        if made is not None and not made.__module__.startswith("fpsim.nn."):
+            self._check_function(latest, made)
+        if self.known(latest):
+            return latest
+        if x.dtype not in CARRYING:
+            raise ValueError(f"a tensor of {x.dtype}; admissible: torch.float32, torch.float64")
+        role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
+        slot = self.precision.weights if role == WEIGHT else self.precision.activations
+        backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
+        # Under torch.no_grad(), too: reads that follow outside of it have gradients.
+        with torch.set_grad_enabled(not torch.is_inference_mode_enabled()):
+            latest = self.tagged(convert(self, latest, slot, backward), role)
+        self._latest[id(x)] = (x, latest)
+        return latest
 
     def latest(self, x: Tensor) -> Tensor:
         """What stands for x now."""
@@ -155,7 +165,7 @@ class Call:
         Raises
         ------
         ValueError
-            Another shape or dtype, or a parameter.
+            Another shape or dtype; a parameter, unless under ``torch.no_grad()`` before it is read with a gradient.
         """
         for what, found, admissible in (
             ("shape", tuple(new.shape), tuple(old.shape)),
@@ -170,14 +180,39 @@ class Call:
         if outside and old.requires_grad and torch.is_grad_enabled():
             kind = "parameter" if isinstance(old, torch.nn.Parameter) else "tensor from outside with a gradient"
             raise ValueError(f"forward writes in place a {kind}; admissible: a tensor that it made, a buffer")
+        if self._recording and not torch.is_grad_enabled() and self.latest(old).requires_grad:
+            self._check_unread(old, outside)
         for one in (old, self.latest(old)):
             if one.numel():
                 self._written[one.untyped_storage().data_ptr()] = (one, {id(old)})
         if outside:
             old.detach().copy_(new.detach())
+        if outside and old.requires_grad:
+            self._latest.pop(id(old), None)  # read from outside once more: the numbers that it now has, with a gradient
+            return old
         self._latest[id(old)] = (old, new)
         self._replaced.add(id(old))
         return old
+
+    def _check_unread(self, x: Tensor, outside: bool) -> None:
+        """Under ``torch.no_grad()``, what stands for x afterwards would have no gradient where x has one."""
+        if not outside or getattr(type(self.latest(x).grad_fn), "_forward_cls", None) is _Fork:
+            what = "that it has read" if outside else "that it made"
+            raise ValueError(
+                f"forward writes in place, under torch.no_grad(), a tensor with a gradient {what}; admissible: "
+                "x = x + .. in place of x += .., a parameter before its first read"
+            )
+
+    def _check_reader(self, x: Tensor) -> None:
+        """Of what an operation made, one pass alone adds the gradients: PyTorch would add those of another pass."""
+        if hasattr(x, "fpsim_role"):
+            if getattr(x, "fpsim_reader", self) is not self:
+                raise UnsupportedOperation(
+                    f"a tensor of shape {tuple(x.shape)} is read that an operation of one emulated forward pass made "
+                    "and that another has read: PyTorch would add their gradients; admissible: what forward returns, "
+                    "x.detach()"
+                )
+            x.fpsim_reader = self
 
     def _check_function(self, x: Tensor, made: Any) -> None:
         """What an autograd function that is not of this package gives: of PyTorch's hooks of modules, or of a user."""
@@ -220,6 +255,10 @@ class Call:
             x = self.use(x)
         if not x.ndim or not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
             return x
+        return self.arrival(x)
+
+    def arrival(self, x: Tensor) -> Tensor:
+        """x, whose gradient is none of the network's own and is rounded to its format."""
         return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 
     def finish(self) -> None:

@@ -102,21 +102,23 @@ def emulate(
     precision : NetworkPrecision, or the name of a preset (``fpsim.nn.PRESETS``) or of a format for all roles
     key : Key, needed where a role rounds stochastically
     arithmetic : "fast", or "exact": rational arithmetic, for small shapes
-    passthrough : functions of PyTorch, such as ``torch.cumsum``, that are computed by PyTorch and rounded to an
-        activation afterwards
+    passthrough : a function of PyTorch, such as ``torch.cumsum``, or several, that are computed by PyTorch and rounded
+        to an activation afterwards
 
     Returns
     -------
     a module of a subclass of the module's class, which shares its parameters, buffers and submodules: ``state_dict``,
     ``parameters()`` and training mode are as before. Hooks of submodules are emulated with them, those of the module
     itself are its own and run outside. An emulated module inside it is a network of its own. ``emulation.calls``
-    counts forward passes. Gradients of several backward passes are added in ``.grad`` by PyTorch, in the parameter's
-    dtype
+    counts forward passes, in evaluation, too: a pass draws the bits that the key and its number name, also where
+    another network has that key, and so does each of several backward passes through one graph. Their gradients are
+    added in ``.grad`` by PyTorch, in the parameter's dtype; so are those of a tensor that leaves ``forward`` in another
+    way than as its result, such as an attribute
 
     Raises
     ------
     TypeError
-        Something else in the place of a module, a precision or a key.
+        Something else in the place of a module, a precision, a key or a function.
     ValueError
         A dtype that cannot hold a format of the precision, a missing key.
     UnsupportedOperation
@@ -141,13 +143,17 @@ def emulate(
     if precision.draws and key is None:
         raise ValueError("key=None: the precision rounds stochastically and needs a Key")
     _check_carriers(module, precision)
-    copied = copy.copy(module)
+    given = frozenset((passthrough,) if callable(passthrough) or isinstance(passthrough, str) else passthrough)
+    for one in given:
+        if not callable(one):
+            raise TypeError(f"passthrough holds {one!r}; admissible: functions of PyTorch, such as torch.cumsum")
     of: Any = type(module)
-    copied.__class__ = _emulated_class(of)
+    copied = _rebuilt(of)
+    vars(copied).update(vars(module))  # as copy.copy does, which parametrized modules refuse
     for name, held in vars(module).items():
         if name.endswith("_hooks") or "_hooks_" in name:
             setattr(copied, name, copy.copy(held))
-    copied.emulation = Emulation(precision, key, arithmetic, frozenset(passthrough))
+    copied.emulation = Emulation(precision, key, arithmetic, given)
     return copied
 
 
@@ -198,7 +204,10 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
             )
         if not layers.moves.floating(args, kwargs):
             layers.moves.check_real(func, args, kwargs)
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if call.precision.level == "storage" or not layers.moves.is_number(result):
+                return result
+            return layers.moves.of_integers(call, func, args, kwargs, result)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))
         storage = call.precision.level == "storage"
@@ -215,7 +224,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
         if func in QUERIES:
-            return func(*layers.moves.mapped(args, self._asked), **layers.moves.mapped(kwargs, self._asked))
+            return layers.moves.answered(call, func, args, kwargs)
         if storage or func in self.passthrough:
             return layers.moves.rounded_afterwards(call, func, args, kwargs)
         raise UnsupportedOperation(
@@ -230,9 +239,6 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
         if plain in HANDLERS or plain in MOVES or plain in self.passthrough or self.call.precision.level == "storage":
             return self._performed(plain, args, kwargs)
         raise UnsupportedOperation(f"{name_of(plain)}_ in place is not emulated; admissible: one of {_in_place()}")
-
-    def _asked(self, x: Any) -> Any:
-        return self.call.latest(x) if isinstance(x, torch.Tensor) else x
 
 
 def _in_place() -> str:

@@ -134,7 +134,8 @@ def _read(call: Call, x: Tensor | float, like: Tensor, slot: Slot) -> Tensor:
     if x.is_complex():
         raise ValueError(f"an operand of {x.dtype}; admissible: real numbers")
     if not x.is_floating_point():
-        return call.arithmetic.operation("round", (x.to(like.dtype),), (slot[0], "nearest_even"), None)
+        # through binary64: what binary32 makes of a whole number above 2^24 would be a rounding of its own
+        return call.arithmetic.operation("round", (x.double(),), (slot[0], "nearest_even"), None).to(like)
     x = call.use(x)
     if x.dtype != like.dtype or x.device != like.device:
         if x.ndim or x.requires_grad:

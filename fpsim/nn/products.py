@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from fpsim.nn.arithmetic import Tensor
+from fpsim.nn.arithmetic import Tensor, times_power
 from fpsim.nn.call import BACKWARD, INSIDE, Call
 from fpsim.nn.roles import Slot
 from fpsim.random_bits import Key
@@ -110,5 +110,5 @@ def _read(call: Call, number: int, part: int, x: Tensor, axis: int, gradient: bo
 def _stored(call: Call, product: Tensor, power: int, slot: Slot, key: Key | None) -> Tensor:
     """A product of operands that were multiplied by 2^power, in its format: one rounding."""
     if power:
-        return call.arithmetic.operation("round", (product.double() * 2.0**-power,), slot, key).to(product)
+        return call.arithmetic.operation("round", (times_power(product, -power),), slot, key).to(product)
     return call.arithmetic.operation("round", (product,), slot, key)

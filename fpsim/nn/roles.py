@@ -34,7 +34,7 @@ class NetworkPrecision:
     Parameters
     ----------
     weights : what a layer reads of a parameter; the gradient passes this rounding unchanged (straight through)
-    activations : results of layers, and of operations written in ``forward`` itself
+    activations : what a network is given, buffers, results of layers, and of operations written in ``forward`` itself
     gradients : gradients of activations
     weight_gradients : gradients of parameters
     accumulator : Accumulator or a tensor core; products and sums of matrix products, convolutions and sums
@@ -45,7 +45,7 @@ class NetworkPrecision:
         than what is stored: a slot, or a pair (BlockFormat, mode), whose blocks lie along the terms of the sum
     backward_operands : the same for the gradient that a backward product reads
     operand_scaling : ``"tensor"``: what such a format reads is multiplied by the largest power of two that keeps the
-        tensor within the format, and the product is divided by it; ``"none"``
+        tensor within the format, and the product is divided by it; ``"none"``. Block formats have scales of their own
     master, state : stored weights and states of the optimizer (``optimizer``); default binary32
     update : operations of the optimizer; default: as ``master``
     loss_scale : a power of two by which the loss is multiplied at first, to be adapted (``grad_scaler``); None: 1
@@ -54,7 +54,7 @@ class NetworkPrecision:
     Raises
     ------
     ValueError
-        An unknown format, mode, scaling or level; a loss scale that is no power of two.
+        An unknown format, mode, scaling or level; a format without zero or sign; a loss scale that is no power of two.
     TypeError
         Something else in the place of an accumulator.
 
@@ -84,8 +84,11 @@ class NetworkPrecision:
     def __post_init__(self) -> None:
         for name in (*_SLOTS, *_OPERANDS):
             given = getattr(self, name)
+            if given is None and name in _SLOTS[:4]:
+                raise TypeError(f"{name}=None; admissible: a Format, its name, or a pair of it and a rounding mode")
             if given is not None:
                 object.__setattr__(self, name, _slot(name, given, name in _OPERANDS))
+                self._check_numbers(name)
         for name in ("accumulator", "backward_accumulator"):
             given = getattr(self, name)
             if not isinstance(given, (Accumulator, TensorCore)) and (given is not None or name == "accumulator"):
@@ -100,6 +103,13 @@ class NetworkPrecision:
             )
         if self.loss_scale is not None and not (0 < self.loss_scale < 2**127 and frexp(self.loss_scale)[0] == 0.5):
             raise ValueError(f"loss_scale={self.loss_scale!r}; admissible: a power of two below 2^127, None")
+
+    def _check_numbers(self, name: str) -> None:
+        fmt = getattr(self, name)[0]
+        if name in _SLOTS[:5] and not (fmt.signed and fmt.has_zero):
+            raise ValueError(
+                f"{name}: {fmt.name} has no {'zero' if fmt.signed else 'negative numbers'}; admissible: both"
+            )
 
     @classmethod
     def uniform(

@@ -21,10 +21,10 @@ def gathered(call: Call, x: Tensor, function: Callable[[Tensor], Tensor]) -> Ten
     """``function(x)``, differentiable, where the function only moves numbers: it may repeat them, leave them out, and
     put zeros in."""
     x = call.use(x)
-    role = call.role(x)
+    role, number = call.role(x), call.number()  # also where no gradient is recorded: the draws that follow are the same
     if not (x.requires_grad and torch.is_grad_enabled()):
         return call.tagged(function(x), role)
-    return call.tagged(_Gathered.apply(call, call.number(), role, function, x), role)
+    return call.tagged(_Gathered.apply(call, number, role, function, x), role)
 
 
 def sum_by_source(call: Call, number: int, g: Tensor, source: Tensor, size: int, role: str) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from layer_checks import (
@@ -19,6 +21,7 @@ from layer_checks import (
 
 from fpsim.accumulator import Accumulator
 from fpsim.nn import NetworkPrecision, emulate
+from fpsim.nn.layers import arithmetic
 from fpsim.random_bits import Key
 
 
@@ -99,6 +102,46 @@ BY_HAND = {
 def test_the_order_of_operations_is_the_documented_one(name):
     function, by_hand = BY_HAND[name]
     assert emulate(Layer(function), UNIFORM)(torch.tensor(X)).tolist() == [by_hand(x) for x in X]
+
+
+def test_the_order_of_operations_of_the_gradient_is_the_documented_one():
+    """Of every formula of GRADIENTS, read as it stands there, and of quotients."""
+    formulas = {
+        "sqrt": lambda g, x, y: R.div(R.mul(g, 0.5), y),
+        "rsqrt": lambda g, x, y: R.mul(R.mul(g, R.mul(R.mul(y, y), y)), -0.5),
+        "exp": lambda g, x, y: R.mul(g, y),
+        "expm1": lambda g, x, y: R.mul(g, R.add(y, 1.0)),
+        "log": lambda g, x, y: R.div(g, x),
+        "log1p": lambda g, x, y: R.div(g, R.add(x, 1.0)),
+        "tanh": lambda g, x, y: R.mul(g, R.sub(1.0, R.mul(y, y))),
+        "sigmoid": lambda g, x, y: R.mul(g, R.mul(y, R.sub(1.0, y))),
+        "sin": lambda g, x, y: R.mul(g, R.cos(x)),
+        "cos": lambda g, x, y: -R.mul(g, R.sin(x)),
+        "erf": lambda g, x, y: R.mul(g, R.mul(R.exp(-R.mul(x, x)), R.number(2.0 / math.sqrt(math.pi)))),
+    }
+    assert set(formulas) == set(arithmetic.GRADIENTS)
+    g = [R.number(t) for t in (1.3, -0.7, 0.9, -2.1)]
+    for kind, formula in formulas.items():
+        x = torch.tensor(X).abs().requires_grad_()
+        y = emulate(Layer(getattr(torch, kind)), UNIFORM)(x)
+        y.backward(torch.tensor(g))
+        assert x.grad.tolist() == [formula(*one) for one in zip(g, x.tolist(), y.tolist(), strict=True)], kind
+    a, b = torch.tensor(X).requires_grad_(), torch.tensor([3.0, 0.75, -1.5, 5.0]).requires_grad_()
+    y = emulate(Layer(lambda a, b: a / b), UNIFORM)(a, b)
+    y.backward(torch.tensor(g))
+    assert a.grad.tolist() == [R.div(t, d) for t, d in zip(g, b.tolist(), strict=True)]
+    triples = zip(g, y.tolist(), b.tolist(), strict=True)
+    assert b.grad.tolist() == [-R.div(R.mul(t, q), d) for t, q, d in triples]
+
+
+def test_the_negative_of_zero_is_a_number_of_the_format():
+    x = torch.tensor([0.0, 1.5])
+    assert (
+        emulate(Layer(lambda x: 1.0 / -x), "p3109_k8p3se")(x)[0]
+        == emulate(Layer(lambda x: 1.0 / x), "p3109_k8p3se")(x)[0]
+    )
+    for name, sign in (("float8_e4m3fnuz", False), ("float8_e4m3fn", True)):
+        assert torch.signbit(emulate(Layer(lambda x: -x), name)(x)).tolist() == [sign, True]
 
 
 def test_sums_by_hand():

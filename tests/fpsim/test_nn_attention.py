@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+import fpsim
 from fpsim import Accumulator, Key, exact, nn
 from fpsim.exact_accumulate import accumulate
 from fpsim.formats import format as named_format
+from fpsim.rounding import parse
 from tests.nn_passes import BINARY64, PRECISIONS, Net, agrees_with_pytorch, assert_same, fast_is_exact, passed
 from tests.tiers import slow_but
 
@@ -180,3 +182,26 @@ def test_rotary_positions() -> None:
     x = drawn((2, 6, 4))[0]
     agrees_with_pytorch(Net(rotated), x, angles.cos(), angles.sin())
     fast_is_exact(Net(rotated), "roles", x, angles.cos(), angles.sin())
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2fnuz", "float6_e3m2fn", "p3109_k8p3sf", "bfloat16"])
+@pytest.mark.parametrize("mode", ["nearest_even", "up"])
+def test_places_that_a_mask_forbids_count_nowhere(name: str, mode: str) -> None:
+    """Nor in formats without infinities, whose lowest number may be near the scores, nor where rounding is upwards."""
+    q, k, v = (8.0 * x for x in drawn((4, 4), (4, 4), (4, 3)))
+    of = (named_format(name), parse(mode))
+    net = nn.emulate(ATTENTION, nn.NetworkPrecision.uniform(*of))
+    grown = [x.clone().requires_grad_() for x in (q, k, v)]
+    whole = net(*grown, is_causal=True)
+    assert not whole.isnan().any()
+    assert torch.equal(whole[0], torch.from_numpy(fpsim.round(v[0].numpy(), *of)))  # one place: its weight is 1
+    whole[1].sum().backward()
+    assert not any(bool(x.grad[2:].any()) for x in grown[1:])  # the gradients of what is not seen
+    seen = [x[:2].clone().requires_grad_() for x in (q, k, v)]
+    net(*seen, is_causal=True)[1].sum().backward()
+    for x, y in zip(grown, seen, strict=True):
+        assert torch.equal(x.grad[:2], y.grad)
+    added = torch.full((4, 4), 0.5)
+    forbidden = torch.full((4, 4), -math.inf).triu(1).where(torch.ones(4, 4).triu(1) > 0, 0.0)
+    assert torch.equal(net(q, k, v, attn_mask=added + forbidden)[3], net(q, k, v, attn_mask=added)[3])
+    assert torch.equal(net(q, k, v, attn_mask=added + forbidden)[0], whole[0])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+import fpsim
 from fpsim import Format, Key, exact, nn
 from fpsim.formats import format as named_format
 from fpsim.nn import NetworkPrecision, UnsupportedOperation
@@ -485,3 +486,158 @@ def test_one_operation_is_that_of_the_definition() -> None:
     found = nn.emulate(Net(lambda x, y: x * y), "bfloat16")(x, y)
     for a, b, c in zip(x.tolist(), y.tolist(), found.tolist(), strict=True):
         assert c == exact.operation("mul", (a, b), fmt, "nearest_even")
+
+
+@pytest.mark.parametrize("frozen", ["weights", "nothing recorded", "inputs"])
+def test_numbers_of_operations_do_not_depend_on_gradients(frozen: str) -> None:
+    """Also of those that only move numbers, and read some of them twice."""
+
+    def passed(recorded: bool) -> torch.Tensor:
+        net = mlp()
+        net.append(Net(lambda x: x.unsqueeze(1).expand(-1, 2, -1) * 0.3 + x[[0, 0, *range(1, len(x))]][1:, None]))
+        net.requires_grad_(recorded or frozen != "weights")
+        x = X.clone().requires_grad_(recorded and frozen == "inputs")
+        with torch.set_grad_enabled(recorded or frozen != "nothing recorded"):
+            return nn.emulate(net, STOCHASTIC, key=Key(1))(x).detach()
+
+    assert torch.equal(passed(True), passed(False))
+
+
+def test_a_gradient_that_is_kept_is_that_of_all_reads() -> None:
+    kept = []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        h = x * 2.0
+        y = h * 2.0
+        h.retain_grad()
+        kept.append(h)
+        return y + h * 3.0
+
+    nn.emulate(Net(forward), "bfloat16")(X.clone().requires_grad_()).sum().backward()
+    assert torch.equal(kept[0].grad, torch.full_like(X, 5.0))
+
+
+def test_arithmetic_of_integers_is_rounded() -> None:
+    net = nn.emulate(Net(lambda x: torch.exp(torch.arange(3) * -0.3)), "bfloat16")
+    c = exact.operation("round", (-0.3,), named_format("bfloat16"), "nearest_even")
+    powers = [exact.operation("mul", (i, c), named_format("bfloat16"), "nearest_even") for i in range(3)]
+    expected = [exact.operation("exp", (p,), named_format("bfloat16"), "nearest_even") for p in powers]
+    assert net(torch.zeros(1)).tolist() == expected
+    # 2^24 + 2^16 + 1, which is a tie of bfloat16 in binary32
+    assert nn.emulate(Net(lambda x: x + torch.tensor([16842753])), "bfloat16")(torch.zeros(1)).item() == 16908288.0
+
+
+@pytest.mark.parametrize("precision", ["fp8", "stochastic"])
+def test_batches_without_elements(precision: str) -> None:
+    of = PRECISIONS.get(precision, precision)
+    for layer, shape in (
+        (torch.nn.LayerNorm(3), (0, 3)),
+        (torch.nn.Softmax(-1), (0, 2, 3)),
+        (torch.nn.Conv1d(2, 3, 2), (0, 2, 3)),
+        (torch.nn.TransformerEncoderLayer(4, 2, 4, dropout=0.0, batch_first=True), (0, 2, 4)),
+    ):
+        x = torch.zeros(shape, requires_grad=True)
+        y = nn.emulate(layer, of, key=Key(0))(x)
+        y.sum().backward()
+        assert y.shape == layer(x).shape and x.grad.shape == shape
+
+
+def test_parametrized_modules() -> None:
+    layer = torch.nn.utils.parametrize.register_parametrization(torch.nn.Linear(3, 2), "weight", torch.nn.Tanh())
+    y = nn.emulate(layer, "bfloat16")(X)
+    y.sum().backward()
+    assert layer.parametrizations.weight.original.grad.shape == (2, 3)
+    assert torch.allclose(y, layer(X), atol=0.05)
+
+
+def test_inputs_that_are_negated_views_or_have_no_elements() -> None:
+    turned = torch.view_as_complex(torch.ones(4, 3, 2)).conj().imag
+    assert turned.is_neg()
+    net = nn.emulate(torch.nn.Linear(3, 2), "bfloat16")
+    assert torch.equal(net(turned), net(-torch.ones(4, 3)))
+    image = torch.zeros(0, 2, 5, 5, requires_grad=True)
+    layer = torch.nn.Conv2d(2, 4, 3, groups=2)
+    nn.emulate(layer, "bfloat16")(image).sum().backward()
+    assert image.grad.shape == image.shape and not bool(layer.weight.grad.any())
+
+
+@pytest.mark.parametrize("given", ["torch.cumsum", ["torch.cumsum"]])
+def test_what_passes_through_is_a_function(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"passthrough holds 'torch\.cumsum'"):
+        nn.emulate(mlp(), "bfloat16", passthrough=given)
+    assert nn.emulate(Net(lambda x: x.cumsum(0)), "bfloat16", passthrough=torch.Tensor.cumsum)(X).shape == X.shape
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "storage:bf16"])
+def test_what_is_first_read_without_gradients_has_one_where_it_is_read_again(precision: str) -> None:
+    class Normed(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                largest = self.weight.abs().max() + x.abs().max()
+            return x @ (self.weight / largest).t()
+
+    torch.manual_seed(0)
+    layer, x = Normed(3, 2, bias=False), X.clone().requires_grad_()
+    nn.emulate(layer, precision)(x).sum().backward()
+    found = [x.grad, layer.weight.grad]
+    plain = torch.autograd.grad(layer(x).sum(), [x, layer.weight])
+    for a, b in zip(found, plain, strict=True):
+        assert torch.allclose(a, b, rtol=0.03, atol=0.03)
+
+    def twice(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = layer(x)
+        with torch.enable_grad():
+            return y, layer(x)
+
+    for how, expected in ((torch.no_grad, [False, True]), (torch.inference_mode, [False, False])):
+        with how():
+            assert not nn.emulate(layer, precision)(x).requires_grad
+            net = torch.nn.Sequential(layer, torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.0))
+            assert not nn.emulate(net, precision)(x).requires_grad
+            assert [y.requires_grad for y in nn.emulate(Net(twice), precision)(x)] == expected
+
+
+def test_gradients_of_what_passes_through_are_rounded() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.PReLU(4))
+    emulated = nn.emulate(
+        net, nn.network_precision("bfloat16").replace(weight_gradients="e5m2"), passthrough=torch.prelu
+    )
+    seen: list[torch.Tensor] = []
+    emulated[0].register_forward_hook(lambda _, __, y: seen.append(y) or y.retain_grad())
+    emulated(X).sum().backward()
+    for x, name in ((net[1].weight.grad, "e5m2"), (net[0].weight.grad, "e5m2"), (seen[0].grad, "bfloat16")):
+        assert torch.equal(x, torch.from_numpy(fpsim.round(x.numpy(), named_format(name)))) and bool(x.any())
+
+
+def test_questions_before_the_first_read_see_rounded_numbers() -> None:
+    x = torch.tensor([1.0 + 2.0**-9])  # 1 in bfloat16
+    for forward in (lambda x: torch.where(x > 1.0, 2.0, 3.0 * x), lambda x: x * (x.item() + 2.0)):
+        assert nn.emulate(Net(forward), "bfloat16")(x).item() == 3.0
+
+
+def test_what_one_pass_made_and_read_is_not_read_by_another() -> None:
+    class Stateful(torch.nn.Module):
+        def __init__(self, detached: bool) -> None:
+            super().__init__()
+            self.state, self.detached = torch.zeros(3), detached
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = x + self.state
+            self.state = h.detach() if self.detached else h
+            return h * 3.0
+
+    x = X.clone().requires_grad_()
+    net = nn.emulate(Stateful(True), "bfloat16")
+    assert net(x).requires_grad and net(x).requires_grad
+    net = nn.emulate(Stateful(False), "bfloat16")
+    net(x)
+    with pytest.raises(UnsupportedOperation, match=r"shape \(5, 3\) .* another has read: PyTorch would add"):
+        net(x)
+    inner = nn.emulate(Net(lambda x: (x, x * 2.0)), "bfloat16")  # returns what it read, and the other reads it again
+    with pytest.raises(UnsupportedOperation, match="PyTorch would add"):
+        nn.emulate(Net(lambda x: sum(inner(x * 1.0))), "bfloat16")(x)
+
+
+def test_autocast_at_storage_level_is_named() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match=r"linear gave torch\.bfloat16"):
+        nn.emulate(mlp(), "storage:bf16")(X)

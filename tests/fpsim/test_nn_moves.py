@@ -316,3 +316,35 @@ def test_gradcheck() -> None:
     x = numbers(3, 4).double().requires_grad_()
     for function in (SEVERAL["unfold"], SEVERAL["two indices"], _copied):
         assert torch.autograd.gradcheck(nn.emulate(Net(function), BINARY64), (x,), fast_mode=True)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "storage:bf16"])
+def test_a_parameter_that_is_written_without_gradients_keeps_its_own(precision: str) -> None:
+    class Clipped(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                self.weight.div_(self.weight.abs().max()).clamp_(-0.5, 0.5)
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    layer = Clipped(3, 2)
+    nn.emulate(layer, precision)(torch.ones(4, 3)).sum().backward()
+    assert torch.equal(layer.weight.grad, torch.full((2, 3), 4.0)) and float(layer.weight.detach().abs().max()) == 0.5
+
+
+def test_what_is_read_with_a_gradient_is_not_written_without() -> None:
+    def of_its_own(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2.0
+        with torch.no_grad():
+            y.mul_(3.0)
+        return y
+
+    def from_outside(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2.0
+        with torch.no_grad():
+            x.mul_(3.0)
+        return y + x
+
+    for forward, message in ((of_its_own, "that it made"), (from_outside, "that it has read")):
+        with pytest.raises(ValueError, match=f"under torch.no_grad.., a tensor with a gradient {message}"):
+            nn.emulate(Net(forward), "bfloat16")(torch.ones(3, requires_grad=True))

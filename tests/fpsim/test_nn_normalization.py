@@ -143,6 +143,22 @@ def test_evaluation_of_batch_norm_fast_is_exact(precision):
         check_same(a, b)
 
 
+@pytest.mark.parametrize("precision", ["storage:bfloat16", "storage:binary32"])
+@pytest.mark.parametrize("norm", [torch.nn.BatchNorm1d, torch.nn.InstanceNorm1d])
+def test_running_statistics_at_storage_level_are_those_of_pytorch_rounded(norm, precision):
+    mine, theirs = (norm(4, track_running_stats=True) for _ in range(2))
+    emulated, x = emulate(mine, precision), numbers(5, 4, 3) + 1.0
+    for _ in range(3):
+        emulated(x)
+        theirs(x)
+    for a, b in zip(mine.buffers(), theirs.buffers(), strict=True):
+        assert torch.allclose(a, b, rtol=0.02 if precision.endswith("16") else 1e-6)
+        assert not precision.endswith("16") or torch.equal(a.to(torch.bfloat16).to(a), a)
+    before = [one.clone() for one in mine.buffers()]
+    emulated.eval()(x)
+    assert all(torch.equal(a, b) for a, b in zip(mine.buffers(), before, strict=True))
+
+
 def test_bad_arguments_are_named():
     x = torch.ones(2, 4)
     cases = {

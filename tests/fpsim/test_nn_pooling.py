@@ -104,6 +104,7 @@ def test_binary32_is_pytorch_where_windows_are_apart() -> None:
         (torch.nn.AvgPool2d(3, ceil_mode=True), "ceil_mode=True"),
         (torch.nn.AvgPool2d(2, padding=1, count_include_pad=False), "count_include_pad=False"),
         (torch.nn.AvgPool2d(2, padding=2), "padding=2"),
+        (torch.nn.AvgPool2d((5, 1)), r"kernel_size=\(5, 1\) of an image of \(4, 4\)"),
         (torch.nn.AvgPool2d(2, divisor_override=-1), "divisor_override=-1"),
         (torch.nn.AvgPool2d((1, 2, 3)), r"kernel_size=\(1, 2, 3\)"),
         (torch.nn.AvgPool1d(2), r"input of shape \(1, 1, 4, 4\)"),

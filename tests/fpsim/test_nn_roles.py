@@ -70,6 +70,11 @@ def test_a_scaled_operand_fills_its_format_and_the_product_is_divided_by_the_sca
     net, x = small()
     for p in net.parameters():
         p.data *= 1.0 if p.ndim == 2 else 0.0
+    wide = torch.tensor([[1e-320, -1e-315]], dtype=torch.float64)  # 2^1055 is no number of binary64
+    scaled, n = Fast().operand(wide, (e4m3, "nearest_even"), -1, None, True)
+    assert n > 1023 and e4m3.max / 2 <= float(scaled.abs().max()) <= e4m3.max
+    with pytest.raises(ValueError, match="operand_scaling: 2\\^-988 times numbers of 1e-320 to 1e\\+300"):
+        Fast().operand(torch.tensor([[1e-320, 1e300]], dtype=torch.float64), (e4m3, "nearest_even"), -1, None, True)
     scaled, without = (
         emulate(net, network_precision("fp8").replace(operand_scaling=how))(x * 2.0**-40).detach()
         for how in ("tensor", "none")
@@ -150,6 +155,7 @@ BAD = [
     ({"loss_scale": 3.0}, "loss_scale=3.0; admissible: a power of two"),
     ({"loss_scale": float("inf")}, "loss_scale=inf; admissible: a power of two"),
     ({"weights": "e99m1"}, "weights: "),
+    ({"gradients": "float8_e8m0fnu"}, "gradients: .* has no negative numbers"),
     ({"wieghts": "e5m2"}, "'wieghts' is no role of a network; admissible: weights, "),
     ({"gradients": ("e5m2", "nearest")}, "gradients: .*nearest"),
     ({"level": "storage", "forward_operands": "e4m3"}, "level='storage' with operands of products"),
@@ -163,6 +169,8 @@ def test_bad_precisions(changes: dict[str, object], message: str) -> None:
 
 
 def test_bad_arguments() -> None:
+    with pytest.raises(TypeError, match="gradients=None; admissible: a Format"):
+        network_precision("bf16").replace(gradients=None)
     net, _ = small()
     with pytest.raises(ValueError, match=r"precision='bf61': .*; presets: bf16, "):
         emulate(net, "bf61")

@@ -39,11 +39,13 @@ def reversed_sub(call: Call, input: Number, other: Number, alpha: float = 1) -> 
 
 @handles(*named("mul", "multiply", "__mul__", "__rmul__"))
 def mul(call: Call, input: Number, other: Number) -> Tensor:
+    """input other; the gradient of each is g times the other."""
     return apply(call, ACTIVATION, "mul", input, other)
 
 
 @handles(*named("div", "divide", "true_divide", "__truediv__"))
 def div(call: Call, input: Number, other: Number) -> Tensor:
+    """y = input / other; the gradients are g / other and -((g y) / other)."""
     return apply(call, ACTIVATION, "div", input, other)
 
 
@@ -78,27 +80,45 @@ def _cube(call: Call, input: Tensor) -> Tensor:
     return mul(call, square(call, input), input)
 
 
+# Of the number y that each makes of x: the gradient, each of its operations rounded.
+GRADIENTS = {
+    "sqrt": "(g 0.5) / y",
+    "rsqrt": "(g ((y y) y)) (-0.5)",
+    "exp": "g y",
+    "expm1": "g (y + 1)",
+    "log": "g / x",
+    "log1p": "g / (x + 1)",
+    "tanh": "g (1 - y y)",
+    "sigmoid": "g (y (1 - y))",
+    "sin": "g cos(x)",
+    "cos": "-(g sin(x))",
+    "erf": "g (exp(-(x x)) (2 / sqrt(pi)))",
+}
+
+
 def _function(kind: str) -> Handler:
     def function(call: Call, input: Tensor) -> Tensor:
         return apply(call, ACTIVATION, kind, input)
 
-    function.__doc__ = f"{kind}(input), rounded once."
+    function.__doc__ = f"{kind}(input), rounded once; the gradient {GRADIENTS[kind]}."
     return function
 
 
-FUNCTIONS: dict[str, Handler] = {
-    kind: _function(kind)
-    for kind in ("sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf")
-}
+FUNCTIONS: dict[str, Handler] = {kind: _function(kind) for kind in GRADIENTS}
 sqrt, rsqrt = FUNCTIONS["sqrt"], FUNCTIONS["rsqrt"]
 for _kind, _handler in FUNCTIONS.items():
     handles(*named(_kind))(_handler)
 
 
+_NEGATIVE = Rule(lambda r, x: r("round", -x), (lambda r, g, x, y: r("round", -g),))
+
+
 @handles(*named("neg", "negative", "__neg__"))
 def neg(call: Call, input: Tensor) -> Tensor:
-    """Exact."""
-    return exact(call, ACTIVATION, torch.neg, input)
+    """Exact; 0 in a format without -0."""
+    if all(one[0].has_negative_zero for one in call.slots(ACTIVATION)):
+        return exact(call, ACTIVATION, torch.neg, input)
+    return apply(call, ACTIVATION, _NEGATIVE, input)
 
 
 @handles(*named("positive"))

@@ -34,8 +34,9 @@ def scaled_dot_product_attention(
     """q k^T, rounded; times the scale, rounded; plus the mask, rounded; softmax; dropout; times v, rounded.
 
     The scale, 1 / sqrt(features) unless given, is a constant rounded to nearest even. Where a mask of truth values, or
-    ``is_causal``, forbids a place, its score becomes -inf (the lowest number of a format without infinities); a mask of
-    zeros and -inf alone is one of truth values. A query that may look nowhere gets zeros.
+    ``is_causal``, forbids a place, softmax leaves its score out, in every format, and its weight is +0; so it does
+    where a mask of numbers without a gradient holds -inf, and one of zeros and -inf alone adds nothing. A query that
+    may look nowhere gets zeros.
     The backward pass is that of these operations, in reverse.
     """
     y, _ = attended(call, (query, key, value), attn_mask, dropout_p, is_causal, scale, enable_gqa)
@@ -65,37 +66,39 @@ def attended(
         if mask is not None:
             raise ValueError("is_causal=True beside attn_mask; admissible: one of them")
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    nowhere = forbidden = None
     if mask is not None:
-        mask = _truth_values(call, mask, scores.shape)
-    nowhere = None
-    if mask is not None and mask.dtype == torch.bool:
-        forbidden = ~mask
+        mask, forbidden = _parts(call, mask, scores.shape)
+    if mask is not None:
+        scores = primitives.apply(call, INSIDE, "add", scores, call.load(mask))
+    if forbidden is not None:
         blind = forbidden.all(-1, keepdim=True)
         if bool(blind.any()):
             nowhere, forbidden = blind, forbidden & ~blind
-        fmt = call.precision.inside[0]
-        lowest = -math.inf if fmt.has_infinity else -fmt.max
-        scores = primitives.exact(call, INSIDE, lambda one: one.masked_fill(forbidden, lowest), scores)
-    elif mask is not None:
-        scores = primitives.apply(call, INSIDE, "add", scores, call.load(mask))
-    weights = softmax_inside(call, scores, -1)
+    weights = softmax_inside(call, scores, -1, forbidden=forbidden)
     if nowhere is not None:
         weights = primitives.exact(call, INSIDE, lambda one: one.masked_fill(nowhere, 0.0), weights)
     weights = dropped(call, weights, dropout_p, True, weights.shape, INSIDE)
     return call.store(products.matmul(call, weights, v)), weights
 
 
-def _truth_values(call: Call, mask: Tensor, scores: torch.Size) -> Tensor:
-    """A mask that adds nothing but zeros and -inf as one of truth values, which every format has."""
+def _parts(call: Call, mask: Tensor, scores: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+    """What a mask adds, unless this is 0 everywhere, and where it forbids: a number of -inf without a gradient does,
+    which not every format has."""
     padded = (1,) * (len(scores) - mask.ndim) + tuple(mask.shape)
     if len(padded) != len(scores) or any(n not in (1, m) for n, m in zip(padded, scores, strict=True)):
         raise ValueError(f"attn_mask of shape {tuple(mask.shape)}; admissible: what broadcasts to {tuple(scores)}")
-    if mask.dtype != torch.bool:
-        now = call.latest(mask)
-        free = now == 0.0
-        if not now.requires_grad and bool((free | (now == -math.inf)).all()):
-            return free
-    return mask
+    if mask.dtype == torch.bool:
+        return None, ~mask
+    now = call.latest(mask)
+    forbidden = now == -math.inf
+    if now.requires_grad:
+        return mask, None
+    if bool((forbidden | (now == 0.0)).all()):
+        return None, forbidden
+    if not bool(forbidden.any()):
+        return mask, None
+    return primitives.exact(call, call.read_role(mask), lambda one: one.masked_fill(forbidden, 0.0), mask), forbidden
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, groups: bool) -> None:

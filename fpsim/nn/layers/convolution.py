@@ -174,7 +174,7 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
             patches = geometry.patches(x.detach())
             # the places of all images of the batch are the terms of one sum
             terms = patches.permute(1, 0, 3, 2).reshape(groups, -1, patches.shape[2])
-            rows = g.reshape(g.shape[0], groups, w.shape[0] // groups, -1).permute(1, 2, 0, 3)
+            rows = g.reshape(g.shape[0], groups, w.shape[0] // groups, g.shape[2:].numel()).permute(1, 2, 0, 3)
             rows = rows.reshape(groups, w.shape[0] // groups, -1)
             of_w = products.backward_product(call, number, BACKWARD + 4, (rows, True), (terms, False), slots[1])
             of_w = of_w.reshape(w.shape)

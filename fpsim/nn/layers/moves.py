@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +19,20 @@ from torch.nn import functional
 from fpsim.nn import primitives
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import ACTIVATION, CARRYING, INSIDE, Call, convert
-from fpsim.nn.layers import extremes
+from fpsim.nn.layers import arithmetic, extremes
 from fpsim.nn.sources import gathered
-from fpsim.nn.table import MOVES, QUERIES, WRITES, UnsupportedOperation, handles, name_of, named, writes
+from fpsim.nn.table import (
+    HANDLERS,
+    MOVES,
+    QUERIES,
+    WRITES,
+    UnsupportedOperation,
+    admitted,
+    handles,
+    name_of,
+    named,
+    writes,
+)
 
 _MOVED = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "moveaxis",
@@ -34,13 +46,16 @@ _REPEATED = (
     "take_along_dim", "masked_select", "unfold",
 )  # fmt: skip
 _ASKED = (
-    "size", "dim", "numel", "item", "tolist", "argmax", "argmin", "argsort", "is_floating_point", "__len__",
-    "ndimension", "isfinite", "isnan", "isinf", "all", "any", "allclose", "equal", "count_nonzero", "nonzero",
-    "gt", "lt", "ge", "le", "eq", "ne", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "__ne__", "signbit",
-    "stride", "storage_offset", "is_contiguous", "is_complex", "is_same_size", "type", "data_ptr", "untyped_storage",
-    "element_size", "get_device", "requires_grad_", "retain_grad", "long", "int", "bool",
-    "__bool__", "__float__", "__format__", "__repr__", "__hash__", "new_zeros", "new_ones", "new_full", "new_empty",
-    "new_tensor", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+    "size", "dim", "numel", "is_floating_point", "__len__", "ndimension", "stride", "storage_offset", "is_contiguous",
+    "is_complex", "is_same_size", "type", "data_ptr", "untyped_storage", "element_size", "get_device", "requires_grad_",
+    "retain_grad", "__format__", "__repr__", "__hash__", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor",
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+)  # fmt: skip
+# Questions after the numbers themselves: those that the network reads.
+_ASKED_FOR_NUMBERS = (
+    "item", "tolist", "argmax", "argmin", "argsort", "isfinite", "isnan", "isinf", "all", "any", "allclose", "equal",
+    "count_nonzero", "nonzero", "gt", "lt", "ge", "le", "eq", "ne", "__gt__", "__lt__", "__ge__", "__le__", "__eq__",
+    "__ne__", "signbit", "long", "int", "bool", "__bool__", "__float__",
 )  # fmt: skip
 _GETTERS_THAT_MOVE = ("T", "mT", "H", "mH")
 _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
@@ -48,7 +63,8 @@ _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
 
 MOVES.update(named(*_MOVED))
 MOVES.update(getattr(torch.Tensor, name).__get__ for name in _GETTERS_THAT_MOVE)
-QUERIES.update(named(*_ASKED))
+QUERIES.update(named(*_ASKED, *_ASKED_FOR_NUMBERS))
+_OF_NUMBERS = frozenset(named(*_ASKED_FOR_NUMBERS))
 for _name in dir(torch.Tensor):
     _getter = getattr(getattr(torch.Tensor, _name), "__get__", None)
     if type(getattr(torch.Tensor, _name)).__name__ in ("getset_descriptor", "property") and _getter not in MOVES:
@@ -64,6 +80,18 @@ def check_real(func: Any, args: Any, kwargs: Any) -> None:
     """Raise for complex numbers, which would be computed by PyTorch unseen."""
     if any(isinstance(x, torch.Tensor) and x.is_complex() for x in _leaves((args, kwargs))) and func not in QUERIES:
         raise UnsupportedOperation(f"{name_of(func)} of complex numbers is not emulated; admissible: real numbers")
+
+
+def of_integers(call: Call, func: Any, args: Any, kwargs: Any, result: Tensor) -> Any:
+    """Arithmetic that makes numbers of integers, such as ``torch.arange(3) / 3``: rounded as any other; ``result`` is
+    what PyTorch makes of them."""
+    if getattr(HANDLERS.get(func), "__module__", None) != arithmetic.__name__:
+        return result
+
+    def number(x: Any) -> Any:
+        return call.tagged(x.to(result.dtype), ACTIVATION) if isinstance(x, torch.Tensor) else x
+
+    return HANDLERS[func](call, *mapped(args, number), **admitted(func, mapped(kwargs, number)))
 
 
 def is_number(x: Any) -> bool:
@@ -82,6 +110,17 @@ def moved(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
     result = func(*mapped(args, read), **mapped(kwargs, read))
     return mapped(result, lambda x: call.tagged(x, role) if is_number(x) else x)
+
+
+def answered(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """What is no number of the network, of tensors as they stand now: of rounded ones, where numbers are asked for."""
+
+    def asked(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor):
+            return x
+        return call.entered(x) if func in _OF_NUMBERS and x.dtype in CARRYING else call.latest(x)
+
+    return func(*mapped(args, asked), **mapped(kwargs, asked))
 
 
 def as_role(call: Call, x: Tensor, role: str) -> Tensor:
@@ -164,12 +203,22 @@ def _basic(index: Any) -> bool:
     return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 
 
+# Gradients that are kept
+
+
+@handles(torch.Tensor.retain_grad)
+def retain_grad(call: Call, input: Tensor) -> None:
+    """The gradient of all reads, those before it, too."""
+    (call.latest(input) if call.changed(input) else input).retain_grad()
+
+
 # Choices
 
 
 @handles(torch.masked_fill, torch.Tensor.masked_fill)
 def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """As ``where(mask, value, input)``."""
+    """As ``where(mask, value, input)``: the value is rounded, and -inf is NaN in a format that has none of it and does
+    not saturate."""
     return extremes.where(call, mask, value, input)
 
 
@@ -244,16 +293,47 @@ def setitem(call: Call, input: Tensor, index: Any, value: Any) -> Tensor:
 # What PyTorch computes
 
 
+def _statistics(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """What PyTorch's norms write without counting a version of it."""
+    if func not in (functional.batch_norm, functional.instance_norm):
+        return []
+    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    if not given.get("training" if func is functional.batch_norm else "use_input_stats"):
+        return []
+    return [one for name in ("running_mean", "running_var") if (one := given.get(name)) is not None]
+
+
 def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """The function of PyTorch on emulated numbers; its results become activations, their gradients gradients."""
+    """The function of PyTorch on emulated numbers; its results become activations, their gradients gradients, and those
+    that it gives to what it reads are rounded to their formats. What it writes in place, such as the statistics of
+    ``batch_norm``, becomes activations, too."""
     precision = call.precision
+    statistics = _statistics(func, args, kwargs)
+    given: list[tuple[Tensor, Tensor, int]] = []
+
+    def read(x: Any) -> Any:
+        if not is_number(x):
+            return x
+        role, y = call.read_role(x), call.use(x)
+        if precision.level == "operation" and y.requires_grad:
+            y = call.tagged(call.arrival(y), role)
+        given.append((x, y, -1 if y.is_inference() else y._version))
+        return y
 
     def stored(x: Any) -> Any:
         if not is_number(x):
             return x
+        if x.dtype not in CARRYING:
+            raise ValueError(
+                f"{name_of(func)} gave {x.dtype}; admissible: torch.float32, torch.float64, as without torch.autocast"
+            )
         return call.tagged(convert(call, x, precision.activations, precision.gradients), ACTIVATION)
 
-    return mapped(func(*mapped(args, call.use), **mapped(kwargs, call.use)), stored)
+    result = mapped(func(*mapped(args, read), **mapped(kwargs, read)), stored)
+    for x, y, version in given:
+        if (version >= 0 and y._version != version) or any(x is one for one in statistics):
+            call.replace(x, call.tagged(convert(call, y.detach(), precision.activations, None), ACTIVATION))
+    return result
 
 
 def mapped(x: Any, function: Callable[[Any], Any]) -> Any:

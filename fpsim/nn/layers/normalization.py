@@ -185,7 +185,7 @@ def _check_shapes(name: str, shape: torch.Size, **given: Tensor | None) -> None:
 
 def _last_axes(name: str, x: Tensor, shape: Sequence[int]) -> tuple[int, ...]:
     count = len(shape)
-    if not count or tuple(x.shape[-count:]) != tuple(shape) or not x.numel():
+    if not count or tuple(x.shape[-count:]) != tuple(shape) or 0 in shape:
         raise ValueError(
             f"{name}: normalized_shape={tuple(shape)} for shape {tuple(x.shape)}; admissible: its last axes, of more "
             "than 0 elements"

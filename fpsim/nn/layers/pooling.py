@@ -87,6 +87,11 @@ def _average_pool(axes: int) -> Callable[..., Any]:
         if any(2 * pad > k for pad, k in zip(around, kernel, strict=True)):
             raise ValueError(f"{name}: padding={padding}; admissible: at most half of kernel_size={kernel_size}")
         _check_image(name, input, axes)
+        if any(n + 2 * pad < k for n, pad, k in zip(input.shape[-axes:], around, kernel, strict=True)):
+            raise ValueError(
+                f"{name}: kernel_size={kernel_size} of an image of {tuple(input.shape[-axes:])} with padding={padding};"
+                " admissible: windows that fit"
+            )
         if ceil_mode and any(
             (n + 2 * pad - k) % s for n, pad, k, s in zip(input.shape[-axes:], around, kernel, strides, strict=True)
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from fpsim.nn.arithmetic import Tensor
@@ -14,12 +15,21 @@ from fpsim.nn.table import handles, named
 
 @functools.lru_cache(maxsize=64)
 def softmax_rule(dim: int) -> Rule:
+    return _softmax_rule(dim, None)
+
+
+def _softmax_rule(dim: int, forbidden: Tensor | None) -> Rule:
+    """Softmax; of numbers at places that are forbidden neither the largest nor the exponentials count."""
+
     def forward(r: Rounded, x: Tensor) -> Tensor:
-        e = r("exp", r("sub", x, x.amax(dim, keepdim=True)))
+        allowed = x if forbidden is None else x.masked_fill(forbidden, -math.inf)
+        e = r("exp", r("sub", x, allowed.amax(dim, keepdim=True)))
+        e = e if forbidden is None else e.masked_fill(forbidden, 0.0)
         return r("div", e, r.sum(e, (dim,)))
 
     def backward(r: Rounded, g: Tensor, x: Any, y: Tensor) -> Tensor:
-        return r("mul", y, r("sub", g, r.sum(r("mul", g, y), (dim,))))
+        found = r("mul", y, r("sub", g, r.sum(r("mul", g, y), (dim,))))
+        return found if forbidden is None else found.masked_fill(forbidden, 0.0)
 
     return Rule(forward, (backward,))
 
@@ -36,9 +46,12 @@ def log_softmax_rule(dim: int) -> Rule:
     return Rule(forward, (backward,))
 
 
-def softmax_inside(call: Call, x: Tensor, dim: int | None, dtype: None = None) -> Tensor:
-    """softmax of numbers inside a layer."""
-    return apply(call, INSIDE, softmax_rule(_axis(x, dim, dtype)), x)
+def softmax_inside(
+    call: Call, x: Tensor, dim: int | None, dtype: None = None, forbidden: Tensor | None = None
+) -> Tensor:
+    """softmax of numbers inside a layer; weights that a mask of truth values forbids are +0, as are their gradients."""
+    axis = _axis(x, dim, dtype)
+    return apply(call, INSIDE, softmax_rule(axis) if forbidden is None else _softmax_rule(axis, forbidden), x)
 
 
 @handles(*named("softmax"))
@@ -66,6 +79,9 @@ def _axis(x: Tensor, dim: int | None, dtype: None = None) -> int:
         raise ValueError(f"softmax: dtype={dtype!r} is not emulated; admissible: None")
     if not isinstance(dim, int):
         raise ValueError(f"softmax: dim={dim!r}; admissible: one axis of {-x.ndim}..{x.ndim - 1}")
-    if not x.numel():
-        raise ValueError(f"softmax of a tensor of shape {tuple(x.shape)}; admissible: one that has elements")
-    return axes_of(x, dim)[0]
+    axes = axes_of(x, dim)
+    if not axes or not x.shape[axes[0]]:
+        raise ValueError(
+            f"softmax of a tensor of shape {tuple(x.shape)}; admissible: one that has elements along {dim}"
+        )
+    return axes[0]
