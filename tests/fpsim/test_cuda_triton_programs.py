@@ -101,6 +101,12 @@ def test_float32_in_memory_and_mixed_formats() -> None:
     check(STEPS["adam"], precision, dtype=torch.float32)
 
 
+def test_registers_of_binary32_are_operands_of_the_slow_tier() -> None:
+    """Formats without a fast recipe between slots that are computed in binary32."""
+    flushing = fpsim.Format(5, 2, tiny="flush")
+    check(STEPS["momentum"], fpsim.Precision.uniform("bfloat16", "down").replace({"m.add": (flushing, "down")}))
+
+
 def test_step_numbers_beyond_32_bits_and_states_that_are_stored_narrower() -> None:
     stored = fpsim.Precision.storage(w="bfloat16", m="e4m3").replace({"w": ("bfloat16", "stochastic")})
     check(STEPS["momentum"], stored, 2**33 + 5)
