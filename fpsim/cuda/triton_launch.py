@@ -67,9 +67,11 @@ class Abreast:
         while len(self._streams) < len(calls):
             self._streams.append(torch.cuda.Stream(self.device))
         used = self._streams[: len(calls)]
-        for stream, call in zip(used, calls, strict=True):
-            stream.wait_stream(now)
-            with torch.cuda.stream(stream):
-                call()
-        for stream in used:
-            now.wait_stream(stream)
+        try:
+            for stream, call in zip(used, calls, strict=True):
+                stream.wait_stream(now)
+                with torch.cuda.stream(stream):
+                    call()
+        finally:  # also where one was not started: memory is given away in the order of the present stream
+            for stream in used:
+                now.wait_stream(stream)

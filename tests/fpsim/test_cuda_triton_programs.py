@@ -201,6 +201,15 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
     assert path.read_text(encoding="utf-8") == text
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fpsim.cuda import triton_cache
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FPSIM_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"cannot be written to .*file/triton \(.*; set FPSIM_CACHE_DIR .*TRITON_CACHE_DIR"):
+        triton_cache.kernel_of("adam", "kernel = None")
+
+
 def test_refusals_name_the_slot() -> None:
     @fpsim.step
     def curved(w: Any) -> dict[str, Any]:
