@@ -50,6 +50,14 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments:
         kernel[grid](*arguments, num_warps=warps, enable_fp_fusion=False)
 
 
+def lent(x: torch.Tensor) -> torch.Tensor:
+    """A tensor for the present stream that a cache of another stream may drop before it is read: its memory is given
+    away after that."""
+    if x.device.type == "cuda":
+        x.record_stream(torch.cuda.current_stream(x.device))
+    return x
+
+
 class Abreast:
     """Starts kernels that do not read what another of them writes side by side, each on a stream of its own."""
 
