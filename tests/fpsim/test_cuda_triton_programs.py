@@ -206,7 +206,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
 
     (tmp_path / "file").touch()
     monkeypatch.setenv("FPSIM_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"cannot be written to .*file/triton \(.*; set FPSIM_CACHE_DIR .*TRITON_CACHE_DIR"):
+    said = r"cannot be written to .*file/triton \(.*; set FPSIM_CACHE_DIR .*TRITON_CACHE_DIR"
+    with pytest.raises(OSError, match=said):
         triton_cache.kernel_of("adam", "kernel = None")
 
 
