@@ -90,7 +90,7 @@ def run(
     record : names of arrays and operations whose value after each step is returned
     device : the same bits on each. ``"cpu"``; ``"exact"``: rational arithmetic, slow; ``"cuda"`` (``"cuda:1"``, a
         ``torch.device``): a card, by one Triton kernel where Triton is there, the card is of compute capability 8.0 or
-        more and the program is elementwise, else by torch's operations (``header.machine`` says which, and why);
+        more and no operation is a function or a remainder, else by torch's operations (``header.machine``: which, why);
         ``"torch"``: these on torch's CPU tensors, slower than ``"cpu"``. By torch's operations, functions (exp, pow,
         ..) are computed on the CPU, with a copy there and back. The last two count no events
     events : count what happened in every slot (``fpsim.events``); takes longer and changes no result

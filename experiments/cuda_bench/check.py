@@ -13,6 +13,7 @@ from experiments.cuda_bench.rows import KEY, Job, Row, Sizes, WrongResult, same
 from fpsim import arrays, contractions
 from fpsim.accumulator import Accumulator
 from fpsim.formats import format
+from fpsim.number_format import Format
 from fpsim.optim import STEPS
 from fpsim.precision import Precision
 from fpsim.rounding import Rounding, Stochastic
@@ -23,6 +24,7 @@ ORDERS: tuple[dict[str, Any], ...] = (
     {}, {"fma": True}, {"order": "blocked", "block": 5}, {"order": "kahan"}, {"order": "pairwise"},
 )  # fmt: skip
 _SLOW = "e11m45"  # a whole program of the exact tier takes the compiler a dozen seconds: every fourth mode only
+_FLUSHING = Format(5, 2, tiny="flush")  # of the exact tier, between slots that are computed in binary32
 _SHOWN = 3  # errors of a job that its row quotes
 Array = np.ndarray[Any, np.dtype[Any]]
 Cases = Iterator[tuple[str, Callable[[], int]]]
@@ -93,6 +95,12 @@ def _function(kind: str, name: str, mode: Rounding, device: str, sizes: Sizes) -
 
 
 def _programs(mode: Rounding, device: str, sizes: Sizes) -> Cases:
+    mixed = Precision.uniform("bfloat16", mode).replace({"m.add": (_FLUSHING, mode), "v.*": ("e8m20", mode)})
+    for title, optimizer, precision in (
+        (f"adam of several tiers {mode}", "adam", mixed),
+        (f"nadam, in stages, bfloat16 {mode}", "nadam", Precision.uniform("bfloat16", mode)),
+    ):
+        yield title, partial(_program, title, optimizer, precision, "float32", device)
     for optimizer in ("sgd", "adam"):
         for name in sizes.formats:
             if name == _SLOW and mode not in sizes.modes[::4]:
@@ -110,7 +118,8 @@ def _program(title: str, optimizer: str, precision: Precision, dtype: str, devic
 
     program, d, lanes, steps = STEPS[optimizer], 257, 3, 5
     rng = np.random.default_rng(2)
-    state = {name: np.abs(rng.standard_normal((d, lanes))) for name in program.state}
+    shapes = {name: (d, lanes)[-1 - len(program.shape(name)) :] for name in program.state}
+    state = {name: np.abs(rng.standard_normal(shape)) for name, shape in shapes.items()}
     inputs = {"g": rng.standard_normal((steps, d, lanes))}
     wanted = run(program, state, inputs, precision, KEY, steps=steps)
     machine = TritonMachine(

@@ -10,7 +10,7 @@ import torch
 
 from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range, choose, is_binary64
-from fpsim.cuda.triton_launch import block_length, launch
+from fpsim.cuda.triton_launch import block_length, launch, lent
 from fpsim.cuda.triton_single_tiers import ITSELF, NEAREST, SINGLE_TIER, Single, single
 from fpsim.cuda.triton_table import table
 from fpsim.formats import BINARY64, format
@@ -124,7 +124,7 @@ def elementwise(
         raise ValueError(f"torch.float32 cannot hold {fmt.name}; admissible: torch.float64")
     own = [BINARY64 if x.dtype == torch.float64 else BINARY32 for x in tensors]
     ranges = tuple(Range.of_format(f) for f in (declared or own))
-    _launch(constants(kind, ranges, fmt, rounding), tensors, out, _table(fmt, bits, str(out.device)), key)
+    _launch(constants(kind, ranges, fmt, rounding), tensors, out, lent(_table(fmt, bits, str(out.device))), key)
     return out
 
 

@@ -50,6 +50,14 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments:
         kernel[grid](*arguments, num_warps=warps, enable_fp_fusion=False)
 
 
+def lent(x: torch.Tensor) -> torch.Tensor:
+    """A tensor for the present stream that a cache of another stream may drop before it is read: its memory is given
+    away after that."""
+    if x.device.type == "cuda":
+        x.record_stream(torch.cuda.current_stream(x.device))
+    return x
+
+
 class Abreast:
     """Starts kernels that do not read what another of them writes side by side, each on a stream of its own."""
 
@@ -67,9 +75,11 @@ class Abreast:
         while len(self._streams) < len(calls):
             self._streams.append(torch.cuda.Stream(self.device))
         used = self._streams[: len(calls)]
-        for stream, call in zip(used, calls, strict=True):
-            stream.wait_stream(now)
-            with torch.cuda.stream(stream):
-                call()
-        for stream in used:
-            now.wait_stream(stream)
+        try:
+            for stream, call in zip(used, calls, strict=True):
+                stream.wait_stream(now)
+                with torch.cuda.stream(stream):
+                    call()
+        finally:  # also where one was not started: memory is given away in the order of the present stream
+            for stream in used:
+                now.wait_stream(stream)

@@ -94,6 +94,11 @@ class TritonMachine:
         self.count = max(self._sizes.count(program.shape(name)) for name in values)  # of the longest array
         if self.count > 1 << 32:
             raise ValueError(f"dimension: arrays of {self.count} elements; random bits are numbered to 2^32")
+        if self.lanes > SHORT or (not self._elementwise and self.count > SHORT - _THREADS):  # see the printed texts
+            raise ValueError(
+                f"{self.lanes} runs and arrays of {self.count} elements; places are numbered to 2^31: admissible: "
+                f"{SHORT} runs, and {SHORT - _THREADS} elements where a program has several shapes"
+            )
         for other in self.programs:
             if replace(other, hyperparameters=program.hyperparameters) != program:
                 raise ValueError(f"programs: {other.name!r} is not {program.name!r} with other hyperparameters")

@@ -17,7 +17,7 @@ from fpsim.accumulator import Accumulator
 from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range
 from fpsim.cuda.triton_arrays import infinities_overflow, tier_and_mode
-from fpsim.cuda.triton_launch import launch
+from fpsim.cuda.triton_launch import launch, lent
 from fpsim.cuda.triton_single_tiers import ODD, SINGLE_TIER, single
 from fpsim.cuda.triton_table import table
 from fpsim.cuda.twin_contract import measured, operations
@@ -218,6 +218,6 @@ def _launch(
     launch(
         kernel, (programs,), result.device,
         left, right, result, of_left, of_right, *lengths[1:], min(accumulator.block or terms, terms),
-        _table(how.formats, str(result.device)), k0, k1,
+        lent(_table(how.formats, str(result.device))), k0, k1,
         *constants.values(),
     )  # fmt: skip

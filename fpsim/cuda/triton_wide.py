@@ -312,10 +312,11 @@ def operate(
     table: tl.tensor,
     row: tl.tensor,
 ) -> Any:
-    """The correctly rounded result of one operation, for the draw R of ``bits`` bits, uint32.
+    """The correctly rounded result of one operation on operands of any dtype, for the draw R of ``bits`` bits, uint32.
 
     Operands that are zero or not finite are settled by binary64 arithmetic, which is exact there.
     """
+    a, b, c = a.to(tl.float64), b.to(tl.float64), c.to(tl.float64)
     if kind == SUB:
         b = from_bits(to_bits(b) ^ SIGN)
     size_a, size_b = to_bits(a) & MAGNITUDE, to_bits(b) & MAGNITUDE

@@ -70,7 +70,7 @@ def arrays(shape: tuple[int, ...], steps: int = 3) -> tuple[dict[str, Any], dict
 @pytest.mark.parametrize("mode", slow_but(["up", Stochastic(16), Stochastic(20, "C")], Stochastic(16)), ids=str)
 def test_elementwise_programs_run_by_triton(mode: Any, card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     start, inputs = arrays((5, 4))
-    for fmt in ("bfloat16", "e11m40"):
+    for fmt in ("bfloat16", "e11m40") if mode == "up" else ("bfloat16",):
         check(several.bind(lr=(0.5, 0.1, 0.2, 7.0)), start, inputs, Precision.uniform(fmt, mode), "triton",
               runs=[7, 0, 2, (1 << 32) - 1])  # fmt: skip
     monkeypatch.setattr(dispatch, "AT_ONCE", 130)  # one launch for each step

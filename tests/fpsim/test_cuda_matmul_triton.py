@@ -171,23 +171,20 @@ def test_a_pairwise_tree_is_the_twins() -> None:
 
 
 PTX = """
-import sys
 import fpsim
 from fpsim import Accumulator, Stochastic
 from fpsim.cuda.triton_matmul_ptx import matmul_compiled
 from fpsim.cuda.triton_ptx import approximations, fused
 
-exact = "slow" in sys.argv
-cases = [(Accumulator.uniform("bfloat16"), "bfloat16", "fp32", 0)]
-if exact:
-    cases += [
-        (Accumulator(None, "binary32", fma=True), "binary32", "fp32", 32),  # what is asked for
-        (Accumulator.uniform("binary16", "toward_zero"), "binary64", "fp64", 16),  # a residual for each product
-        (Accumulator.uniform("binary32", Stochastic(16)), "binary32", "fp32", 0),
-        (Accumulator("bfloat16", "bfloat16", order="kahan", sum_rounding=Stochastic(32)), "bfloat16", "fp32", 0),
-        (Accumulator.uniform("e11m51"), "binary64", "fp64", 0),  # by integers
-        (Accumulator.uniform("binary64"), "binary64", "fp64", 0),
-    ]
+cases = [
+    (Accumulator.uniform("bfloat16"), "bfloat16", "fp32", 0),
+    (Accumulator(None, "binary32", fma=True), "binary32", "fp32", 32),  # what is asked for
+    (Accumulator.uniform("binary16", "toward_zero"), "binary64", "fp64", 16),  # a residual for each product
+    (Accumulator.uniform("binary32", Stochastic(16)), "binary32", "fp32", 0),
+    (Accumulator("bfloat16", "bfloat16", order="kahan", sum_rounding=Stochastic(32)), "bfloat16", "fp32", 0),
+    (Accumulator.uniform("e11m51"), "binary64", "fp64", 0),  # by integers
+    (Accumulator.uniform("binary64"), "binary64", "fp64", 0),
+]
 for how, operand, dtype, asked in cases:
     compiled = matmul_compiled(how, fpsim.format(operand), dtype)
     text = compiled["ptx"]
@@ -198,12 +195,12 @@ for how, operand, dtype, asked in cases:
 """
 
 
-@pytest.mark.parametrize("tier", [pytest.param("fast"), pytest.param("slow", marks=pytest.mark.slow)])
-def test_the_compiled_text_neither_contracts_nor_approximates(tier: str, tmp_path: Path) -> None:
+@pytest.mark.slow  # one of them in the fast tests: test_cuda_launch.py
+def test_the_compiled_text_neither_contracts_nor_approximates(tmp_path: Path) -> None:
     """For compute capability 9.0, which needs no card; outside the interpreter, hence in another process."""
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     env |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", PTX, tier], env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", PTX], env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -101,6 +101,12 @@ def test_float32_in_memory_and_mixed_formats() -> None:
     check(STEPS["adam"], precision, dtype=torch.float32)
 
 
+def test_registers_of_binary32_are_operands_of_the_slow_tier() -> None:
+    """Formats without a fast recipe between slots that are computed in binary32."""
+    flushing = fpsim.Format(5, 2, tiny="flush")
+    check(STEPS["momentum"], fpsim.Precision.uniform("bfloat16", "down").replace({"m.add": (flushing, "down")}))
+
+
 def test_step_numbers_beyond_32_bits_and_states_that_are_stored_narrower() -> None:
     stored = fpsim.Precision.storage(w="bfloat16", m="e4m3").replace({"w": ("bfloat16", "stochastic")})
     check(STEPS["momentum"], stored, 2**33 + 5)
@@ -193,6 +199,16 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
     triton_cache.kernel_of.cache_clear()
     triton_cache.kernel_of("adam", text)
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fpsim.cuda import triton_cache
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FPSIM_CACHE_DIR", str(tmp_path / "file"))
+    said = r"cannot be written to .*file/triton \(.*; set FPSIM_CACHE_DIR .*TRITON_CACHE_DIR"
+    with pytest.raises(OSError, match=said):
+        triton_cache.kernel_of("adam", "kernel = None")
 
 
 def test_refusals_name_the_slot() -> None:

@@ -133,6 +133,10 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         ours.load({}, {"A": np.zeros((4, 3, 2))})
     with pytest.raises(ValueError, match=r"per-step input 'index' has shape \(2, 5\); admissible: \(2, 5, 2\)"):
         ours.run(2, {"index": np.zeros((2, 5))})
+    with pytest.raises(ValueError, match=r"2 runs and arrays of 2147483648 elements; .* 2147483135 elements where"):
+        TritonMachine(STEPS["nadam"], [precision], 2, 1 << 31, None, [0, 1], device=DEVICE)
+    with pytest.raises(ValueError, match=r"2147483648 runs .* admissible: 2147483647 runs"):
+        TritonMachine(STEPS["sgd"], [precision], 1 << 31, 1, None, [0], device=DEVICE)
 
 
 def test_stages_are_readable() -> None:

@@ -274,7 +274,10 @@ def test_shapes_are_broadcast_and_numbers_taken(device: str) -> None:
         assert there.shape == here.shape and (bits(there) == bits(here)).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in (*ROUNDED, *EXTREMES) if kind != "rem"])  # it looks at them
+BESIDE = [kind for kind in (*ROUNDED, *EXTREMES) if kind != "rem"]  # it looks at them
+
+
+@pytest.mark.parametrize("kind", slow_but(BESIDE, "fma", "rsqrt", "min"))
 def test_nothing_is_made_beside_the_device_of_the_tensors(kind: str) -> None:
     """A device without memory, on which torch refuses tensors of the CPU as a card does."""
     x = torch.empty(9, dtype=torch.float32, device="meta")
