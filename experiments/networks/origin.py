@@ -103,6 +103,8 @@ def _slot(run: Run, usual: set[Name]) -> str:
         if news:
             way, module, operation = news[0]
             return f"{way} {module}: {operation}" if module else f"{way}: {operation}"
+        if not math.isfinite(loss):
+            return "loss"
     for name, parameter in run.parameters.items():
         if parameter.grad is not None and not _finite(parameter.grad):
             return f"gradient of {name}"

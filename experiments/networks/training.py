@@ -73,6 +73,8 @@ class Training:
             raise ValueError(f"vectors={self.vectors.name!r}; admissible: an optimizer of vectors, such as adam")
         if not isinstance(self.precision, (NetworkPrecision, type(None))):
             raise TypeError(f"precision={self.precision!r}; admissible: NetworkPrecision, None")
+        for name in self.passthrough:
+            _function(name)
 
     @property
     def root(self) -> Key:
@@ -230,7 +232,7 @@ class Run:
 
 def _function(name: str) -> Any:
     found = getattr(torch.nn.functional, name, None) or getattr(torch, name, None)
-    if found is None:
+    if not callable(found):
         raise ValueError(f"passthrough={name!r}; admissible: a function of torch.nn.functional or torch")
     return found
 
