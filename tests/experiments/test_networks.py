@@ -23,7 +23,7 @@ from fpsim import Key  # noqa: E402
 from fpsim.accumulator import Accumulator  # noqa: E402
 from fpsim.cpu.threads import set_threads  # noqa: E402
 from fpsim.formats import format as named_format  # noqa: E402
-from fpsim.nn import NetworkPrecision  # noqa: E402
+from fpsim.nn import NetworkPrecision, network_precision  # noqa: E402
 from fpsim.optim import STEPS  # noqa: E402
 from fpsim.optim.matrix import METHODS  # noqa: E402
 from fpsim.rounding import Stochastic  # noqa: E402
@@ -178,6 +178,34 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     rest = train(training, checkpoint=file, progress=lambda step, loss: steps.append(step))
     assert steps == [7, 8, 9] and bits(rest.run) == bits(train(training).run)
     assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_run_whose_scaled_loss_overflows_at_first_goes_on_to_the_bit(optimizer: str, tmp_path: Path) -> None:
+    precision = network_precision("fp16").replace(level="storage", loss_scale=2.0**20)
+    training = small(optimizer, precision, hyperparameters={"lr": 2.0**-6})
+    whole = train(training)
+    assert whole.run.scaler.get_scale() < 2.0**19  # the first steps were left out
+    for steps in (1, 8):
+        file = tmp_path / f"{steps}.pt"
+        assert train(training, checkpoint=file, stop=iter_stop(steps)).outcome == STOPPED
+        again = train(training, checkpoint=file)
+        assert bits(again.run) == bits(whole.run) and again.measures == whole.measures
+
+
+def test_a_state_of_other_data_is_refused(tmp_path: Path) -> None:
+    file, options = tmp_path / "tokens.bin", {"vocabulary": 16, "length": 8}
+    training = Training("transformer", "tokens", Optimizer("sgd"), BF16, steps=2, batch=2, evaluation=2,
+                        network_options={"width": 8, "depth": 1},
+                        dataset_options={"path": str(file)} | options)  # fmt: skip
+    states = []
+    for seed in (0, 1):
+        np.random.default_rng(seed).integers(0, 16, 4000 + seed).astype(np.uint16).tofile(file)
+        datasets.forget()
+        states.append(Run(training).state())
+    Run(training).load(states[1])
+    with pytest.raises(ValueError, match=r"state of training \w+; admissible"):
+        Run(training).load(states[0])
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
