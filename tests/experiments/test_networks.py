@@ -328,6 +328,25 @@ def test_an_emulated_overflow_is_traced_to_its_layer() -> None:
     assert way in ("forward", "backward") and rest.partition(":")[0] in {f"network.{i}" for i in range(8)}
 
 
+@pytest.mark.parametrize(
+    ("level", "slot"), [("operation", "backward loss: mul"), ("storage", "backward network: round")]
+)
+def test_an_overflow_behind_the_loss_is_one_of_the_backward_pass(level: Any, slot: str) -> None:
+    precision = NetworkPrecision.uniform("binary32").replace(level=level, gradients="e4m3", weight_gradients="e4m3")
+    training = Training("mlp", "teacher", Optimizer("sgd"), precision, steps=2, batch=4, evaluation=8,
+                        network_options={"width": 8}, dataset_options={"noise": 1e4})  # fmt: skip
+    origin = train(training).origin
+    assert origin is not None and (origin.step, origin.slot) == (0, slot)
+
+
+def test_an_overflow_of_the_loss_names_the_loss() -> None:
+    precision = NetworkPrecision.uniform("binary32").replace(elementwise="binary16")
+    training = Training("mlp", "teacher", Optimizer("sgd"), precision, steps=2, batch=4, evaluation=8,
+                        network_options={"width": 8}, dataset_options={"noise": 1e3})  # fmt: skip
+    origin = train(training).origin
+    assert origin is not None and (origin.step, origin.slot) == (0, "forward loss: mul")
+
+
 def test_a_division_by_zero_in_the_optimizer_is_traced_to_its_slot() -> None:
     tiny = NetworkPrecision.storage("e5m2")  # eps becomes 0, and so do squares of small gradients
     done = train(small("adam", tiny, hyperparameters={"lr": 2.0**-6, "eps": 1e-8}))
