@@ -24,7 +24,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rounding, random_bits, exponent_bits, mantissa_bits : of every slot that no override names
     overrides : (pattern of slots, name of a format or "", rounding or ""); "" keeps the cell's own
     hyperparameters : numbers, or texts of schedules in the step ``t`` and the number of steps ``T``
-    program_digest, problem_digest : of what is not fpsim's own: a hash of its content
+    program_digest, problem_digest : of what is not fpsim's own: a hash of its content; of a network PyTorch's version
+        and a hash of its data
     """
 
     optimizer: str

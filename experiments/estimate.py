@@ -69,11 +69,16 @@ def estimate(batches: Sequence[Sequence[Cell]], workers: int, own: Own = NOTHING
         largest = max(largest, *(size * _lanes(batch) / _lanes(kind.middle) for batch in kind.batches))
     seconds *= sum(kind.cost for kind in kinds) / sum(kind.cost for kind in timed)
     cells = [cell for batch in batches for cell in batch]
-    for optimizer in dict.fromkeys(cell.optimizer for cell in cells):
-        same = [cell for cell in cells if cell.optimizer == optimizer]
+    for which in dict.fromkeys(_alike(cell) for cell in cells):
+        same = [cell for cell in cells if _alike(cell) == which]
         seconds += len(same) * _time_rest(same[len(same) // 2], own, device)
     at_a_time = min(workers, len(batches)) if device == "cpu" else 1
     return Estimate(seconds, seconds / at_a_time, int(largest * at_a_time))
+
+
+def _alike(cell: Cell) -> tuple[str, str]:
+    """Cells that cost the same besides their steps, roughly: those of an optimizer, and of each network."""
+    return cell.optimizer, cell.problem if cell.problem in networks.PROBLEMS else ""
 
 
 def _lanes(batch: Sequence[Cell]) -> int:
@@ -109,8 +114,10 @@ def _time_rest(cell: Cell, own: Own, device: str) -> float:
     """Seconds of a cell besides its steps, roughly: those of a run that has hardly any."""
     from experiments.simulate import run_batch
 
-    if cell.problem in networks.PROBLEMS:  # what is measured costs as much as a few of its many steps
-        return 0.0
+    if cell.problem in networks.PROBLEMS:
+        from experiments.networks.cells import seconds_beside
+
+        return seconds_beside(cell)
 
     def run(steps: int) -> None:
         run_batch([msgspec.structs.replace(cell, steps=min(cell.steps, steps))], own=own, device=device)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from experiments import datasets, networks
 from experiments.datasets import TOKENS
-from experiments.fields import StudyError
+from experiments.fields import StudyError, choice, integer, real
 
 if TYPE_CHECKING:
     from experiments.cell import Cell
@@ -26,9 +27,19 @@ COMMON: dict[str, float | int | str | bool] = {
     "order": "sequential",  # of these sums, as fpsim.Accumulator names them
     "block": 0,  # terms of a block, for order = blocked
     "evaluation": 256,  # samples on which loss, gradient norm and accuracy are measured
+    "loss_scale": 0.0,  # a power of two by which the loss is multiplied at first, to be adapted; 0: it is not scaled
     "vector_lr": 2.0**-8,  # of Adam, which has the parameters that an optimizer of matrices leaves
     "passthrough": "",  # functions of torch that are computed by PyTorch and rounded afterwards, joined by +
 }
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "accumulator": choice("wide", "same"),
+    "block": integer(0, 1 << 30),
+    "evaluation": integer(1, 1 << 24),
+    "loss_scale": real("[0, inf)"),
+    "vector_lr": real("(0, inf)"),
+}
+# What components mean of the states of optimizers, beside those of the same name: second moments in other shapes.
+MOMENTS = {"v_max": "v", "v_row": "v", "v_column": "v"}
 COMPONENTS = ("weights", "activations", "gradients", "m", "v", "all")
 STEPS, WINDOW, BATCH, SEQUENCES = 1000, 0.25, 128, 16
 
@@ -120,12 +131,19 @@ def options(problem: str) -> dict[str, Any]:
 
 
 def divided(problem: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Options of a cell as those of the network, of the data, and the common ones with their defaults."""
+    """Options of a cell as those of the network, of the data, and the common ones with their defaults.
+
+    Raises
+    ------
+    StudyError
+        A common option whose value is not admissible.
+    """
     of_network, of_data = _options(problem)
+    common = COMMON | {name: x for name, x in given.items() if name in COMMON}
     return (
         {name: x for name, x in given.items() if name in of_network},
         {name: x for name, x in given.items() if name in of_data},
-        COMMON | {name: x for name, x in given.items() if name in COMMON},
+        common | {name: read(f"options.{name}", common[name]) for name, read in _READERS.items()},
     )
 
 
@@ -182,6 +200,14 @@ def forget() -> None:
 
 
 def content(cell: Cell) -> str:
-    """What names data that are not fpsim's own: a digest of the file, or of the text of this Python; else ""."""
+    """What names everything that a row depends on and that is not fpsim's own.
+
+    PyTorch's version, whose sums are those of measures and, unless every operation is rounded, of the training; then a
+    digest of the data, if they come from a file or from the text of this Python. Bits of PyTorch's sums may also differ
+    between processors, which are not named here: clusters have many kinds.
+    """
+    from importlib.metadata import version
+
     _, of_data, _ = divided(cell.problem, cell.options)
-    return str(datasets.make(networks.PROBLEMS[cell.problem][1], **of_data).record.get("digest", ""))
+    digest = datasets.make(networks.PROBLEMS[cell.problem][1], **of_data).record.get("digest", "")
+    return f"torch {version('torch')} {digest}".strip()

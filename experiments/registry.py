@@ -261,7 +261,7 @@ def program_digest(name: str, own: Own = NOTHING) -> str:
 
 def problem_digest(cell: Cell, own: Own = NOTHING) -> str:
     """ "" for fpsim's own; else a hash of the problem's class with its source, and of everything it holds; of a network
-    that of its data, where they are not fpsim's own."""
+    PyTorch's version and a hash of its data."""
     if cell.problem in networks.PROBLEMS:
         from experiments.network_settings import content
 

@@ -61,7 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", dest="hyperparameters", metavar="NAME=X", action="append", help="any hyperparameter of an optimizer"
     )
     constants.add_argument(
-        "--option", dest="options", metavar="NAME=X", action="append", help="an option of a problem, such as condition"
+        "--option",
+        dest="options",
+        metavar="NAME=X",
+        action="append",
+        help="an option of a problem, such as condition; once more for another value",
     )
     constants.add_argument(
         "--override",
@@ -317,7 +321,8 @@ def _study(args: argparse.Namespace) -> Any:
 
 
 def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:
-    """A table of the texts NAME=X of a flag; of --override one choice stands for several slots."""
+    """A table of the texts NAME=X of a flag; of --override one choice stands for several slots, and an option that is
+    given again has several values: texts may hold commas."""
     from experiments.fields import StudyError
 
     pairs: dict[str, Any] = {}
@@ -325,12 +330,15 @@ def _pairs(flag: str, texts: Sequence[str]) -> dict[str, Any]:
         if not re.match(r"[^\s=]+=", text):
             raise StudyError(flag, f"{text!r} is not NAME=X")
         names, _, value = text.partition("=")
+        if flag == "option":
+            pairs.setdefault(names, []).append(_plain(value))
+            continue
         for name in names.split(",") if flag == "override" else [names]:
             if name in pairs:
                 count = sum(other.partition("=")[0] == name for other in texts)
                 advice = "give it once" if flag == "override" else f"give it once, as {name}=X,Y"
                 raise StudyError(flag, f"{name} is given {max(count, 2)} times; {advice}")
-            pairs[name] = _plain(value) if flag == "option" else value
+            pairs[name] = value
     return pairs
 
 
@@ -351,8 +359,8 @@ def _origin(args: argparse.Namespace, error: Any) -> str:
     key, _, name = error.key.partition(".")
     if args.study is not None and key not in ("study", *_PAIRS.values(), *_HOW) and getattr(args, key, None) is None:
         return f"{args.study}: {error.key}: {error.message}"
-    if key in _PAIRS and name:
-        return f"--{_PAIRS[key]} {name}: {error.message}"
+    if key in _PAIRS:
+        return f"--{' '.join(filter(None, (_PAIRS[key], name)))}: {error.message}"
     return f"{_flag(error.key)}: {error.message}"
 
 

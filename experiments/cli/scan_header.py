@@ -45,7 +45,7 @@ def header(study: Study, cells: Sequence[Cell]) -> list[str]:
     lines += [*_gradients(cells), "", *_constants(cells, study.own)]
     changed = scalar_changes(cells, study.own)
     if changed:
-        lines += ["", "scalars that a format turns into something else (declared, and effective):"]
+        lines += ["", "what formats do to scalars (declared, and effective), and components that an optimizer lacks:"]
         lines += [f"  {line}" for line in changed[:MOST_CHANGES]]
         lines += [f"  .. and {len(changed) - MOST_CHANGES} more"] * (len(changed) > MOST_CHANGES)
     return [*lines, ""]

@@ -125,7 +125,8 @@ def learned(rows: Sequence[Row]) -> list[str]:
         if row.get("loss") is not None and math.isfinite(row["loss"]):
             where = f"{row['optimizer']} {row['problem']} {row['rounding']}{f' {variant}' * bool(variant)}"
             right = "" if row["accuracy"] is None else f", accuracy {100 * row['accuracy']:.1f} %"
-            floor = "" if row["loss_floor"] is None else f" (no less than {short(row['loss_floor'], 3)})"
+            # of the law of the data: on the samples that are measured it may be a little less
+            floor = "" if row["loss_floor"] is None else f" (law of the data: {short(row['loss_floor'], 3)})"
             lines.append(f"  {where} m={row['mantissa_bits']}: loss {short(row['loss'], 3)}{floor}{right}")
     return ["", "networks, means over the window:", *lines] if lines else []
 

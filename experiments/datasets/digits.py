@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.datasets import CLASSES
 from experiments.datasets.base import Samples, shuffled
+from experiments.datasets.files import digest
 from experiments.problems.base import checked_integer
 from fpsim.random_bits import Key
 
@@ -48,4 +49,6 @@ def digits(*, data_seed: int = 0) -> Samples:
     images = (table[order, :64] / LEVELS).astype(np.float32).reshape(-1, 1, 8, 8)
     labels = table[order, 64].astype(np.int64)
     train, rest = slice(EVALUATION, None), slice(0, EVALUATION)
-    return Samples("digits", CLASSES, (images[train], labels[train]), (images[rest], labels[rest]), 10, {})
+    return Samples(
+        "digits", CLASSES, (images[train], labels[train]), (images[rest], labels[rest]), 10, {"digest": digest((path,))}
+    )

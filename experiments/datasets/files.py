@@ -17,7 +17,7 @@ def existing(path: str | Path, what: str) -> Path:
     """
     if not str(path):
         raise FileNotFoundError(f"path is not given; admissible: {what}")
-    found = Path(path).expanduser()
+    found = Path(str(path)).expanduser()  # a name of digits alone comes as a number
     if not found.exists():
         raise FileNotFoundError(f"path={str(path)!r}: nothing is there; admissible: {what}")
     return found

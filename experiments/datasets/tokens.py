@@ -12,6 +12,7 @@ from experiments.datasets.base import Windows
 from experiments.datasets.files import digest, existing
 from experiments.problems.base import checked_integer, checked_real
 
+PIECE = 1 << 22  # tokens that are looked at together
 DTYPES = ("uint16", "uint32")
 
 
@@ -23,7 +24,7 @@ def tokens(
     Parameters
     ----------
     path : a file; one named ``*.npy`` holds a one-dimensional array of integers, any other raw little-endian numbers
-    vocabulary : int, number of tokens; a batch with another number is refused
+    vocabulary : int, number of tokens; a file with another number is refused
     length : int, tokens of a sample
     dtype : "uint16" or "uint32", of raw numbers
     share : of the file, its end, to measure on
@@ -33,7 +34,7 @@ def tokens(
     FileNotFoundError
         There is no such file.
     ValueError
-        It is no row of unsigned integers, or too short.
+        It is no row of integers in 0..vocabulary-1, or too short.
     """
     file = existing(path, "a file of raw uint16 or uint32 numbers, or a .npy file")
     checked_integer("vocabulary", vocabulary, 2, 1 << 31)
@@ -41,6 +42,7 @@ def tokens(
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; admissible: {', '.join(DTYPES)}")
     row = _npy(file) if file.suffix == ".npy" else _raw(file, dtype)
+    _check(row, file.name, vocabulary)
     cut = len(row) - int(share * len(row))
     record = {"file": file.name, "digest": digest((file,))}
     return Windows("tokens", row[:cut], row[cut:], vocabulary, length, record)
@@ -53,11 +55,21 @@ def _raw(file: Path, dtype: str) -> npt.NDArray[Any]:
     return np.memmap(file, dtype=f"<u{width}", mode="r")
 
 
+def _check(row: npt.NDArray[Any], name: str, vocabulary: int) -> None:
+    """Refuse a number that is no token: a batch that holds it might come after hours. The digest reads all anyway."""
+    for start in range(0, len(row), PIECE):
+        piece = row[start : start + PIECE]
+        for number, place in ((int(piece.min()), piece.argmin()), (int(piece.max()), piece.argmax())):
+            if not 0 <= number < vocabulary:
+                at = f"{number} at place {start + int(place)}"
+                raise ValueError(f"{name} holds token {at}; admissible: 0..{vocabulary - 1}, or a larger vocabulary")
+
+
 def _npy(file: Path) -> npt.NDArray[Any]:
     try:
         row: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:  # the latter of an empty file
         raise ValueError(f"{file.name} is no NumPy array of numbers ({error})") from error
-    if row.ndim != 1 or row.dtype.kind != "u":
-        raise ValueError(f"{file.name} holds {row.dtype}{list(row.shape)}; admissible: one axis of unsigned integers")
+    if row.ndim != 1 or row.dtype.kind not in "iu":
+        raise ValueError(f"{file.name} holds {row.dtype}{list(row.shape)}; admissible: one axis of integers")
     return row

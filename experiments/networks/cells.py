@@ -66,11 +66,11 @@ def training_of(cell: Cell, run: int = 0) -> Training:
         network,
         steps=cell.steps,
         batch=cell.batch,
-        evaluation=int(common["evaluation"]),
+        evaluation=common["evaluation"],
         carrier=carrier,
         key=Key(cell.seed),
         run=run,
-        vectors=Optimizer("adam", {"lr": float(common["vector_lr"])}),
+        vectors=Optimizer("adam", {"lr": common["vector_lr"]}),
         network_options=of_network,
         dataset_options=of_data,
         passthrough=tuple(filter(None, str(common["passthrough"]).split("+"))),
@@ -91,11 +91,8 @@ def _components(text: str) -> set[str]:
 
 
 def _network(cell: Cell, common: dict[str, Any], parts: set[str], narrow: Slot, wide: Slot) -> NetworkPrecision:
-    given = {"wide": wide, "same": narrow}
-    if common["accumulator"] not in given:
-        raise StudyError("options.accumulator", f"{common['accumulator']!r} is unknown; admissible: wide, same")
-    fmt, mode = given[common["accumulator"]]
-    block = {"block": int(common["block"])} if common["block"] else {}
+    fmt, mode = {"wide": wide, "same": narrow}[common["accumulator"]]
+    block = {"block": common["block"]} if common["block"] else {}
     try:
         sums = Accumulator(fmt, fmt, common["order"], **block, product_rounding=mode, sum_rounding=mode)
     except (TypeError, ValueError) as error:
@@ -107,20 +104,28 @@ def _network(cell: Cell, common: dict[str, Any], parts: set[str], narrow: Slot, 
         weight_gradients=slots["gradients"],
         accumulator=sums,
         **optimizer,
+        loss_scale=common["loss_scale"] or None,
         level=_GRADIENT.get(cell.gradient, "storage"),
     )
 
 
 def _precision(given: Precision, spec: Optimizer, cell: Cell, parts: set[str], narrow: Slot, wide: Slot) -> Precision:
     """The precision of an optimizer: states by components, then the overrides of the cell."""
-    states = [name for name in spec.source.state if name != "w"]
-    slots = ((name, *(narrow if name in parts or "all" in parts else wide)) for name in states)
+    slots = ((name, *(narrow if _component(name) in parts or "all" in parts else wide)) for name in _states(spec))
     precision = replace(given, families=(*given.families, *slots))
     if not cell.overrides or spec.name != cell.optimizer:
         return precision
     if not isinstance(spec.source, Program):
         raise StudyError("overrides", f"slots of {spec.name}, a method of matrices, have none; use components")
     return apply(precision, spec.source, cell.overrides, cell.random_bits)
+
+
+def _states(spec: Optimizer) -> list[str]:
+    return [name for name in spec.source.state if name != "w"]
+
+
+def _component(state: str) -> str:
+    return settings.MOMENTS.get(state, state)
 
 
 def check(cell: Cell) -> None:
@@ -143,13 +148,16 @@ def check(cell: Cell) -> None:
 
 
 def warnings_of(cell: Cell) -> list[str]:
-    """What the cell's format does to scalars of its optimizer, as ``Precision`` reports it."""
-    spec = training_of(cell).optimizer
+    """What the cell's format does to scalars of its optimizer, as ``Precision`` reports it; components it lacks."""
+    training = training_of(cell)
+    spec, parts = training.optimizer, _components(str(settings.divided(cell.problem, cell.options)[2]["components"]))
+    known = {_component(name) for one in (spec, training.vectors)[: 1 + spec.of_matrices] for name in _states(one)}
+    said = [f"components: {cell.optimizer} has no {x}" for x in ("m", "v") if x in parts - known and "all" not in parts]
     if not isinstance(spec.source, Program):
-        return []
+        return said
     program, precision = spec.source.bind(**spec.at(cell.steps, 0)), spec.precision
     assert precision is not None
-    return [x.warning for x in scalar_report(program, precision, 0, cell.steps - 1) if x.warning]
+    return said + [x.warning for x in scalar_report(program, precision, 0, cell.steps - 1) if x.warning]
 
 
 @dataclass
@@ -175,7 +183,11 @@ def run_cells(
     rows = []
     for cell in cells:
         if settings.content(cell) != cell.problem_digest:
-            raise RuntimeError(f"the data of {cell.problem} are not those of the driver: use the same files and Python")
+            here = settings.content(cell)
+            same = "use the same PyTorch, files and Python"
+            raise RuntimeError(
+                f"{cell.problem}: {here} here, {cell.problem_digest} where the cell was made are not the same: {same}"
+            )
         began = time.perf_counter()
         seeds = [_run(cell, run, report, cancelled) for run in range(cell.seeds)]
         rows.append(_row(cell, seeds) | {"seconds": time.perf_counter() - began})
@@ -305,5 +317,19 @@ def seconds_of(cell: Cell, budget: float) -> tuple[float, int]:
             run.advance()
             steps += 1
         taken = time.process_time() - began
-    arrays = 2 + len(run.training.optimizer.source.state)
-    return taken / (steps * cell.dimension), cell.dimension * arrays * (4 if run.training.carrier == "float32" else 8)
+    # weights and states are held twice, for a look back, gradients once; measures have both in binary64
+    carried = (2 * len(run.training.optimizer.source.state) + 1) * (4 if run.training.carrier == "float32" else 8)
+    return taken / (steps * cell.dimension), cell.dimension * (carried + 2 * 8)
+
+
+def seconds_beside(cell: Cell) -> float:
+    """CPU-seconds of a cell besides its steps: what is made at the start of each seed, and measures."""
+    with one_thread():
+        began = time.process_time()
+        run = Watched(training_of(cell)).run
+        run.measure()
+        made = time.process_time() - began
+        run.measure()
+        measure = time.process_time() - began - made
+    first, stride = window_of(cell)
+    return cell.seeds * (made + (len(places(cell.steps)) + (cell.steps - first) // stride) * measure)

@@ -112,7 +112,8 @@ class Group:
 
     def arrays(self, parameter: Any) -> dict[str, torch.Tensor]:
         """The states of a parameter, by their names in the program."""
-        states, of = self.optimizer.face.states, self.optimizer.state[parameter]
+        # to ask a defaultdict would make an entry, which no optimizer reads before its first step
+        states, of = self.optimizer.face.states, self.optimizer.state.get(parameter, {})
         known = [name for name in self.spec.source.state if name != "w"]
         return {name: of[states.get(name, name)] for name in known if states.get(name, name) in of}
 

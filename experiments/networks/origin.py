@@ -23,6 +23,7 @@ from experiments.networks.training import OPTIMIZER, Run
 from fpsim.nn.arithmetic import Fast
 from fpsim.program import Program
 
+LOSS = "loss"  # the module that is the network with its loss: what it does itself
 Name = tuple[str, str, str]  # pass, module, operation
 Found = tuple[Name, bool]  # and whether all that it read was finite
 
@@ -49,7 +50,7 @@ class _Watch(Fast):
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.where = ("forward", "")
+        self.where = ("forward", LOSS)
         self.found: list[Found] = []
 
     def _noted(self, operation: str, y: torch.Tensor, *read: torch.Tensor) -> torch.Tensor:
@@ -102,7 +103,9 @@ def _slot(run: Run, usual: set[Name]) -> str:
         news = [name for name, born in found if born] or [name for name, _ in found if name not in usual]
         if news:
             way, module, operation = news[0]
-            return f"{way} {module}: {operation}" if module else f"{way}: {operation}"
+            return f"{way} {module}: {operation}"
+        if not math.isfinite(loss):
+            return "loss"
     for name, parameter in run.parameters.items():
         if parameter.grad is not None and not _finite(parameter.grad):
             return f"gradient of {name}"
@@ -132,7 +135,7 @@ def _watched(run: Run) -> tuple[float, list[Found]]:
     watch = _Watch(emulation.arithmetic)
     emulation.arithmetic = watch
     try:
-        with _located(run.plain, watch):
+        with _located(run.module, watch):
             return run.gradients(), watch.found
     finally:
         emulation.arithmetic = watch.inner
@@ -157,7 +160,7 @@ def _located(module: torch.nn.Module, watch: _Watch) -> Iterator[None]:
 
         def hook(_: Any, __: Any, y: Any) -> None:
             stack.pop()
-            watch.where = ("forward", stack[-1] if stack else "")
+            watch.where = ("forward", stack[-1] if stack else LOSS)
             with torch._C.DisableTorchFunction():
                 if isinstance(y, torch.Tensor) and y.requires_grad:
                     y.register_hook(arrived)
@@ -165,8 +168,8 @@ def _located(module: torch.nn.Module, watch: _Watch) -> Iterator[None]:
         return hook
 
     for name, part in module.named_modules():
-        if name:
-            handles += [part.register_forward_pre_hook(entered(name)), part.register_forward_hook(left(name))]
+        where = name or LOSS
+        handles += [part.register_forward_pre_hook(entered(where)), part.register_forward_hook(left(where))]
     try:
         yield
     finally:

@@ -73,6 +73,8 @@ class Training:
             raise ValueError(f"vectors={self.vectors.name!r}; admissible: an optimizer of vectors, such as adam")
         if not isinstance(self.precision, (NetworkPrecision, type(None))):
             raise TypeError(f"precision={self.precision!r}; admissible: NetworkPrecision, None")
+        for name in self.passthrough:
+            _function(name)
 
     @property
     def root(self) -> Key:
@@ -110,6 +112,9 @@ class Run:
         self.training = training
         root = training.root
         self.data = datasets.make(training.dataset, **training.dataset_options)
+        # a file may be another one when a state is loaded
+        named = training.digest + repr(sorted(self.data.record.items()))
+        self._digest = hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
         network = networks.make(training.network, self.data, root.fold(START), **training.network_options)
         self.plain = WithLoss(network, self.data.kind).to(CARRIERS[training.carrier])
         self.module: Any = self.plain
@@ -196,7 +201,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as plain data and tensors of its own."""
         return {
-            "training": self.training.digest,
+            "training": self._digest,
             "step": self.step,
             "loss": self.loss,
             "scaler": _copied(self.scaler.state_dict()),
@@ -212,10 +217,10 @@ class Run:
         Raises
         ------
         ValueError
-            It is the state of another training.
+            It is the state of another training, or of other data.
         """
-        if state["training"] != self.training.digest:
-            raise ValueError(f"state of training {state['training']}; admissible: {self.training.digest}, the same one")
+        if state["training"] != self._digest:
+            raise ValueError(f"state of training {state['training']}; admissible: {self._digest}, the same one")
         for name, parameter in self.plain.named_parameters():
             parameter.copy_(state["weights"][name])
         self.step, self.loss = state["step"], state["loss"]
@@ -223,14 +228,14 @@ class Run:
             self.module.emulation.calls = state["calls"]
         self.scaler.load_state_dict(state["scaler"])
         self.groups = self._made()
-        if self.step:
-            for group, saved in zip(self.groups, state["optimizers"], strict=True):
+        for group, saved in zip(self.groups, state["optimizers"], strict=True):
+            if saved["state"]:  # none before its first step, which comes later where a scaled loss overflows
                 group.optimizer.load_state_dict(_copied(saved))
 
 
 def _function(name: str) -> Any:
     found = getattr(torch.nn.functional, name, None) or getattr(torch, name, None)
-    if found is None:
+    if not callable(found):
         raise ValueError(f"passthrough={name!r}; admissible: a function of torch.nn.functional or torch")
     return found
 

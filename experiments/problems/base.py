@@ -205,6 +205,6 @@ def rounded_up(value: Fraction) -> float:
 
 def checked_real(name: str, value: float, low: float, high: float = np.inf) -> float:
     """A finite number in [low, high], or a ``ValueError`` with the admissible interval."""
-    if not low <= value <= high or value in (np.inf, -np.inf):
+    if isinstance(value, str) or not low <= value <= high or value in (np.inf, -np.inf):
         raise ValueError(f"{name}={value!r} is outside [{low:g}, {high:g}]")
     return float(value)

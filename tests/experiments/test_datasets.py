@@ -200,9 +200,26 @@ def test_token_files_are_read_where_they_are(tmp_path: Path, kind: str) -> None:
     x, y = data.batch(KEY, 0, 8)
     assert np.array_equal((x[:, :1] + np.arange(1, 11)) % 300, y) and data.record["train"] == 900
     assert data.evaluation(100)[0].tolist() == [((900 + 10 * i + np.arange(10)) % 300).tolist() for i in range(9)]
-    small = datasets.make("tokens", path=str(file), vocabulary=200, length=10, **options)
-    with pytest.raises(ValueError, match=r"holds token \d+; admissible: 0..199"):
-        small.batch(KEY, 0, 200)
+    with pytest.raises(ValueError, match=r"holds token 299 at place 299; admissible: 0\.\.198"):
+        datasets.make("tokens", path=str(file), vocabulary=199, length=10, **options)
+
+
+@pytest.mark.parametrize("number", [-1, 300, 2**63 + 5])
+def test_a_number_that_is_no_token_is_found_before_any_batch(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.datasets.tokens.PIECE", 7)
+    file, kind = tmp_path / "tokens.npy", np.uint64 if number > 0 else np.int64
+    row = np.arange(100).astype(kind)
+    np.save(file, row)
+    assert datasets.make("tokens", path=str(file), vocabulary=300, length=5).evaluation(1)[0].tolist() == [
+        [90, 91, 92, 93, 94]
+    ]
+    row[64] = number
+    np.save(file, row)
+    datasets.forget()
+    with pytest.raises(ValueError, match=rf"tokens.npy holds token {number} at place 64; admissible: 0\.\.299"):
+        datasets.make("tokens", path=str(file), vocabulary=300, length=5)
 
 
 def test_token_files_say_what_is_wrong(tmp_path: Path) -> None:
@@ -210,7 +227,12 @@ def test_token_files_say_what_is_wrong(tmp_path: Path) -> None:
     odd.write_bytes(b"abc")
     np.save(table, np.zeros((2, 3), np.uint16))
     np.save(objects, np.array([{}], dtype=object), allow_pickle=True)
+    empty, real = tmp_path / "empty.npy", tmp_path / "real.npy"
+    empty.write_bytes(b"")
+    np.save(real, np.zeros(100))
     for path, message in (
+        (empty, "empty.npy is no NumPy array of numbers"),
+        (real, r"real.npy holds float64\[100\]; admissible: one axis of integers"),
         (odd, "odd.bin has 3 bytes; admissible: a multiple of 2"),
         (table, r"table.npy holds uint16\[2, 3\]; admissible: one axis"),
         (objects, "objects.npy is no NumPy array of numbers"),

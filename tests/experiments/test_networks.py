@@ -23,7 +23,7 @@ from fpsim import Key  # noqa: E402
 from fpsim.accumulator import Accumulator  # noqa: E402
 from fpsim.cpu.threads import set_threads  # noqa: E402
 from fpsim.formats import format as named_format  # noqa: E402
-from fpsim.nn import NetworkPrecision  # noqa: E402
+from fpsim.nn import NetworkPrecision, network_precision  # noqa: E402
 from fpsim.optim import STEPS  # noqa: E402
 from fpsim.optim.matrix import METHODS  # noqa: E402
 from fpsim.rounding import Stochastic  # noqa: E402
@@ -180,6 +180,34 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_run_whose_scaled_loss_overflows_at_first_goes_on_to_the_bit(optimizer: str, tmp_path: Path) -> None:
+    precision = network_precision("fp16").replace(level="storage", loss_scale=2.0**20)
+    training = small(optimizer, precision, hyperparameters={"lr": 2.0**-6})
+    whole = train(training)
+    assert whole.run.scaler.get_scale() < 2.0**19  # the first steps were left out
+    for steps in (1, 8):
+        file = tmp_path / f"{steps}.pt"
+        assert train(training, checkpoint=file, stop=iter_stop(steps)).outcome == STOPPED
+        again = train(training, checkpoint=file)
+        assert bits(again.run) == bits(whole.run) and again.measures == whole.measures
+
+
+def test_a_state_of_other_data_is_refused(tmp_path: Path) -> None:
+    file, options = tmp_path / "tokens.bin", {"vocabulary": 16, "length": 8}
+    training = Training("transformer", "tokens", Optimizer("sgd"), BF16, steps=2, batch=2, evaluation=2,
+                        network_options={"width": 8, "depth": 1},
+                        dataset_options={"path": str(file)} | options)  # fmt: skip
+    states = []
+    for seed in (0, 1):
+        np.random.default_rng(seed).integers(0, 16, 4000 + seed).astype(np.uint16).tofile(file)
+        datasets.forget()
+        states.append(Run(training).state())
+    Run(training).load(states[1])
+    with pytest.raises(ValueError, match=r"state of training \w+; admissible"):
+        Run(training).load(states[0])
+
+
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     train(small(steps=2), checkpoint=file)
@@ -298,6 +326,25 @@ def test_an_emulated_overflow_is_traced_to_its_layer() -> None:
     assert done.outcome == NOT_FINITE and done.origin is not None
     way, _, rest = done.origin.slot.partition(" ")
     assert way in ("forward", "backward") and rest.partition(":")[0] in {f"network.{i}" for i in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("level", "slot"), [("operation", "backward loss: mul"), ("storage", "backward network: round")]
+)
+def test_an_overflow_behind_the_loss_is_one_of_the_backward_pass(level: Any, slot: str) -> None:
+    precision = NetworkPrecision.uniform("binary32").replace(level=level, gradients="e4m3", weight_gradients="e4m3")
+    training = Training("mlp", "teacher", Optimizer("sgd"), precision, steps=2, batch=4, evaluation=8,
+                        network_options={"width": 8}, dataset_options={"noise": 1e4})  # fmt: skip
+    origin = train(training).origin
+    assert origin is not None and (origin.step, origin.slot) == (0, slot)
+
+
+def test_an_overflow_of_the_loss_names_the_loss() -> None:
+    precision = NetworkPrecision.uniform("binary32").replace(elementwise="binary16")
+    training = Training("mlp", "teacher", Optimizer("sgd"), precision, steps=2, batch=4, evaluation=8,
+                        network_options={"width": 8}, dataset_options={"noise": 1e3})  # fmt: skip
+    origin = train(training).origin
+    assert origin is not None and (origin.step, origin.slot) == (0, "forward loss: mul")
 
 
 def test_a_division_by_zero_in_the_optimizer_is_traced_to_its_slot() -> None:

@@ -14,8 +14,10 @@ import pytest
 pytest.importorskip("torch")
 
 from experiments import network_settings, networks, store
+from experiments.cli import main
 from experiments.fields import StudyError
-from experiments.networks.cells import training_of, window_of
+from experiments.networks.cells import training_of, warnings_of, window_of
+from experiments.networks.training import Run
 from experiments.simulate import Cancelled, run_batch
 from experiments.study import Study
 from fpsim.formats import format as named_format
@@ -143,8 +145,58 @@ def test_another_file_is_another_cell(tmp_path: Path) -> None:
         found.append(study(problem="transformer-tokens", options=options).cells()[0])
         network_settings.forget()
     assert found[0].problem_digest != found[1].problem_digest and found[0].key != found[1].key
-    with pytest.raises(RuntimeError, match="are not those of the driver"):
+    with pytest.raises(RuntimeError, match="are not the same: use the same PyTorch, files and Python"):
         run_batch([found[0]])
+
+
+@pytest.mark.parametrize("problem", ["mlp-digits", "mlp-teacher"])
+def test_another_pytorch_is_another_cell(problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = study(problem=problem).cells()[0]
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.0" if name == "torch" else "1")
+    other = study(problem=problem).cells()[0]
+    assert other.problem_digest.startswith("torch 3.0") and cell.key != other.key
+    with pytest.raises(RuntimeError, match=r"mlp-\w+: torch 3\.0"):
+        run_batch([cell])
+
+
+def test_a_component_that_an_optimizer_lacks_is_told() -> None:
+    said = {
+        name: warnings_of(study(optimizer=name, options={"components": "m+v", "width": 8}).cells()[0])
+        for name in ("sgd", "rmsprop", "adam", "muon", "adafactor")
+    }
+    assert said == {
+        "sgd": ["components: sgd has no m", "components: sgd has no v"],
+        "rmsprop": ["components: rmsprop has no m"],
+        "adam": [],
+        "muon": [],  # Adam, which has the vectors, has both
+        "adafactor": ["components: adafactor has no m"],
+    }
+    assert not warnings_of(study(optimizer="sgd", options={"width": 8}).cells()[0])
+    optimizer = training_of(study(optimizer="adafactor", options={"components": "v"}).cells()[0]).optimizer
+    resolved = optimizer.precision.resolve(optimizer.source)
+    assert {resolved[name][0].name for name in ("v_row", "v_column")} == {"e8m7"} and resolved["w"][0].name == "e8m23"
+
+
+def test_an_option_given_again_has_several_values(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "scan --problem mlp-digits --optimizer adam --mantissa 7 --rounding nearest_even --option width=8 --dry-run"
+    assert main([*words.split(), *["--option", "components=v", "--option", "components=weights"]]) == 0
+    printed = capsys.readouterr().out
+    assert "fpsim scan: 2 cells of" in printed and "options: width = 8; components = v, weights" in printed
+    assert main([*words.split(), "--option", "order=up"]) == 2
+    assert "error: --option: order='up'; admissible: sequential" in capsys.readouterr().err
+
+
+def test_a_loss_is_scaled_where_it_is_asked_for() -> None:
+    """Gradients below 2^-10 are 0 in e4m3; 64 times as large, fewer are."""
+    tiny = {"components": "gradients", "width": 8}
+    more = {"optimizer": "sgd", "exponent": 4, "mantissa": 3, "steps": 1, "seeds": 1}
+    zeros = []
+    for scale in (0, 64):
+        run = Run(training_of(study(**more, options={**tiny, "loss_scale": scale}).cells()[0]))
+        assert run.scaler.is_enabled() == bool(scale)
+        run.gradients()
+        zeros.append(sum(int((p.grad == 0).sum()) for p in run.parameters.values()))
+    assert zeros[1] < zeros[0]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +211,10 @@ def test_another_file_is_another_cell(tmp_path: Path) -> None:
         ({"options": {"width": 0}}, r"options: mlp-digits: width=0 is outside 1\.\.65536"),
         ({"options": {"heads": 2}}, "options.heads: 2 is used by no cell"),
         ({"problem": "cnn-cifar10", "options": {}}, "problem: cnn-cifar10: path is not given"),
+        ({"options": {"evaluation": 1.5}}, "options.evaluation: 1.5 is not a whole number"),
+        ({"options": {"vector_lr": "fast"}}, "options.vector_lr: 'fast' is not a number"),
+        ({"options": {"loss_scale": 3}}, "loss_scale=3.0; admissible: a power of two"),
+        ({"options": {"passthrough": "softmaxx"}}, "passthrough='softmaxx'; admissible"),
         ({"optimizer": "muon", "overrides": [{"m": "e5m2"}]}, "overrides: slots of muon, a method of matrices"),
         ({"overrides": [{"u": "e5m2"}]}, "overrides: slot 'u' is not in 'adam'"),
         ({"problem": "quadratic", "optimizer": "shampoo", "options": {}, "batch": None}, "'shampoo' trains networks"),
@@ -166,7 +222,6 @@ def test_another_file_is_another_cell(tmp_path: Path) -> None:
             {"problem": "logistic", "gradient": "stored", "options": {}},
             "gradient: 'stored' is for networks, not logistic",
         ),
-        ({"options": {"passthrough": "softmaxx"}, "gradient": "rounded"}, "passthrough='softmaxx'; admissible"),
     ],
 )
 def test_what_cannot_run_is_refused_before_any_does(more: dict[str, Any], message: str) -> None:

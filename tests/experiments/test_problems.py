@@ -191,6 +191,7 @@ GOLDEN = {
         ("quadratic", {"dimension": 2.5}, r"dimension=2\.5"),
         ("quadratic", {"spectrum": "flat"}, "spectrum='flat'; admissible: uniform, geometric, isotropic"),
         ("quadratic", {"condition": 0.5}, r"condition=0\.5 is outside \[1, "),
+        ("quadratic", {"condition": "10,100"}, r"condition='10,100' is outside \[1, "),
         ("quadratic", {"smoothness": float("nan")}, "smoothness=nan"),
         ("rational", {"center": "left"}, "center='left'; admissible: thirds, grid, zero"),
         ("dense_quadratic", {"dimension": 1000}, r"outside 1\.\.512"),
