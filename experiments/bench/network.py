@@ -25,6 +25,7 @@ STEPS = 3000
 STEP_SECONDS, STORAGE_RATIO = 0.1, 1.5
 WHOLE_SECONDS = {"operation": 180.0, "storage": 30.0}
 CORES = 4
+LR = 2.0**-24  # so small that the batch is not learned: vanishing gradients have subnormal squares, which are slow
 WIDTHS = (512, 1024, 512, 10)  # of the network at storage level
 
 
@@ -112,12 +113,12 @@ def _step(level: str | None, widths: tuple[int, ...]) -> Callable[[], object]:
         layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
         network = torch.nn.Sequential(*(x for layer in layers for x in (layer, torch.nn.ReLU())))[:-1]
     model: Any = WithLoss(network, CLASSES)
-    optimizer: Any = torch.optim.Adam(model.parameters(), lr=2.0**-12)
+    optimizer: Any = torch.optim.Adam(model.parameters(), lr=LR)
     if level is not None:
         precision = network_precision("bf16").replace(level=level)
         model = emulate(model, precision)
         if level == "operation":
-            optimizer = fpsim.optim.TextbookAdam(model.parameters(), lr=2.0**-12, precision=precision.optimizer())
+            optimizer = fpsim.optim.TextbookAdam(model.parameters(), lr=LR, precision=precision.optimizer())
     x = torch.randn(BATCH, widths[0], generator=torch.Generator().manual_seed(1))
     target = torch.arange(BATCH) % widths[-1]
 
