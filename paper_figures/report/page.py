@@ -30,20 +30,20 @@ _STATUSES = (*BOUNDS[:3], "met", "missed", "error", BOUNDS[3])
 _VERSIONS = ("machine", "system", "host")
 
 
-def page(results: Results, verdicts: Sequence[Row], full: bool) -> str:
+def page(results: Results, verdicts: Sequence[Row], how: str) -> str:
     """The whole page.
 
     Parameters
     ----------
     verdicts : one for each cell and theorem, as ``experiments.verify`` or the rows tell: columns of a cell, and
         ``theorem``, ``status``, ``ratio``, ``reason``
-    full : whether every theorem was held against every cell; else there is the one of each row
+    how : says where the verdicts come from
     """
     sections = [
         ("summary", "Summary", _summary(results, verdicts)),
         ("figures", "Figures", _figures(results, verdicts)),
         ("floors", "Floors", _floors(results)),
-        ("verdicts", "Verdicts of theorems", _verdicts(verdicts, full)),
+        ("verdicts", "Verdicts of theorems", _verdicts(verdicts, how)),
         ("remarks", "Outcomes and warnings", _remarks(results)),
         ("cells", "All cells", _cells(results)),
         ("provenance", "Provenance", _provenance(results)),
@@ -91,17 +91,14 @@ def _lead(results: Results) -> str:
 
 def _summary(results: Results, verdicts: Sequence[Row]) -> Html:
     rows = results.rows
-    failed = sum(row["outcome"] == FAILED for row in rows)
+    failed, missing = sum(row["outcome"] == FAILED for row in rows), results.planned - len(rows)
     ours = {name for name, x in theorems().items() if not x.comparison}
     wrong = Counter(x["status"] for x in verdicts if x["theorem"] in ours and x["status"] in ("violated", "missed"))
     counts = Counter(row["verdict"] for row in rows)
     alerts = [
-        *(f"{n} verdicts are '{status}', which is a bug of fpsim: please report it." for status, n in wrong.items()),
-        *([f"{failed} cells failed; see All cells."] if failed else []),
-        *(
-            [f"{results.planned - len(rows)} cells are missing: the study is not complete."]
-            * (len(rows) < results.planned)
-        ),
+        *(f"Verdicts '{status}': {n}. That is a bug of fpsim: please report it." for status, n in wrong.items()),
+        *([f"Failed cells: {failed}; All cells says why."] if failed else []),
+        *([f"Missing cells: {missing}; the study is not complete."] if missing else []),
         *results.damaged,
     ]
     facts = [
@@ -149,7 +146,7 @@ def _parsed(told: str) -> Number:
         return Number(told, None)
 
 
-def _verdicts(verdicts: Sequence[Row], full: bool) -> Html:
+def _verdicts(verdicts: Sequence[Row], how: str) -> Html:
     known, summary = theorems(), summarize(verdicts)
     statuses = [x for x in _STATUSES if any(x in found for groups in summary.values() for found in groups.values())]
     short_names = {"not applicable": "n/a"}
@@ -165,14 +162,8 @@ def _verdicts(verdicts: Sequence[Row], full: bool) -> Html:
             counts = [Number(str(found.get(x, 0)), found.get(x, 0)) for x in statuses]
             ratios = [_number(float.fromhex(found[x]) if x in found else None) for x in QUANTILES]
             rows.append([name, group, *counts, *ratios])
-    told = (
-        "Every theorem was held against every cell, as fpsim verify does."
-        if full
-        else "The verdict of the theorem that says most about the floor of each cell, as the study found it; fpsim "
-        "verify holds every theorem against every cell."
-    )
     classes = "; ".join(f"{name}: {meaning}" for name, meaning in CLASSES.items())
-    notes = [told, "n/a: a hypothesis of the theorem fails there. Ratio: proven bound over measured value, over cells."]
+    notes = [how, "n/a: a hypothesis of the theorem fails there. Ratio: proven bound over measured value, over cells."]
     if not rows:
         return _list(notes[:1])
     caption = "Cells by verdict, for each theorem and group of formats"

@@ -80,7 +80,7 @@ def open_results(target: Path, results: Path, done: Callable[[int], None] = lamb
 
     Parameters
     ----------
-    done : called with a number of cells whenever so many more were read
+    done : called with the number of cells before the first is read, then with 1 after each
 
     Raises
     ------
@@ -161,6 +161,7 @@ def _read(
     name: str, text: str, settings: dict[str, Any], folder: Path, keys: Sequence[str], done: Callable[[int], None]
 ) -> Results:
     there, kept, damaged, facts, times = [], [], [], [], []
+    done(len(keys))
     for key in keys:
         look = store.look(folder, [key])
         damaged += look.damaged

@@ -9,6 +9,10 @@ import pytest
 from page_checks import Page
 
 from experiments.cli import main
+from experiments.verify import results
+from experiments.verify.run import verify
+from experiments.verify.summary import summarize
+from theory.theorems import theorems
 
 STUDY = 'optimizer = "sgd,adam"\nproblem = "quadratic"\nmantissa = "3,7"\ndimension = 6\nseeds = 4\nsteps = 1500\n'
 FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
@@ -86,7 +90,20 @@ def test_damaged_cells_are_named_and_left_out(dated, capsys, monkeypatch):
     assert main(["report", str(dated), "--no-verify"]) == 0
     assert "7 of 8 cells" in capsys.readouterr().out
     words = Page((dated / "report.html").read_text()).words
-    assert f"{file.name} is damaged" in words and "1 cells are missing" in words
+    assert f"{file.name} is damaged" in words and "Missing cells: 1;" in words
+
+
+@pytest.mark.slow
+def test_every_theorem_is_held_against_every_cell_as_fpsim_verify_does(dated, capsys):
+    assert main(["report", str(dated)]) == 0
+    assert "held against 8 of 8 cells" in capsys.readouterr().out
+    words = Page((dated / "report.html").read_text()).words
+    assert "Every theorem was held against 8 of 8 cells, as fpsim verify does." in words
+    summary = verify(dated, [*results.open_results(dated).keys], [*theorems().values()], 1, lambda n: None)
+    for name, found in summarize(summary.rows).items():
+        counts = found["all"]
+        told = [str(counts.get(x, 0)) for x in ("holds", "undecided", "met", "not applicable") if x in words]
+        assert f"{name} all {' '.join(told)}" in words
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from paper_figures.report import html, svg
 from paper_figures.report.page import page
 from paper_figures.report.results import Results, cell_of
 
+HOW = "As the rows tell."
 EVIL = '<script>alert("1")</script>&\'x'
 
 
@@ -53,7 +54,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def content():
-    return page(results(rows()), verdicts(rows()), full=False)
+    return page(results(rows()), verdicts(rows()), HOW)
 
 
 def test_a_parser_finds_the_page_whole_and_self_contained(content):
@@ -83,10 +84,10 @@ def test_a_reader_of_screens_finds_headings_headers_and_titles(content):
 def test_what_the_page_tells(content):
     words = Page(content).words
     for told in (
-        "Study widths", "8 of 8, 4 seeds each", "1 cells failed", "undecided", "scalar.beta2 = 0.999 becomes 1",
+        "Study widths", "8 of 8, 4 seeds each", "Failed cells: 1;", "undecided", "scalar.beta2 = 0.999 becomes 1",
         "sgd e8m7", "the interval 1..2 holds 1.5", "halted: 0 of 4", "Round-to-nearest gradient descent stops",
         "written 2026-01-02 to 2026-01-03 (UTC)", "host here", "0.1.0+ab", "mantissa = 3", "@misc{fpsim,",
-        "The verdict of the theorem that says most",
+        HOW,
     ):  # fmt: skip
         assert told in words, told
     assert "is a bug" not in words
@@ -96,7 +97,7 @@ def test_names_are_shown_as_text():
     bare = {"rms_gradient": None, "trace_rms_gradient": None}
     told = {"warnings": EVIL, "reason": EVIL, "verdict": "not applicable"}
     wild = [row(cell("sgd", 3), **bare), row(cell("sgd", 7), **bare, **told)]
-    content = page(results(wild, name=EVIL, text=EVIL, damaged=[EVIL], versions={"host": [EVIL]}), verdicts(wild), True)
+    content = page(results(wild, name=EVIL, text=EVIL, damaged=[EVIL], versions={"host": [EVIL]}), verdicts(wild), HOW)
     found = Page(content)
     assert found.faults == []
     assert found.count("script") == 1
@@ -106,7 +107,7 @@ def test_names_are_shown_as_text():
 
 def test_same_results_same_bytes_and_seconds_do_not_count(content):
     slower = [x | {"seconds": 9.0} for x in rows()]
-    assert page(results(slower), verdicts(slower), full=False) == content
+    assert page(results(slower), verdicts(slower), HOW) == content
     other = [x | {"loss_gap": 9.0} for x in rows()]
     assert results(other).data_hash != results(rows()).data_hash
 
@@ -114,13 +115,13 @@ def test_same_results_same_bytes_and_seconds_do_not_count(content):
 def test_violations_and_missing_cells_are_said_first():
     bare = {"verdict": "violated", "rms_gradient": None, "trace_rms_gradient": None}
     wrong = [row(cell(), **bare), row(cell("sgd", 7), theorem="X1", **bare)]
-    words = Page(page(results(wrong, planned=5), verdicts(wrong), True)).words
-    assert "1 verdicts are 'violated', which is a bug of fpsim" in words  # a comparison is not ours to defend
-    assert "3 cells are missing" in words
+    words = Page(page(results(wrong, planned=5), verdicts(wrong), HOW)).words
+    assert "Verdicts 'violated': 1. That is a bug of fpsim" in words  # a comparison is not ours to defend
+    assert "Missing cells: 3;" in words
 
 
 def test_a_study_without_floors_has_no_figure_and_says_so():
-    words = Page(page(results([failed_row(cell(), "no")]), [], False)).words
+    words = Page(page(results([failed_row(cell(), "no")]), [], HOW)).words
     assert "No cell has a floor or a course to draw." in words
     assert "failed: no" in words
 
