@@ -130,8 +130,9 @@ def _courses(rows: Sequence[Row]) -> list[tuple[str, Figure, str, str]]:
         for axes, key in zip(grid.flat, kept, strict=False):
             _course(axes, key, panels[key], shown)
         _limit(grid[0, 0], [row for key in kept for row in panels[key]])
-        for axes in list(grid.flat)[len(kept) :]:
-            axes.set_visible(False)
+        for number in range(len(kept), columns * lines):
+            grid.flat[number].set_visible(False)
+            grid.flat[number - columns].tick_params(labelbottom=True)  # the lowest of its column now
         figure.legend(handles=_keys(shown), loc="outside upper center", ncols=len(shown))
         figure.supxlabel("step")
         figure.supylabel("root-mean-square gradient norm")

@@ -16,7 +16,13 @@ from theory.theorems import theorems
 
 STUDY = 'optimizer = "sgd,adam"\nproblem = "quadratic"\nmantissa = "3,7"\ndimension = 6\nseeds = 4\nsteps = 1500\n'
 FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
-FLAGS += ("disable-component-update", "disable-sync", "hide-scrollbars", "window-size=1200,900")
+FLAGS += (
+    "disable-component-update",
+    "disable-sync",
+    "disable-dev-shm-usage",
+    "hide-scrollbars",
+    "window-size=1200,900",
+)
 
 
 @pytest.fixture
