@@ -19,6 +19,8 @@ VERBS = {
     "verify": "hold every theorem against a study or random runs, check a certificate, list theorems",
     "questions": "answer open questions of the literature, each by the study that shows it",
     "figures": "build the figures of the gallery for a paper, each from stored results",
+    "report": "write one HTML page of a study's results: figures, tables, verdicts, provenance",
+    "cite": "print BibTeX for the formats, roundings, optimizers and theorems that a study used",
     "formats": "list the named number formats, or print the properties of one",
     "audit": "explain the log of fpsim.audit, which watches a PyTorch training loop: table, theorems, figure",
     "bench": "measure how fast the emulator is, beside a memory copy and other libraries",
