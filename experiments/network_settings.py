@@ -124,6 +124,12 @@ def _weights(problem: str, given: tuple[tuple[str, Any], ...]) -> int:
     return sum(p.numel() for p in made.parameters())
 
 
+def forget() -> None:
+    """Look at data anew, which may be files that have changed."""
+    datasets.forget()
+    _weights.cache_clear()
+
+
 def content(cell: Cell) -> str:
     """What names data that are not fpsim's own: a digest of the file, or of the text of this Python; else ""."""
     _, of_data, _ = divided(cell.problem, cell.options)

@@ -66,7 +66,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "not_finite_step": pl.Int64(),
     "not_finite_slot": pl.String(),
 }
-# Columns that only rows of networks have.
+# Columns that only cells of networks have; the others leave them null.
 NETWORK = tuple(SCHEMA)[tuple(SCHEMA).index("loss") :]
 RECORD = "record"
 CELL_SCHEMA: dict[str, pl.DataType] = SCHEMA | {RECORD: pl.Binary()}
@@ -80,7 +80,7 @@ def failed_row(cell: Cell, reason: str) -> Row:
 def frame_of(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType] = SCHEMA) -> pl.DataFrame:
     """Rows as a frame of exactly the columns of a schema: that of tables, or of the files of cells.
 
-    A row may carry the record of its window or lack it, whichever the schema is, and likewise what only networks have.
+    A row may carry the record of its window or lack it, whichever the schema is.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType
         A column is missing or unknown, or a value does not fit its column.
     """
     for row in rows:
-        wrong = sorted((set(row) ^ set(SCHEMA)) - {RECORD, *NETWORK})
+        wrong = sorted((set(row) ^ set(SCHEMA)) - {RECORD})
         if wrong:
             raise ValueError(f"row of cell {row.get('key')}: columns {wrong} are missing or unknown")
     columns = {name: [_plain(row.get(name), dtype) for row in rows] for name, dtype in schema.items()}

@@ -56,6 +56,7 @@ PACKAGES = (
     "python-flint",
     "scipy",
     "scikit-learn",
+    "torch",
 )
 MERGED = "scan.parquet"
 AT_ONCE = 500  # files that are read together: more are no faster, and each takes 50 kB of memory until all are read

@@ -79,4 +79,9 @@ def _made(name: str, options: tuple[tuple[str, Any], ...]) -> Dataset:
     return factory(name)(**dict(options))
 
 
-__all__ = ["CLASSES", "DATASETS", "REGRESSION", "TOKENS", "Row", "factory", "make"]
+def forget() -> None:
+    """Read data anew when they are asked for next."""
+    _made.cache_clear()
+
+
+__all__ = ["CLASSES", "DATASETS", "REGRESSION", "TOKENS", "Row", "factory", "forget", "make"]

@@ -98,7 +98,7 @@ def _network(cell: Cell, common: dict[str, Any], parts: set[str], narrow: Slot, 
     block = {"block": int(common["block"])} if common["block"] else {}
     try:
         sums = Accumulator(fmt, fmt, common["order"], **block, product_rounding=mode, sum_rounding=mode)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StudyError("options", str(error)) from error
     slots = {name: narrow if name in parts else wide for name in ("weights", "activations", "gradients")}
     optimizer = {"master": slots["weights"], "state": wide, "update": narrow if "all" in parts else wide}
@@ -184,8 +184,9 @@ def run_cells(
 
 def window_of(cell: Cell) -> tuple[int, int]:
     """(first step, steps between samples) of the measured window."""
-    stride = max(1, round(cell.steps * cell.window) // SAMPLES)
-    return cell.steps - min(cell.steps, SAMPLES * stride), stride
+    wanted = max(1, round(cell.steps * cell.window))
+    stride = wanted // min(SAMPLES, wanted)
+    return cell.steps - min(SAMPLES, wanted) * stride, stride
 
 
 def _run(cell: Cell, run: int, report: Callable[[int], None], cancelled: Callable[[], bool]) -> _Seed:

@@ -2,8 +2,9 @@
 
 What it takes from there (Team OLMo, "2 OLMo 2 Furious", 2025, section 2.1): RMSNorm of the output of attention and MLP
 before it is added to the residual, RMSNorm of queries and keys over all heads, rotary positions, SwiGLU, no biases,
-normal starting weights of deviation 0.02. Unlike it, the embedding is the output layer too (tied), which saves half of
-the weights of a small model, and the context is short.
+normal starting weights. Unlike there, the deviation of these is 1/sqrt(n), n the terms of a sum (with 0.02, which
+suits wide models, the epsilon of the norms would outweigh what they norm here), the embedding is the output layer too
+(tied), and the context is short.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import math
 import torch
 from torch.nn import functional
 
-from experiments.networks.initial import embedding, fill, linear
+from experiments.networks.initial import embedding, fan_in, fill, linear
 from experiments.problems.base import checked_integer
 from fpsim.random_bits import Key
 
 BASE = 10000.0  # of the angles of rotary positions; OLMo 2 has 500000, for contexts a hundred times as long
-DEVIATION = 0.02
+DEVIATION = 0.02  # of embeddings
 EPSILON = 1e-6
 
 
@@ -103,7 +104,13 @@ def transformer(
         raise ValueError(f"width={width} with heads={heads}; admissible: a multiple of twice the heads")
     hidden = checked_integer("hidden", hidden, 0, 1 << 16) or -(-8 * width // 24) * 8
     network = Transformer(outputs, inputs[0], width, depth, heads, hidden)
-    return fill(network, key, lambda name, parameter: DEVIATION if parameter.ndim == 2 else 0.0)
+
+    def deviation(name: str, parameter: torch.Tensor) -> float:
+        if parameter.ndim != 2:
+            return 0.0
+        return DEVIATION if name == "embedding.weight" else 1.0 / math.sqrt(fan_in(parameter))
+
+    return fill(network, key, deviation)
 
 
 def rotations(length: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

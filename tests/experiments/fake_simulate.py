@@ -100,6 +100,8 @@ def run_batch_that_dies(cells, report, cancelled):
 
 def row(cell):
     """A floor that falls with the width down to what noise allows, and a bound somewhat above it."""
+    from experiments.schema import NETWORK
+
     noise_floor = 0.0 if cell.noise == "none" else 2e-2
     steepness = 1.0 if cell.rounding == "nearest_even" else 0.5
     floor = math.hypot(4.0 * 2.0 ** (-steepness * cell.mantissa_bits), noise_floor)
@@ -138,6 +140,7 @@ def row(cell):
         "trace_step": [0, cell.steps],
         "trace_rms_gradient": [4.0, floor],
         "trace_loss_gap": [8.0, floor**2],
+        **dict.fromkeys(NETWORK),
         "diverged_at": None,
         "seconds": 0.0,
     }
