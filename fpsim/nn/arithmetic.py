@@ -95,7 +95,8 @@ class ByDefinition(Fast):
     def sum(self, x: Tensor, axes: tuple[int, ...], how: Accumulator, key: Key | None) -> Tensor:
         axes = tuple(sorted(axis % x.ndim for axis in axes))
         kept = [axis for axis in range(x.ndim) if axis not in axes]
-        terms = x.permute(*axes, *kept).reshape(math.prod(x.shape[axis] for axis in axes), -1).mT.tolist()
+        lengths = [math.prod(x.shape[axis] for axis in some) for some in (axes, kept)]
+        terms = x.permute((*axes, *kept)).reshape(lengths).mT.tolist()
         found = [accumulate([(t,) for t in column], how, key, element) for element, column in enumerate(terms)]
         shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
         return torch.tensor(found, dtype=torch.float64).to(x).reshape(shape)

@@ -117,10 +117,13 @@ class Call:
             backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
             latest = self.tagged(convert(self, latest, slot, backward), role)
             self._latest[id(x)] = (x, latest)
-        if self.precision.level == "storage" or not (latest.requires_grad and torch.is_grad_enabled()):
+        if self.precision.level == "storage":
+            return latest
+        number = self.number()  # also where no gradient is recorded: the draws that follow are the same
+        if not (latest.requires_grad and torch.is_grad_enabled()):
             return latest
         role = self.role(latest)
-        now, later = _Fork.apply(self, self.number(), self.gradient_slot(role), latest)
+        now, later = _Fork.apply(self, number, self.gradient_slot(role), latest)
         self._latest[id(x)] = (x, self.tagged(later, role))
         return self.tagged(now, role)
 
@@ -143,16 +146,19 @@ class Call:
         ValueError
             Another shape or dtype, or a parameter.
         """
-        if new.shape != old.shape or new.dtype != old.dtype:
-            raise ValueError(
-                f"an operation in place leaves shape {tuple(new.shape)} and dtype {new.dtype} in a tensor of shape "
-                f"{tuple(old.shape)} and dtype {old.dtype}; admissible: the same"
-            )
+        for what, found, admissible in (
+            ("shape", tuple(new.shape), tuple(old.shape)),
+            ("dtype", new.dtype, old.dtype),
+        ):
+            if found != admissible:
+                raise ValueError(
+                    f"in place: the result has {what} {found}; admissible: that of the tensor that is written, "
+                    f"{admissible}"
+                )
         outside = not self.known(old)
         if outside and old.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                "an operation in place on a tensor from outside that requires a gradient; admissible: x + .."
-            )
+            kind = "parameter" if isinstance(old, torch.nn.Parameter) else "tensor from outside with a gradient"
+            raise ValueError(f"forward writes in place a {kind}; admissible: a tensor that it made, a buffer")
         for one in (old, self.latest(old)):
             if one.numel():
                 self._written[one.untyped_storage().data_ptr()] = (one, {id(old)})
@@ -175,10 +181,11 @@ class Call:
 
     def leave(self, x: Tensor) -> Tensor:
         """x as the module's result: its last value. The gradient from outside is rounded to its format, then added to
-        those of earlier reads."""
+        those of earlier reads; but not that of a number without axes: a loss may be scaled beyond that format, and what
+        follows is rounded."""
         if id(x) in self._latest:
             x = self.use(x)
-        if not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
+        if not x.ndim or not x.requires_grad or not self.known(x) or self.role(x) == WEIGHT:
             return x
         return _Arrival.apply(self, self.number(), self.gradient_slot(self.role(x)), x)
 

@@ -191,13 +191,13 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
             return func(*args, **kwargs)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))
-        if kwargs.get("out") is not None:
+        storage = call.precision.level == "storage"
+        if kwargs.get("out") is not None and (storage or func not in HANDLERS):
             raise UnsupportedOperation(f"{name_of(func)} with out=..; admissible: its result assigned to a name")
         if "inplace" in kwargs or _place_of_inplace(func) < len(args):
             args, kwargs, inplace = _without_inplace(func, args, kwargs)
             if inplace:
                 return call.replace(args[0], self._performed(func, args, kwargs))
-        storage = call.precision.level == "storage"
         if func in HANDLERS and not storage:
             return HANDLERS[func](call, *args, **admitted(func, kwargs))
         if func in MOVES:
@@ -232,7 +232,10 @@ def _place_of_inplace(func: Any) -> int:
     """The position of the argument ``inplace``; after all arguments where there is none."""
     if not inspect.isfunction(func):
         return 1 << 30
-    names = list(inspect.signature(func).parameters)
+    try:
+        names = list(inspect.signature(func).parameters)
+    except ValueError:  # a builtin function, wrapped
+        return 1 << 30
     return names.index("inplace") if "inplace" in names else 1 << 30
 
 

@@ -77,8 +77,9 @@ def admitted(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     unknown = [name for name in given if name not in known] if known is not None else []
     for name in unknown:
         if given[name] is not None:
+            shown = f"a {type(given[name]).__name__}" if isinstance(given[name], torch.Tensor) else repr(given[name])
             raise ValueError(
-                f"{name_of(function)}: {name}={given[name]!r} is not emulated; admissible: "
+                f"{name_of(function)}: {name}={shown} is not emulated; admissible: "
                 f"{', '.join(sorted((known or frozenset()) - {'_stacklevel'}))}"
             )
     return {name: x for name, x in given.items() if name not in unknown} if unknown else given

@@ -298,11 +298,12 @@ def _twice(x: Any) -> Any:
     ("function", "error", "message"),
     [
         (_twice, ValueError, "names a number twice"),
-        (lambda x: x.relu_(), ValueError, "from outside that requires a gradient"),
-        (lambda x: x[0].clone().add_(x), ValueError, "leaves shape"),
+        (lambda x: x.relu_(), ValueError, "writes in place a tensor from outside with a gradient"),
+        (lambda x: x[0].clone().add_(x), ValueError, "in place: the result has shape"),
         (lambda x: x.clone().cumsum_(0), UnsupportedOperation, "cumsum_ in place"),
         (lambda x: x.cumsum(0), UnsupportedOperation, "cumsum is not emulated"),
-        (lambda x: torch.add(x, x, out=torch.empty(3, 4)), UnsupportedOperation, "torch.add with out="),
+        (lambda x: torch.add(x, x, out=torch.empty(3, 4)), ValueError, "out=a Tensor is not emulated"),
+        (lambda x: torch.cat((x, x), out=torch.empty(6, 4)), UnsupportedOperation, "torch.cat with out="),
         (lambda x: x.as_strided((2, 2), (1, 1)), UnsupportedOperation, "as_strided is not emulated"),
     ],
 )

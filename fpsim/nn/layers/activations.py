@@ -1,7 +1,8 @@
 """Activation functions: loaded into the format inside a layer, computed as their line says, stored as activations.
 
 Each operation in a line is rounded, in the order of its parentheses. ReLU, ReLU6, hardtanh and the single operations
-tanh and sigmoid need no format inside: see ``arithmetic`` and ``extremes``.
+tanh and sigmoid need no format inside: see ``arithmetic`` and ``extremes``. What calls a handler
+does ``inplace``.
 """
 
 from __future__ import annotations
@@ -22,19 +23,17 @@ from fpsim.nn.table import handles, named
 @handles(*named("relu"))
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """Exact: the number, or 0 for what is not above it; NaN stays."""
-    y = exact(call, ACTIVATION, lambda x: torch.where(x <= 0.0, 0.0, x), input)
-    return call.replace(input, y) if inplace else y
+    return exact(call, ACTIVATION, lambda x: torch.where(x <= 0.0, 0.0, x), input)
 
 
-def _stored(call: Call, rule: Rule, input: Tensor, inplace: bool = False) -> Tensor:
-    y = call.store(apply(call, INSIDE, rule, call.load(input)))
-    return call.replace(input, y) if inplace else y
+def _stored(call: Call, rule: Rule, input: Tensor) -> Tensor:
+    return call.store(apply(call, INSIDE, rule, call.load(input)))
 
 
 @handles(*named("leaky_relu"))
 def leaky_relu(call: Call, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x above 0, else slope x; the gradient g, or g slope."""
-    return _stored(call, _leaky(float(negative_slope)), input, inplace)
+    return _stored(call, _leaky(float(negative_slope)), input)
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,7 +61,7 @@ SILU = Rule(_silu, (_silu_back,))
 @handles(*named("silu"))
 def silu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """x s with s = sigmoid(x); the gradient g (s (1 + x (1 - s)))."""
-    return _stored(call, SILU, input, inplace)
+    return _stored(call, SILU, input)
 
 
 def _gelu(r: Rounded, x: Tensor) -> Tensor:
@@ -170,13 +169,13 @@ MISH = Rule(_mish, (_mish_back,))
 @handles(*named("mish"))
 def mish(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
     """x t with t = tanh(log1p(exp(-|x|)) + max(x, 0)); the gradient g (t + x ((1 - t t) sigmoid(x)))."""
-    return _stored(call, MISH, input, inplace)
+    return _stored(call, MISH, input)
 
 
 @handles(*named("elu"))
 def elu(call: Call, input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, else expm1(x) alpha; the gradient g, or g (exp(x) alpha)."""
-    return _stored(call, _elu(float(alpha)), input, inplace)
+    return _stored(call, _elu(float(alpha)), input)
 
 
 @functools.lru_cache(maxsize=64)

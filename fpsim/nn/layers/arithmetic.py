@@ -122,8 +122,8 @@ def mean(call: Call, input: Tensor, dim: Any = None, keepdim: bool = False) -> T
 
 @handles(*named("var"))
 def var(
-    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, correction: float | None = None,
-    keepdim: bool = False,
+    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The sum of squares of (x - mean), over n - correction; its gradient is (g (x - mean)) (2 / (n - correction))."""
     if isinstance(dim, bool):
@@ -149,11 +149,11 @@ def var(
 
 @handles(*named("std"))
 def std(
-    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, correction: float | None = None,
-    keepdim: bool = False,
+    call: Call, input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The square root of ``var``."""
-    return sqrt(call, var(call, input, dim, unbiased, correction, keepdim))
+    return sqrt(call, var(call, input, dim, unbiased, keepdim, correction=correction))
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
@@ -167,6 +167,8 @@ def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(x.ndim))
     given = (dim,) if isinstance(dim, int) else tuple(dim)
+    if x.ndim == 0 and given in ((0,), (-1,)):
+        return ()
     axes = tuple(axis + x.ndim if axis < 0 else axis for axis in given)
     if any(not 0 <= axis < x.ndim for axis in axes) or len(set(axes)) < len(axes):
         raise ValueError(f"dim={dim!r} of a tensor of shape {tuple(x.shape)}; admissible: axes {-x.ndim}..{x.ndim - 1}")

@@ -34,13 +34,12 @@ def clamp(call: Call, input: Tensor, min: float | None = None, max: float | None
 def hardtanh(call: Call, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """To bounds that are rounded to the format; a number at a bound passes no gradient on."""
     bounds = [_bound(call, *given) for given in (("min_val", input, min_val), ("max_val", input, max_val))]
-    y = exact(call, ACTIVATION, lambda x: torch.nn.functional.hardtanh(x, *bounds), input)
-    return call.replace(input, y) if inplace else y
+    return exact(call, ACTIVATION, lambda x: torch.nn.functional.hardtanh(x, *bounds), input)
 
 
 @handles(*named("relu6"))
 def relu6(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
-    return hardtanh(call, input, 0.0, 6.0, inplace)
+    return hardtanh(call, input, 0.0, 6.0)
 
 
 def _bound(call: Call, name: str, input: Tensor, given: float | None) -> float | None:

@@ -36,30 +36,34 @@ def log_softmax_rule(dim: int) -> Rule:
     return Rule(forward, (backward,))
 
 
-def softmax_inside(call: Call, x: Tensor, dim: int | None) -> Tensor:
+def softmax_inside(call: Call, x: Tensor, dim: int | None, dtype: None = None) -> Tensor:
     """softmax of numbers inside a layer."""
-    return apply(call, INSIDE, softmax_rule(_axis(x, dim)), x)
+    return apply(call, INSIDE, softmax_rule(_axis(x, dim, dtype)), x)
 
 
 @handles(*named("softmax"))
-def softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: int = 3) -> Tensor:
+def softmax(call: Call, input: Tensor, dim: int | None = None, dtype: None = None, *, _stacklevel: int = 3) -> Tensor:
     """e / s with e = exp(x - max), s = sum(e); the gradient y (g - sum(g y)).
 
     Loaded into the format inside a layer, stored as activations; the sums are those of the accumulator, rounded.
     """
-    return call.store(softmax_inside(call, call.load(input), dim))
+    return call.store(softmax_inside(call, call.load(input), dim, dtype))
 
 
 @handles(*named("log_softmax"))
-def log_softmax(call: Call, input: Tensor, dim: int | None = None, _stacklevel: int = 3) -> Tensor:
+def log_softmax(
+    call: Call, input: Tensor, dim: int | None = None, dtype: None = None, *, _stacklevel: int = 3
+) -> Tensor:
     """d - log(sum(exp(d))) with d = x - max; the gradient g - exp(y) sum(g).
 
     Loaded into the format inside a layer, stored as activations; the sums are those of the accumulator, rounded.
     """
-    return call.store(apply(call, INSIDE, log_softmax_rule(_axis(input, dim)), call.load(input)))
+    return call.store(apply(call, INSIDE, log_softmax_rule(_axis(input, dim, dtype)), call.load(input)))
 
 
-def _axis(x: Tensor, dim: int | None) -> int:
+def _axis(x: Tensor, dim: int | None, dtype: None = None) -> int:
+    if dtype is not None:
+        raise ValueError(f"softmax: dtype={dtype!r} is not emulated; admissible: None")
     if not isinstance(dim, int):
         raise ValueError(f"softmax: dim={dim!r}; admissible: one axis of {-x.ndim}..{x.ndim - 1}")
     if not x.numel():
