@@ -1,6 +1,6 @@
 """Does beta2 = 0.999 freeze Adam's second moment in bfloat16 when a network is trained, and what does it cost?
 
-A perceptron (64-32-10) learns the digits by Adam, everything in binary32 but the stored v. To nearest, beta2 v rounds
+A perceptron (64-16-10) learns the digits by Adam, all of them in each step, everything in binary32 but the stored v. To nearest, beta2 v rounds
 to v where 1 - beta2 is below half a unit in the last place: v can rise but never fall again, and the steps stay as
 short as the largest gradients of the beginning make them. Shown are the share of v that did not move in the last
 quarter of the steps, where its gradient is not 0, and the training loss, root mean square over that quarter, over that
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from experiments.networks.seeds import Floors
     from experiments.networks.training import Run
 
-STEPS, BATCH, RATE, RUNS = 800, 64, 2.0**-8, 6
+STEPS, RATE, RUNS = 2000, 2.0**-8, 6
 FROZEN, SAFE = 0.999, 0.9
 BETAS = (FROZEN, 0.99, SAFE)
 SINGLE, NEAREST, DRAWN = "binary32", "bfloat16", "bfloat16, stochastic"
@@ -26,9 +26,11 @@ SINGLE, NEAREST, DRAWN = "binary32", "bfloat16", "bfloat16, stochastic"
 def run(quick: bool) -> list[dict[str, Any]]:
     from experiments.networks.seeds import mean, ratio
 
-    rows = []
+    rows, steps, runs = [], *((1000, 4) if quick else (STEPS, RUNS))
     for beta in BETAS[::2] if quick else BETAS:
-        found = {stored: _floors(beta, stored) for stored in (SINGLE, NEAREST, *(() if quick else (DRAWN,)))}
+        found = {
+            stored: _floors(beta, stored, steps, runs) for stored in (SINGLE, NEAREST, *(() if quick else (DRAWN,)))
+        }
         for stored, floor in found.items():
             times, low, high = ratio(floor.loss, found[SINGLE].loss)
             share, least, most = mean(floor.ends)
@@ -37,7 +39,7 @@ def run(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _floors(beta: float, stored: str) -> Floors:
+def _floors(beta: float, stored: str, steps: int, runs: int) -> Floors:
     from experiments.networks.optimizers import Optimizer
     from experiments.networks.seeds import floors
     from experiments.networks.training import Training
@@ -45,12 +47,12 @@ def _floors(beta: float, stored: str) -> Floors:
     from fpsim.precision import Precision
 
     fmt, _, mode = stored.partition(", ")
-    precision = Precision(SINGLE, families=(("v", fmt, mode or "nearest_even"),))
+    precision = Precision((SINGLE, "nearest_even"), families=(("v", fmt, mode or "nearest_even"),))
     training = Training(
         "mlp", "digits", Optimizer("adam", {"lr": RATE, "beta2": beta}, precision), NetworkPrecision.storage(SINGLE),
-        steps=STEPS, batch=BATCH, network_options={"width": 32, "depth": 2},
+        steps=steps, network_options={"width": 16, "depth": 2},
     )  # fmt: skip
-    return floors(training, RUNS, at_end=_still)
+    return floors(training, runs, whole=True, at_end=_still)
 
 
 def _still(run: Run, start: dict[str, Any]) -> float:
@@ -87,8 +89,8 @@ def claims(rows: Rows) -> list[tuple[str, bool]]:
     repaired = [_row(rows, SAFE, NEAREST), *where(rows, v=DRAWN)]
     single = where(rows, v=SINGLE)
     return [
-        ("most of v stands still in bfloat16 at beta2 = 0.999", frozen["still low"] > 0.5),
-        ("it costs loss", frozen["low"] > 1.1),
+        ("most of v stands still in bfloat16 at beta2 = 0.999", frozen["still low"] > 0.9),
+        ("it costs loss", frozen["low"] > 1.05),
         ("nearly nothing stands still otherwise", all(x["still high"] < 0.1 for x in (*repaired, *single))),
         ("and nothing is lost", all(0.9 < x["low"] <= x["high"] < 1.1 for x in repaired)),
     ]

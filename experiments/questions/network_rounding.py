@@ -25,12 +25,12 @@ MODES = ("nearest_even", "stochastic")
 def run(quick: bool) -> list[dict[str, Any]]:
     from experiments.networks.seeds import floors, mean, ratio
 
-    rows = []
+    rows, runs = [], 4 if quick else RUNS
     for rate in RATES[:1] if quick else RATES:
-        base = floors(_training(_precision("nothing", MODES[0]), rate), RUNS)
+        base = floors(_training(_precision("nothing", MODES[0]), rate), runs)
         for scope in (WEIGHTS,) if quick else (WEIGHTS, EVERYTHING):
             for rounding in MODES:
-                found = floors(_training(_precision(scope, rounding), rate), RUNS, at_end=_still)
+                found = floors(_training(_precision(scope, rounding), rate), runs, at_end=_still)
                 times, low, high = ratio(found.loss, base.loss)
                 still, *_ = mean(found.ends)
                 rows.append({"lr": rate, "in bfloat16": scope, "rounding": rounding, "loss": mean(found.loss)[0],
