@@ -1,4 +1,4 @@
-"""The same training several times over, where each settles on the training data, and what can be said of the mean.
+"""The same training several times over, and where each run settles on the training data.
 
 A network's loss of its training data is what a step descends on, so its floor is that of the arithmetic; on other data
 the floor would be that of generalization. With ``whole`` every step takes all training samples: nothing but rounding is
@@ -8,7 +8,7 @@ left that could keep the gradient from 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -18,7 +18,6 @@ from experiments.datasets.base import Batch, Dataset, Samples
 from experiments.networks.measures import one_thread
 from experiments.networks.training import Run, Training
 from fpsim.random_bits import Key
-from theory.verdict import CONFIDENCE, confidence_interval
 
 AtEnd: TypeAlias = Callable[[Run, dict[str, Any]], float]
 
@@ -132,31 +131,4 @@ def _floor(
     return loss, gradient, at_end(run, start)
 
 
-def mean(samples: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): Student's interval of 99.9 % for the mean over runs.
-
-    Examples
-    --------
-    >>> [round(x, 2) for x in mean([1.0, 2.0, 3.0])]
-    [2.0, -16.24, 20.24]
-    """
-    return float(np.mean(samples)), *confidence_interval(samples, CONFIDENCE)
-
-
-def ratio(samples: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
-    """(geometric mean, low, high) of a quotient run by run, both positive: an interval of 99.9 % for the logarithm.
-
-    Examples
-    --------
-    >>> ratio([2.0, 4.0, 8.0], [1.0, 2.0, 4.0])
-    (2.0, 2.0, 2.0)
-    """
-    return _exponentials(mean(np.log2(np.asarray(samples) / np.asarray(base)).tolist()))
-
-
-def _exponentials(logarithms: tuple[float, float, float]) -> tuple[float, float, float]:
-    value, low, high = (float(np.exp2(x)) for x in logarithms)
-    return value, low, high
-
-
-__all__ = ["Floors", "Learned", "floors", "mean", "ratio", "started"]
+__all__ = ["Floors", "Learned", "floors", "started"]

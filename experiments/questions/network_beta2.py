@@ -1,16 +1,17 @@
 """Does beta2 = 0.999 freeze Adam's second moment in bfloat16 when a network is trained, and what does it cost?
 
-A perceptron (64-16-10) learns the digits by Adam, all of them in each step, everything in binary32 but the stored v. To nearest, beta2 v rounds
-to v where 1 - beta2 is below half a unit in the last place: v can rise but never fall again, and the steps stay as
-short as the largest gradients of the beginning make them. Shown are the share of v that did not move in the last
-quarter of the steps, where its gradient is not 0, and the training loss, root mean square over that quarter, over that
-of a v in binary32 with the same beta2.
+A perceptron (64-16-10) learns the digits by Adam, all of them in each step, everything in binary32 but the stored v. To
+nearest, beta2 v rounds to v where 1 - beta2 is below half a unit in the last place: v can rise but never fall again,
+and the steps stay as short as the largest gradients of the beginning make them. Shown are the share of v that did not
+move in the last quarter of the steps, where its gradient is not 0, and the training loss, root mean square over that
+quarter, over that of a v in binary32 with the same beta2.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from experiments.networks.intervals import mean, ratio
 from experiments.questions.question import Question, Rows, where
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ SINGLE, NEAREST, DRAWN = "binary32", "bfloat16", "bfloat16, stochastic"
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    from experiments.networks.seeds import mean, ratio
-
     rows, steps, runs = [], *((1000, 4) if quick else (STEPS, RUNS))
     for beta in BETAS[::2] if quick else BETAS:
         found = {
@@ -60,9 +59,8 @@ def _still(run: Run, start: dict[str, Any]) -> float:
     same = count = 0
     for group, saved in zip(run.groups, start["optimizers"], strict=True):
         for number, parameter in enumerate(group.parameters.values()):
-            (before,) = (x for name, x in saved["state"][number].items() if name == "exp_avg_sq")
             moving = parameter.grad != 0
-            same += int(((group.arrays(parameter)["v"] == before) & moving).sum())
+            same += int(((group.arrays(parameter)["v"] == saved["state"][number]["exp_avg_sq"]) & moving).sum())
             count += int(moving.sum())
     return same / count
 
@@ -78,8 +76,8 @@ def finding(rows: Rows) -> str:
         f"Yes. With beta2 = {FROZEN:g}, {frozen['still']:.0%} of v in bfloat16 did not move in the last quarter of "
         f"{STEPS} steps ({_row(rows, FROZEN, SINGLE)['still']:.1%} in binary32), and the training loss there is "
         f"{frozen['ratio']:.3g} times that of a v in binary32 (99.9 % of confidence: {frozen['low']:.3g} to "
-        f"{frozen['high']:.3g}). beta2 = {SAFE:g} repairs it: {repaired['still']:.1%} and {repaired['ratio']:.3f} times; "
-        f"beta2 = {between['beta2']:g} gives {between['still']:.1%} and {between['ratio']:.3f} times. So does "
+        f"{frozen['high']:.3g}). beta2 = {SAFE:g} repairs it: {repaired['still']:.1%} and {repaired['ratio']:.3f} "
+        f"times; beta2 = {between['beta2']:g} gives {between['still']:.1%} and {between['ratio']:.3f} times. So does "
         f"stochastic rounding of v at beta2 = {FROZEN:g}: {drawn['still']:.1%} and {drawn['ratio']:.3f} times."
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from experiments.networks.intervals import mean, ratio
 from experiments.questions.question import Question, Rows, where
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ WEIGHTS, INPUT = "weights", "input"
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    from experiments.networks.seeds import mean, ratio
     from fpsim.nn import PRESETS, NetworkPrecision
 
     steps, runs = (150, 6) if quick else (STEPS, RUNS)

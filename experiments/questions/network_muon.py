@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from experiments.networks.intervals import mean, ratio
 from experiments.questions.question import Question, Rows, where
 from fpsim.accumulator import Accumulator
 
@@ -26,8 +27,6 @@ TOLERANCE = 1.1
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    from experiments.networks.seeds import mean, ratio
-
     steps, runs, widths = (100, 4, WIDTHS[::3]) if quick else (STEPS, RUNS, WIDTHS)
     rows = []
     for optimizer, grid in GRIDS.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from experiments.networks.intervals import mean, ratio
 from experiments.questions.question import Question, Rows, where
 from fpsim.accumulator import Accumulator
 
@@ -23,7 +24,7 @@ MODES = ("nearest_even", "stochastic")
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    from experiments.networks.seeds import floors, mean, ratio
+    from experiments.networks.seeds import floors
 
     rows, runs = [], 4 if quick else RUNS
     for rate in RATES[:1] if quick else RATES:
