@@ -77,8 +77,9 @@ def finding(rows: Rows) -> str:
         f"{STEPS} steps ({_row(rows, FROZEN, SINGLE)['still']:.1%} in binary32), and the training loss there is "
         f"{frozen['ratio']:.3g} times that of a v in binary32 (99.9 % of confidence: {frozen['low']:.3g} to "
         f"{frozen['high']:.3g}). beta2 = {SAFE:g} repairs it: {repaired['still']:.1%} and {repaired['ratio']:.3f} "
-        f"times; beta2 = {between['beta2']:g} gives {between['still']:.1%} and {between['ratio']:.3f} times. So does "
-        f"stochastic rounding of v at beta2 = {FROZEN:g}: {drawn['still']:.1%} and {drawn['ratio']:.3f} times."
+        f"times; so does stochastic rounding of v at beta2 = {FROZEN:g}: {drawn['still']:.1%} and "
+        f"{drawn['ratio']:.3f} times. Halfway, beta2 = {between['beta2']:g}, v moves ({between['still']:.1%} stand "
+        f"still), and yet the loss is {between['ratio']:.3g} times that of binary32."
     )
 
 

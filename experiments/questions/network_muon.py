@@ -1,10 +1,11 @@
 """Does Muon tolerate fewer mantissa bits than Adam when it trains the same network?
 
-A perceptron (64-32-32-10) learns the digits in batches of 128. The step size of each optimizer is the best of a grid of
-powers of two in binary32; Muon leaves biases to Adam. Then either all tensors and operations, those of the optimizer
-included, or weights and moments alone have 4 to 10 mantissa bits, to nearest, with sums in binary32. Shown is the
-training loss, root mean square over the last quarter of the steps, over that of binary32 run by run. A width is
-tolerated if no width of the table from it upwards has a mean loss more than 10 % above.
+A perceptron (64-32-10) learns the digits in batches of 128, with step sizes that fall linearly to 0. The first step
+size of each optimizer is the best of a grid of powers of two in binary32; Muon leaves biases to Adam. Then either all
+tensors and operations, those of the optimizer included, or weights and moments alone have 4 to 8 mantissa bits, to
+nearest, with sums in binary32. Shown is the training loss, root mean square over the last quarter of the steps, over
+that of binary32 run by run. A width is tolerated if no width of the table from it upwards has a mean loss more than
+10 % above.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from fpsim.nn import NetworkPrecision
 
 STEPS, BATCH, RUNS, TUNED_ON = 200, 128, 6, 3
-WIDTHS = (4, 5, 6, 7, 8, 10)
-GRIDS = {"adam": (-8, -7, -6, -5), "muon": (-8, -7, -6, -5)}  # logarithms of step sizes
+WIDTHS = (4, 5, 6, 7, 8)
+GRIDS = {"adam": (-7, -6, -5, -4), "muon": (-6, -5, -4, -3)}  # logarithms of step sizes
 EVERYTHING, STORED = "everything", "weights and moments"
 TOLERANCE = 1.1
 
@@ -65,9 +66,10 @@ def _floors(optimizer: str, rate: float, precision: NetworkPrecision, steps: int
     from experiments.networks.seeds import floors
     from experiments.networks.training import Training
 
+    falling = {"lr": f"{rate} * (1 - (t - 1) / T)"}
     training = Training(
-        "mlp", "digits", Optimizer(optimizer, {"lr": rate}), precision, steps=steps, batch=BATCH,
-        network_options={"width": 32, "depth": 3},
+        "mlp", "digits", Optimizer(optimizer, falling), precision, steps=steps, batch=BATCH,
+        network_options={"width": 32, "depth": 2},
     )  # fmt: skip
     return floors(training, runs)
 
