@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from experiments.networks.training import Run, Training
     from fpsim.nn import NetworkPrecision
 
-RATES, STEPS, BATCH, RUNS = (2.0**-6, 2.0**-8), 400, 64, 5
+RATES, STEPS, BATCH, RUNS = (2.0**-6,), 400, 64, 5
 WEIGHTS, EVERYTHING = "weights", "everything"
 MODES = ("nearest_even", "stochastic")
 
