@@ -15,6 +15,7 @@ from experiments.fields import StudyError
 
 if TYPE_CHECKING:
     from experiments.cell import Cell
+    from experiments.registry import Own
     from fpsim.optim.matrix import MatrixMethod
     from fpsim.program import Program
 
@@ -62,6 +63,39 @@ def source(optimizer: str) -> Program | MatrixMethod:
     return known[optimizer]
 
 
+def learns(problem: str, noise: str) -> bool:
+    """Whether a problem is a network, whose noise is that of minibatches.
+
+    Raises
+    ------
+    StudyError
+        A network with another noise.
+    """
+    if problem in networks.PROBLEMS and noise != "minibatch":
+        raise StudyError("noise", f"{noise!r} with {problem}, which learns from data; admissible: minibatch")
+    return problem in networks.PROBLEMS
+
+
+def check_cell(cell: Cell, own: Own) -> None:
+    """Refuse a cell that cannot run, whatever its problem is.
+
+    Raises
+    ------
+    StudyError, ValueError
+        As ``experiments.trajectory.check_cell`` and ``experiments.networks.cells.check``.
+    """
+    if learns(cell.problem, cell.noise):
+        from experiments.networks.cells import check
+
+        return check(cell)
+    if cell.gradient == "stored":
+        raise StudyError("gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded")
+    from experiments.trajectory import check_cell as of_others
+
+    of_others(cell, own)
+    return None
+
+
 def setting(optimizer: str, problem: str) -> dict[str, Any]:
     """The default setting of a cell, with the keys of ``experiments.defaults.setting``."""
     tokens = datasets.DATASETS[networks.PROBLEMS[problem][1]].kind == TOKENS
@@ -81,19 +115,34 @@ def setting(optimizer: str, problem: str) -> dict[str, Any]:
 @functools.cache
 def options(problem: str) -> dict[str, Any]:
     """The options of a problem with their defaults: of its network, of its data, and those that all have."""
-    network, dataset = networks.PROBLEMS[problem]
-    return _of(networks.factory(network)) | _of(datasets.factory(dataset)) | COMMON
+    of_network, of_data = _options(problem)
+    return of_network | of_data | COMMON
 
 
 def divided(problem: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Options of a cell as those of the network, of the data, and the common ones with their defaults."""
-    network, dataset = networks.PROBLEMS[problem]
-    of_network, of_data = _of(networks.factory(network)), _of(datasets.factory(dataset))
+    of_network, of_data = _options(problem)
     return (
         {name: x for name, x in given.items() if name in of_network},
         {name: x for name, x in given.items() if name in of_data},
         COMMON | {name: x for name, x in given.items() if name in COMMON},
     )
+
+
+@functools.cache
+def _options(problem: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the network and of the data.
+
+    Raises
+    ------
+    StudyError
+        torch is not installed.
+    """
+    network, dataset = networks.PROBLEMS[problem]
+    try:
+        return _of(networks.factory(network)), _of(datasets.factory(dataset))
+    except ImportError as error:
+        raise StudyError("problem", f"{problem}: {error}") from error
 
 
 def _of(factory: Any) -> dict[str, Any]:
@@ -125,8 +174,10 @@ def _weights(problem: str, given: tuple[tuple[str, Any], ...]) -> int:
 
 
 def forget() -> None:
-    """Look at data anew, which may be files that have changed."""
+    """Look anew: at data, which may be files that have changed, and at whether torch is there."""
     datasets.forget()
+    options.cache_clear()
+    _options.cache_clear()
     _weights.cache_clear()
 
 

@@ -13,8 +13,9 @@ from experiments import engine as engines
 from experiments import store
 from experiments.backends import check_engine
 from experiments.cell import Cell
+from experiments.devices import check_device
 from experiments.fields import integer
-from experiments.registry import Own
+from experiments.registry import NOTHING, Own
 from experiments.schema import frame_of
 from experiments.worker import Runner
 
@@ -29,6 +30,7 @@ def run_study(
     engine: str = "threads",
     workers: int | None = None,
     scheduler: str | None = None,
+    device: str = "cpu",
 ) -> pl.DataFrame:
     """Run every cell of a study and give the table, a row for each cell in the order of ``study.cells()``.
 
@@ -36,7 +38,7 @@ def run_study(
     ----------
     study : Study
     out : folder for the results; finished cells that it holds are not run again. None keeps nothing.
-    engine, workers, scheduler : as for ``fpsim scan``
+    engine, workers, scheduler, device : as for ``fpsim scan``
 
     Raises
     ------
@@ -50,6 +52,7 @@ def run_study(
     A cell that fails is a row whose ``outcome`` is ``"failed"`` and whose ``reason`` says why.
     """
     check_engine(engine, scheduler)
+    check_device(device, engine)
     if engine in ("processes", "dask"):
         study.own.check_portable(engine)
     number = engines.available_workers() if workers is None else integer(1, 4096)("workers", workers)
@@ -69,7 +72,7 @@ def run_study(
         rows.update((row["key"], row) for row in made or [store.failed_row(cell, reason) for cell in done])
 
     where: dict[str, Any] = {"engine": engine, "workers": number, "scheduler": scheduler, "out": out}
-    engines.execute(engines.batches(missing, number), finished, **where, runner=runner_of(study.own))
+    engines.execute(engines.batches(missing, number), finished, **where, runner=runner_of(study.own, device))
     if out is None:
         return frame_of([rows[key] for key in keys if key in rows])
     kept = store.look(out, keys)
@@ -78,10 +81,10 @@ def run_study(
     return table
 
 
-def runner_of(own: Own) -> Runner | None:
-    """What runs a batch of a study: None, the usual one, unless the study brings something itself."""
-    if not own:
+def runner_of(own: Own = NOTHING, device: str = "cpu") -> Runner | None:
+    """What runs a batch of a study: None, the usual one, unless the study brings something itself or has a device."""
+    if not own and device == "cpu":
         return None
     from experiments.simulate import run_batch
 
-    return functools.partial(run_batch, own=own)
+    return functools.partial(run_batch, own=own, device=device)

@@ -47,6 +47,7 @@ def run_batch(
     report: Callable[[int], None] = lambda done: None,
     cancelled: Callable[[], bool] = lambda: False,
     own: Own = NOTHING,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Run cells of one kin (``experiments.cell.kin``) in lockstep.
 
@@ -56,6 +57,7 @@ def run_batch(
     report : called with the element-steps done since its last call
     cancelled : asked between strata
     own : programs and problems that their study brings itself
+    device : ``"cpu"``, ``"cuda"`` or ``"torch"`` (the portable twin of the card's machine): the rows are the same
 
     Returns
     -------
@@ -70,7 +72,7 @@ def run_batch(
 
         return run_cells(cells, report, cancelled)
     began = time.perf_counter()
-    watched = watch(cells, report, cancelled, own)
+    watched = watch(cells, report, cancelled, own, device)
     seconds = (time.perf_counter() - began) / len(cells)
     return [row_of(cell, index, watched, seconds) for index, cell in enumerate(cells)]
 
@@ -86,6 +88,7 @@ def watch(
     report: Callable[[int], None] = lambda done: None,
     cancelled: Callable[[], bool] = lambda: False,
     own: Own = NOTHING,
+    device: str = "cpu",
 ) -> Watched:
     """Run a batch to its end and keep what was seen of it; arguments as for ``run_batch``."""
     cell = cells[0]
@@ -93,7 +96,7 @@ def watch(
         raise ValueError(f"{len(cells)} cells of different kin: they cannot share a call")
     check_same(cell, own)
     problem = problem_of(cell, own)
-    trajectory = Trajectory(cells, problem, own)
+    trajectory = Trajectory(cells, problem, own, device)
     trace = Trace(trajectory, cells)
     stride = max(1, round(cell.steps * cell.window) // SAMPLES)
     window_steps = min(cell.steps, SAMPLES * stride)

@@ -266,8 +266,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         from experiments.defaults import setting
 
         default = setting(optimizer, problem) | self._of_problem(problem)
-        of_network = problem in networks.PROBLEMS
-        step = network_settings.source(optimizer) if of_network else step_of(optimizer, self.own)[0]
+        trained = problem in networks.PROBLEMS
+        step = network_settings.source(optimizer) if trained else step_of(optimizer, self.own)[0]
         declared = {name: _plain(name, value) for name, value in step.hyperparameters.items()}
         declared |= {name: value for name, value in default["hyperparameters"].items() if name in declared}
         named = {name: value for name in INTERVALS if (value := getattr(self, name)) is not None}
@@ -277,18 +277,15 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         options |= {name: values for name, values in self.options.items() if name in default["options"]}
         plain = {key: getattr(self, key) or (default[key],) for key in ("noise", "steps", "dimension", "window")}
         for noise, steps, dimension, window in itertools.product(*plain.values()):
-            if of_network and noise != "minibatch":
-                raise StudyError("noise", f"{noise!r} with {problem}, which learns from data; admissible: minibatch")
-            outside = noise == "minibatch" and not of_network
+            outside = not network_settings.learns(problem, noise) and noise == "minibatch"
             gradient = self.gradient or ("exact" if outside else default["gradient"],)
             # A cell does not carry the constant of a noise that it does not have.
             sigma = (self.sigma or (default["sigma"],)) if noise == "gaussian" else (0.0,)
             batch = (self.batch or (default["batch"],)) if noise == "minibatch" else (0,)
             for value in itertools.product(gradient, sigma, batch, _product(hyperparameters), _product(options)):
                 found = dict(zip(("gradient", "sigma", "batch", "hyperparameters", "options"), value, strict=True))
-                found |= {"noise": noise, "steps": steps, "dimension": dimension, "window": window}
-                if of_network and not dimension:
-                    found["dimension"] = network_settings.weights(problem, found["options"])
+                weights = dimension or network_settings.weights(problem, found["options"])
+                found |= {"noise": noise, "steps": steps, "dimension": weights, "window": window}
                 for name, number_or_text in found["hyperparameters"].items():
                     key = f"hyperparameters.{name}" if name in self.hyperparameters else name
                     schedules.check(key, number_or_text, steps, INTERVALS.get(name, ANY))
@@ -356,8 +353,6 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ValueError
             A problem refuses its dimension or an option; the message names it.
         """
-        from experiments.trajectory import check_cell
-
         seen = set()
         for cell in cells:
             nothing = {"exponent_bits": 8, "mantissa_bits": 7, "rounding": "up", "seeds": 1}
@@ -365,16 +360,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             content = msgspec.json.encode(one, order="deterministic")
             if content not in seen:
                 seen.add(content)
-                if cell.problem in networks.PROBLEMS:
-                    from experiments.networks.cells import check
-
-                    check(cell)
-                elif cell.gradient == "stored":
-                    raise StudyError(
-                        "gradient", f"'stored' is for networks, not {cell.problem}; admissible: exact, rounded"
-                    )
-                else:
-                    check_cell(cell, self.own)
+                network_settings.check_cell(cell, self.own)
 
     def run(self, out: Path | str | None = None, **how: Any) -> pl.DataFrame:
         """Run the study and give its table, a row for each cell; see ``experiments.runs.run_study``.

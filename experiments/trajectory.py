@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments import noise
+from experiments import networks, noise
 from experiments.cell import Cell
+from experiments.devices import runs_there
 from experiments.fields import StudyError
 from experiments.history import History
 from experiments.overrides import apply, rounding_of
@@ -110,6 +111,11 @@ def matrix_of(cell: Cell, problem: Problem) -> tuple[int, int]:
     return problem.shape
 
 
+def goes_to_device(cell: Cell, own: Own = NOTHING) -> bool:
+    """Whether the steps of a cell run on a device that is asked for; all others run on the CPU, to the same bits."""
+    return cell.problem not in networks.PROBLEMS and runs_there(program_of(cell, problem_of(cell, own), own))
+
+
 class Trajectory:
     """Cells of one kin, run together; each is a block of ``seeds`` lanes.
 
@@ -118,9 +124,10 @@ class Trajectory:
     cells : at least one; equal in everything but their widths, formats of overrides and hyperparameters' values
     problem : the problem of all of them
     own : what their study brings itself
+    device : where the machine is, as ``experiments.devices.DEVICES`` lists them; results do not depend on it
     """
 
-    def __init__(self, cells: Sequence[Cell], problem: Problem, own: Own = NOTHING) -> None:
+    def __init__(self, cells: Sequence[Cell], problem: Problem, own: Own = NOTHING, device: str = "cpu") -> None:
         first = cells[0]
         self.cell, self.problem, self.blocks = first, problem, len(cells)
         step = program_of(first, problem, own)
@@ -142,7 +149,12 @@ class Trajectory:
         make: Any = Machine
         if self.program.opaque:
             make = functools.partial(SplitMachine, matrix_of(first, problem))
-        self.machine: Machine | SplitMachine = make(
+        elif device != "cpu":
+            from experiments.device_machine import DeviceMachine  # on first use: it loads torch
+
+            if runs_there(self.program):
+                make = functools.partial(DeviceMachine, device)
+        self.machine: Machine | SplitMachine | DeviceMachine = make(
             self.program,
             self.precisions,
             first.seeds,
@@ -170,8 +182,9 @@ class Trajectory:
         """Memory of the machine's arrays, of the gradient and of the noise; it does not depend on the steps."""
         machines = self.machine.parts if isinstance(self.machine, SplitMachine) else (self.machine,)
         arrays = [x for m in machines for x in vars(m).values() if isinstance(x, np.ndarray) and x.base is None]
+        there = getattr(self.machine, "bytes", 0)  # of a device
         noise = 8 * self.dimension * self.cell.seeds * self._noisy_steps if self.cell.noise == "gaussian" else 0
-        return sum(x.nbytes for x in arrays) + self._gradient.nbytes + noise
+        return sum(x.nbytes for x in arrays) + self._gradient.nbytes + noise + there
 
     @property
     def _noisy_steps(self) -> int:

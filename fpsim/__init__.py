@@ -6,6 +6,9 @@
 array([1.  , 1.25,  inf])
 """
 
+import importlib
+from typing import Any
+
 from fpsim import optim
 from fpsim.accumulator import Accumulator
 from fpsim.arrays import add, div, fma, mul, round, sqrt, sub
@@ -31,6 +34,14 @@ from fpsim.run import RunResult, run  # the function stands in front of the modu
 from fpsim.tracing import slot, step
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``fpsim.nn``, on first use: it needs torch, which takes a while to import."""
+    if name == "nn":
+        return importlib.import_module("fpsim.nn")
+    raise AttributeError(f"module 'fpsim' has no attribute {name!r}")
+
 
 __all__ = [
     "Accumulator",

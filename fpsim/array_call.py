@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fpsim.codes import is_torch
 from fpsim.cpu import flat, flat_again
 from fpsim.cpu.tiers import Range
 from fpsim.formats import format as named_format
@@ -17,6 +18,7 @@ from fpsim.number_format import Format
 from fpsim.random_bits import Key, check_key
 from fpsim.rounding import Rounding, Stochastic, parse
 
+_is_torch = is_torch
 Operands: TypeAlias = Format | str | Sequence[Format | str | None] | None
 
 _DTYPES = {"float16": "binary16", "bfloat16": "bfloat16", "float32": "binary32", "float64": "binary64"}
@@ -184,10 +186,6 @@ def _check_declared(arrays: Sequence[npt.NDArray[Any]], declared: Sequence[Forma
             raise ValueError(f"operand {i} holds {wrong!r}, which is not a number of its declared format {fmt.name}")
 
 
-def _is_torch(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] == "torch"
-
-
 def _apply_torch(
     kind: str,
     inputs: Sequence[Any],
@@ -199,15 +197,17 @@ def _apply_torch(
     out: Any,
     dtype: Any,
 ) -> Any:
-    from fpsim.arrays_torch import device_of, from_torch, result_dtype, to_torch
+    from fpsim.arrays_torch import device_of, on_host, result_dtype, to_host, to_torch
 
     target = result_dtype(inputs, out, dtype)
     check_holds(str(target).removeprefix("torch."), fmt, out is not None or dtype is not None)
     device = device_of((*inputs, out))
-    if device.type != "cpu":
-        from fpsim.cuda.twin_arrays import apply as apply_there
+    if not on_host(device):
+        from fpsim.cuda import dispatch
 
-        declared = _declared(operands, len(inputs))
-        return to_torch(apply_there(kind, inputs, fmt, rounding, key, declared, check, device), target, inputs, out)
-    result = apply(kind, [from_torch(x) for x in inputs], fmt, rounding, key, operands, check, None, np.float64)
-    return to_torch(result, target, inputs, out)
+        if dispatch.takes(kind, fmt, rounding):
+            declared = _declared(operands, len(inputs))
+            return dispatch.apply(kind, inputs, fmt, rounding, key, declared, check, device, target, out)
+    # Also what is not computed elsewhere: functions, to the same bits.
+    result = apply(kind, [to_host(x) for x in inputs], fmt, rounding, key, operands, check, None, np.float64)
+    return to_torch(result, target, inputs, out, device)

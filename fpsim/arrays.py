@@ -9,9 +9,14 @@ operands : Format (or name), or one for each operand: promises that the inputs a
 check : whether the promise is checked (``check=False``: a broken promise gives wrong results)
 out : array for the result; may be an input itself;  dtype : floating dtype of the result
 
-The result has the inputs' common floating dtype (Python numbers and integer arrays count as float64). Torch tensors in
-give a torch tensor out, on the CPU and detached. The random bits of element e (C order of the result) are
-``fpsim.random_bits.array_draw(key, e, bits)``: they depend on no stride, no dtype and no chunk.
+The result has the inputs' common floating dtype (Python numbers and integer arrays count as float64). The random bits
+of element e (C order of the result) are ``fpsim.random_bits.array_draw(key, e, bits)``: they depend on no stride, no
+dtype and no chunk.
+
+Torch tensors in give a torch tensor out, detached and on their device, the CPU or a CUDA card, with the same bits. On a
+card Triton's kernels compute round, add, sub, mul, div, sqrt, fma, minimum, maximum, absolute and negative; torch's own
+operations compute rem, rsqrt, and all of these where the kernels cannot run (``fpsim.cuda.device.why_twin`` names the
+reason); the elementary functions, and rsqrt for more than 52 bits, are computed on the CPU, with a copy there and back.
 
 Raises ``ValueError`` where the dtype cannot hold the format (pass ``dtype=``), a stochastic mode has no key, ``out``
 has another shape or partly overlaps an input, an input is not in its declared format, or shapes do not broadcast;

@@ -19,6 +19,16 @@ def from_torch(x: Any) -> Any:
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
 
 
+def to_host(x: Any) -> Any:
+    """A detached tensor of any device that fpsim takes as a NumPy array; anything else as it is."""
+    return from_torch(x.detach().cpu()) if isinstance(x, torch.Tensor) and device_of([x]) else x
+
+
+def on_host(device: torch.device) -> bool:
+    """Whether the CPU machine computes on the memory of this device."""
+    return bool(device.type == "cpu")
+
+
 def device_of(inputs: Sequence[Any]) -> torch.device:
     """Where the tensors lie; tensors without axes may lie on the CPU, as torch has it.
 
@@ -58,22 +68,28 @@ def result_dtype(inputs: Sequence[Any], out: Any, dtype: Any) -> Any:
     return common
 
 
-def to_torch(result: Any, dtype: Any, inputs: Sequence[Any], out: Any) -> Any:
-    """The result, an array or a tensor, as a tensor of ``dtype``, exactly, or written to ``out``."""
+def to_torch(result: Any, dtype: Any, inputs: Sequence[Any], out: Any, device: Any = None) -> Any:
+    """The result, a tensor, or an array that goes to ``device`` (the CPU), as a tensor of ``dtype``, exactly, or
+    written to ``out``."""
     if not isinstance(result, torch.Tensor):
-        result = torch.from_numpy(np.array(result, dtype=np.float64))
+        result = torch.from_numpy(np.array(result, dtype=np.float64)).to(device)
     tensor = result.to(dtype)
+    if tensor.dtype != result.dtype:  # torch's conversions make other NaNs, on the CPU too
+        tensor = tensor.masked_fill(tensor.isnan(), torch.nan)
     if out is None:
         return tensor
-    if out.shape != tensor.shape:
-        raise ValueError(
-            f"out has shape {tuple(out.shape)}; admissible: {tuple(tensor.shape)}, the shape of the result"
-        )
+    check_out(out, tensor.shape, inputs)
+    with torch.no_grad():
+        return out.copy_(tensor)
+
+
+def check_out(out: Any, shape: Sequence[int], inputs: Sequence[Any]) -> None:
+    """Raise ``ValueError`` where ``out`` has another shape than the result, or overlaps an operand in part."""
+    if out.shape != torch.Size(shape):
+        raise ValueError(f"out has shape {tuple(out.shape)}; admissible: {tuple(shape)}, the shape of the result")
     for i, x in enumerate(inputs):
         if isinstance(x, torch.Tensor) and _overlaps(x, out):
             raise ValueError(f"out overlaps operand {i} in part; admissible: that operand itself, or memory of its own")
-    with torch.no_grad():
-        return out.copy_(tensor)
 
 
 def _overlaps(x: Any, out: Any) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fpsim import arrays
 from fpsim.block_formats import BlockFormat, block_format
-from fpsim.codes import decode, encode
+from fpsim.codes import decode, encode, is_torch, on_host
 from fpsim.formats import format as named_format
 from fpsim.random_bits import Key
 from fpsim.rounding import Rounding
@@ -78,12 +78,8 @@ def block_round(
     >>> block_round([1.0, 0.4, 5.2, -0.2], "mxfp4_e2m1")
     array([ 1. ,  0.5,  6. , -0. ])
     """
-    if _is_torch(x):
-        from fpsim.arrays_torch import from_torch, result_dtype, to_torch
-
-        target = result_dtype([x], None, None)
-        _check_precision(str(target).removeprefix("torch."), block_format(fmt))
-        return to_torch(block_round(from_torch(x), fmt, rounding, key, axis=axis), target, [x], None)
+    if is_torch(x):
+        return _round_tensor(x, block_format(fmt), rounding, key, axis)
     fmt, given = block_format(fmt), _array(x)
     _check_precision(given.dtype.name, fmt)
     elements, scales, shifts = _scaled(given, fmt, rounding, key, axis)
@@ -160,7 +156,7 @@ def block_decode(codes: BlockCodes, fmt: BlockFormat | str, *, axis: int = -1) -
     fmt = block_format(fmt)
     if not isinstance(codes, BlockCodes):
         raise TypeError(f"codes: {type(codes).__name__}; admissible: a BlockCodes, such as block_encode gives")
-    given = np.asarray(codes.elements)
+    given = np.asarray(on_host(codes.elements))
     axis = _axis(given, axis)
     _check_codes("scales", codes.scales, given.shape, axis, fmt.block, 255)
     if fmt.sub_block:
@@ -172,9 +168,21 @@ def block_decode(codes: BlockCodes, fmt: BlockFormat | str, *, axis: int = -1) -
         width = fmt.element.bits
         whole = given.astype(np.int64) - ((given >> (width - 1)).astype(np.int64) << width)
         elements = np.ldexp(whole.astype(np.float64), _unit(fmt))
-    scales = np.asarray(codes.scales).astype(np.int64) - _BIAS
-    shifts = None if codes.shifts is None else np.asarray(codes.shifts).astype(np.int64)
+    scales = np.asarray(on_host(codes.scales)).astype(np.int64) - _BIAS
+    shifts = None if codes.shifts is None else np.asarray(on_host(codes.shifts)).astype(np.int64)
     return _unscaled(elements, scales, shifts, fmt, axis)
+
+
+def _round_tensor(x: Any, fmt: BlockFormat, rounding: Rounding, key: Key | None, axis: int) -> Any:
+    from fpsim import arrays_torch as torch_arrays
+
+    target, device = torch_arrays.result_dtype([x], None, None), torch_arrays.device_of([x])
+    _check_precision(str(target).removeprefix("torch."), fmt)
+    if torch_arrays.on_host(device):
+        return torch_arrays.to_torch(block_round(on_host(x), fmt, rounding, key, axis=axis), target, [x], None)
+    from fpsim.cuda.twin_blocks import block_round as round_there
+
+    return round_there(x, fmt, lambda y: arrays.round(y, fmt.element, rounding, key), _axis(x, axis), target)
 
 
 def _scaled(
@@ -251,10 +259,7 @@ def _spread(per_block: npt.NDArray[Any], size: int, length: int, axis: int) -> n
 
 
 def _array(x: Any) -> npt.NDArray[Any]:
-    if _is_torch(x):
-        from fpsim.arrays_torch import from_torch
-
-        x = from_torch(x)
+    x = on_host(x)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("a masked array: there is no rule for its mask; admissible: a plain array, such as x.filled(0)")
     given = np.asarray(x)
@@ -293,7 +298,7 @@ def _check_precision(name: str, fmt: BlockFormat) -> None:
 def _check_codes(what: str, given: Any, shape: tuple[int, ...], axis: int, size: int, largest: int) -> None:
     """Scales or shifts: integers in 0..largest, one for each run of ``size`` elements."""
     expected = (*shape[:axis], math.ceil(shape[axis] / size), *shape[axis + 1 :])
-    found = np.asarray(given)
+    found = np.asarray(on_host(given))
     if given is None or found.shape != expected:
         seen = None if given is None else found.shape
         raise ValueError(f"{what} have shape {seen}; admissible: {expected} for elements {shape}")
@@ -302,7 +307,3 @@ def _check_codes(what: str, given: Any, shape: tuple[int, ...], axis: int, size:
     outside = found[(found < 0) | (found > largest)]
     if outside.size:
         raise ValueError(f"{what} hold {int(outside[0])}; admissible: 0..{largest}")
-
-
-def _is_torch(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] == "torch"

@@ -28,12 +28,12 @@ def decode(codes: npt.ArrayLike, fmt: Format | str) -> npt.NDArray[np.float64]:
 
     Parameters
     ----------
-    codes : integer array of any shape, each in 0..2^bits-1
+    codes : integer array or torch tensor of any shape, each in 0..2^bits-1
     fmt : Format or its name
 
     Returns
     -------
-    float64 array of the same shape. Every NaN pattern gives the one quiet NaN. In a format without subnormals the
+    float64 NumPy array of the same shape. Every NaN pattern gives the one quiet NaN. In a format without subnormals the
     patterns of subnormal numbers stand for no value of their own and give zero, of their sign where zero has one.
 
     Raises
@@ -49,7 +49,7 @@ def decode(codes: npt.ArrayLike, fmt: Format | str) -> npt.NDArray[np.float64]:
     array([  0.,   1., 448.,  nan,  -0.])
     """
     fmt = named_format(fmt)
-    given = np.asarray(codes)
+    given = np.asarray(on_host(codes))
     if given.size == 0 and given.dtype.kind == "f":
         given = given.astype(np.uint8)  # an empty list
     if given.dtype.kind not in "ui":
@@ -86,14 +86,14 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
 
     Parameters
     ----------
-    x : real array of any shape whose elements are values of the format. NaN gives the format's canonical quiet NaN
-        (sign 0 and the top fraction bit alone, ``fn``: the top positive code, fnuz and signed P3109: the code of -0,
-        unsigned: the top code). -0 becomes 0 where the format has one zero only.
+    x : real array or torch tensor of any shape whose elements are values of the format. NaN gives the format's
+        canonical quiet NaN (sign 0 and the top fraction bit alone, ``fn``: the top positive code, fnuz and signed
+        P3109: the code of -0, unsigned: the top code). -0 becomes 0 where the format has one zero only.
     fmt : Format or its name
 
     Returns
     -------
-    array of the narrowest of uint8, uint16, uint32, uint64 that holds a code
+    NumPy array of the narrowest of uint8, uint16, uint32, uint64 that holds a code
 
     Raises
     ------
@@ -108,7 +108,7 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
     array([ 56, 254, 127], dtype=uint8)
     """
     fmt = named_format(fmt)
-    values = _as_binary64(np.asarray(x))
+    values = _as_binary64(np.asarray(on_host(x)))
     magnitude = np.abs(values)
     nan, infinite = np.isnan(values), np.isinf(values)
     exponent = np.maximum(np.frexp(magnitude)[1] - 1, fmt.emin)
@@ -135,6 +135,20 @@ def encode(x: npt.ArrayLike, fmt: Format | str) -> Codes:
             "round it first"
         )
     return code.astype(np.min_scalar_type((1 << fmt.bits) - 1))
+
+
+def is_torch(x: Any) -> bool:
+    """Whether x comes from torch, which need not be installed."""
+    return type(x).__module__.partition(".")[0] == "torch"
+
+
+def on_host(x: Any) -> Any:
+    """A torch tensor of any device as a NumPy array; anything else as it is."""
+    if not is_torch(x):
+        return x
+    from fpsim.arrays_torch import to_host
+
+    return to_host(x)
 
 
 def _largest(fmt: Format) -> np.uint64:

@@ -10,8 +10,10 @@ key : Key, needed where a mode is stochastic
 out : array for the result;  dtype : floating dtype of the result
 
 The result has the inputs' common floating dtype (Python numbers and integer arrays count as float64), which must hold
-the accumulator's format. Torch tensors in give a torch tensor out, on the CPU and detached. Results depend neither on
-strides, dtypes and the order in memory nor on the number of threads. An empty sum is +0.
+the accumulator's format. Torch tensors in give a torch tensor out, detached and on their device. On a card one Triton
+kernel computes it; pairwise sums, tensor cores, and all where Triton is missing, plain torch operations, more slowly.
+Results depend neither on strides, dtypes and the order in memory nor on the device or the number of threads. An empty
+sum is +0.
 
 Raises ``ValueError`` where the dtype cannot hold the format (pass ``dtype=``), a stochastic mode has no key, shapes do
 not fit, or an operand of a tensor core is not in its format.
@@ -20,6 +22,7 @@ not fit, or an operand of a tensor core is not in its format.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import operator
 from typing import Any, TypeAlias
@@ -76,23 +79,21 @@ def sum(
     >>> float(sum(np.ones(1000), Accumulator("bfloat16", "bfloat16", order="pairwise")))
     1000.0
     """
-    from fpsim.cpu import accumulate
-
     how = _how(accumulator, rounding, key, products=False)
     if isinstance(how, TensorCore):
         raise ValueError(
             "accumulator is a tensor core, which multiplies; admissible for sum: Accumulator, Format, name"
         )
 
-    def compute(arrays: list[Array]) -> Array:
-        axes = _axes(axis, arrays[0].ndim)
-        kept = [i for i in range(arrays[0].ndim) if i not in axes]
-        shape = tuple(arrays[0].shape[i] for i in kept)
-        widened = tuple(1 if i in axes else length for i, length in enumerate(arrays[0].shape))
-        terms = arrays[0].transpose(*axes, *kept).reshape(math.prod(arrays[0].shape[i] for i in axes), math.prod(shape))
-        result = np.empty((1, terms.shape[1]))
-        accumulate.contract(np.empty((1, 0)), _matrix(terms), how, key, 0, (0, 1), result)
-        return result.reshape(widened if keepdims else shape)
+    def compute(arrays: list[Any]) -> Any:
+        x = arrays[0]
+        axes = _axes(axis, x.ndim)
+        kept = [i for i in range(x.ndim) if i not in axes]
+        shape = tuple(x.shape[i] for i in kept)
+        widened = tuple(1 if i in axes else length for i, length in enumerate(x.shape))
+        ordered = x.transpose(*axes, *kept) if isinstance(x, np.ndarray) else x.permute((*axes, *kept))
+        terms = ordered.reshape(math.prod(x.shape[i] for i in axes), math.prod(shape))
+        return _total(terms, how, key).reshape(widened if keepdims else shape)
 
     return _called([x], compute, how, out, dtype)
 
@@ -215,18 +216,18 @@ def _multiplied(
 ) -> Any:
     how = _how(accumulator, rounding, key, products=True)
 
-    def compute(arrays: list[Array]) -> Array:
+    def compute(arrays: list[Any]) -> Any:
         a, b = arrays
         for array, name, least in zip(arrays, names, dimensions, strict=True):
             if array.ndim < least or (least == 1 and array.ndim > 1):
                 admissible = "1 dimension" if least == 1 else "2 or more dimensions"
-                raise ValueError(f"{name} has shape {array.shape}; admissible: {admissible}")
+                raise ValueError(f"{name} has shape {tuple(array.shape)}; admissible: {admissible}")
         a = a[np.newaxis] if dimensions[0] == 1 else a
         b = b[:, np.newaxis] if dimensions[1] == 1 else b
         if a.shape[-1] != b.shape[-2]:
             raise ValueError(
-                f"{names[0]} of shape {arrays[0].shape} and {names[1]} of shape {arrays[1].shape} do not fit: "
-                f"{a.shape[-1]} and {b.shape[-2]} terms"
+                f"{names[0]} of shape {tuple(arrays[0].shape)} and {names[1]} of shape {tuple(arrays[1].shape)} do not "
+                f"fit: {a.shape[-1]} and {b.shape[-2]} terms"
             )
         _check_stacks(arrays, names, a.shape[:-2], b.shape[:-2])
         if isinstance(how, TensorCore):
@@ -238,8 +239,25 @@ def _multiplied(
     return _called(inputs, compute, how, out, dtype)
 
 
-def _product(a: Array, b: Array, how: Accumulator | TensorCore, key: Key | None) -> npt.NDArray[np.float64]:
+def _total(terms: Any, how: Accumulator, key: Key | None) -> Any:
+    """The sums of the columns of an array, or of a tensor where it lies."""
+    if not isinstance(terms, np.ndarray):
+        from fpsim.cuda.twin_contract_dispatch import total
+
+        return total(terms, how, key)
+    from fpsim.cpu import accumulate
+
+    result = np.empty((1, terms.shape[1]))
+    accumulate.contract(np.empty((1, 0)), _matrix(terms), how, key, 0, (0, 1), result)
+    return result
+
+
+def _product(a: Any, b: Any, how: Accumulator | TensorCore, key: Key | None) -> Any:
     """The stacked product, one pair of matrices at a time; the rows of a stack times one matrix are one product."""
+    if not isinstance(a, np.ndarray):
+        from fpsim.cuda.twin_contract_dispatch import product
+
+        return product(a, b, how, key)
     rows, columns = a.shape[-2], b.shape[-1]
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     result = np.empty((*stack, rows, columns))
@@ -281,15 +299,18 @@ def _called(inputs: list[Any], compute: Any, how: Accumulator | TensorCore, out:
     """``compute`` with the rules of array functions for dtypes and ``out``."""
     fmt = how.result
     if any(array_call._is_torch(x) for x in (*inputs, out)):
-        from fpsim.arrays_torch import from_torch, result_dtype, to_torch
+        from fpsim import arrays_torch
+        from fpsim.arrays_torch import device_of, from_torch, result_dtype, to_torch
 
         target = result_dtype(inputs, out, dtype)
         array_call.check_holds(str(target).removeprefix("torch."), fmt, out is not None or dtype is not None)
-        given = [from_torch(x) for x in inputs]
-        arrays = [np.asarray(x) for x in given]
-        for x, array in zip(given, arrays, strict=True):
-            array_call._dtype_name(x, array)  # refuses what has no exact float64
-        return to_torch(compute(arrays), target, inputs, out)
+        device = device_of((*inputs, out))
+        if not arrays_torch.on_host(device):
+            from fpsim.cuda.twin_contract_dispatch import operand
+
+            tensors = [operand(x if array_call._is_torch(x) else _checked(x), device) for x in inputs]
+            return to_torch(compute(tensors), target, inputs, out)
+        return to_torch(compute([_checked(from_torch(x)) for x in inputs]), target, inputs, out)
     arrays = [np.asarray(x) for x in inputs]
     names = [array_call._dtype_name(x, array) for x, array in zip(inputs, arrays, strict=True)]
     target = array_call._target(names, fmt, out, dtype)
@@ -301,6 +322,12 @@ def _called(inputs: list[Any], compute: Any, how: Accumulator | TensorCore, out:
     return out
 
 
+def _checked(x: Any) -> Array:
+    array = np.asarray(x)
+    array_call._dtype_name(x, array)  # refuses what has no exact float64
+    return array
+
+
 def _how(accumulator: How, rounding: Rounding | None, key: Key | None, products: bool) -> Accumulator | TensorCore:
     check_key(key)
     if isinstance(accumulator, (Format, str)):
@@ -309,9 +336,9 @@ def _how(accumulator: How, rounding: Rounding | None, key: Key | None, products:
         raise TypeError(f"accumulator={accumulator!r}; admissible: Accumulator, tensor core, Format, name of a format")
     elif rounding is not None:
         raise ValueError(f"rounding={rounding!r} beside an accumulator, which has its own; admissible: None")
+    elif isinstance(accumulator, TensorCore):
+        return accumulator
     else:
-        if isinstance(accumulator, TensorCore):
-            return accumulator
         how = accumulator
     for name, mode in how.roundings(products).items():
         if isinstance(mode, Stochastic) and key is None:
@@ -349,22 +376,21 @@ def _matrix(x: Array) -> npt.NDArray[np.float64]:
     return accumulate.matrix(array_call._values(x))
 
 
-def _check_stacks(arrays: list[Array], names: tuple[str, str], first: Shape, second: Shape) -> None:
+def _check_stacks(arrays: list[Any], names: tuple[str, str], first: Shape, second: Shape) -> None:
     try:
         np.broadcast_shapes(first, second)
     except ValueError as error:
         raise ValueError(
-            f"{names[0]} of shape {arrays[0].shape} and {names[1]} of shape {arrays[1].shape} do not fit: the leading "
-            f"dimensions {first} and {second} do not broadcast"
+            f"{names[0]} of shape {tuple(arrays[0].shape)} and {names[1]} of shape {tuple(arrays[1].shape)} do not "
+            f"fit: the leading dimensions {tuple(first)} and {tuple(second)} do not broadcast"
         ) from error
 
 
-def _check_operands(arrays: list[Array], names: tuple[str, str], formats: tuple[Format, Format]) -> None:
-    from fpsim.cpu import flat
-
+def _check_operands(arrays: list[Any], names: tuple[str, str], formats: tuple[Format, Format]) -> None:
     for array, name, fmt in zip(arrays, names, formats, strict=True):
-        wrong = flat.off_grid(array, fmt)
+        room = "cpu.flat" if isinstance(array, np.ndarray) else "cuda.twin_contract_core"
+        wrong = importlib.import_module(f"fpsim.{room}").off_grid(array, fmt)
         if wrong is not None:
             raise ValueError(f"{name} holds {wrong!r}; admissible: numbers of the tensor core's format {fmt.name}")
-        if not fmt.has_infinity and np.isinf(_matrix(array)).any():
+        if not fmt.has_infinity and (abs(array) == math.inf).any():
             raise ValueError(f"{name} holds an infinity, which its format {fmt.name} does not have")

@@ -4,7 +4,7 @@ What is common to all of them (formats, modes, keys, promises, dtypes, torch) st
 means: what is rounded is the real number, in every mode, not a binary64 approximation. Special values are those of IEEE
 754-2019 section 9.2.1. Formats of 11 exponent bits, without subnormals or otherwise out of the ordinary, and modes that
 ask for more than 52 bits (precision, plus one to nearest or the random bits), are computed element by element in ball
-arithmetic: right, but about twenty microseconds each.
+arithmetic: right, but about twenty microseconds each. Tensors on a card are copied to the CPU and the results back.
 """
 
 from __future__ import annotations

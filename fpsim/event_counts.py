@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpsim import events, exact
+from fpsim.codes import on_host
 from fpsim.events import NAMES, Events
 from fpsim.formats import format as named_format
 from fpsim.number_format import Format
@@ -27,7 +28,7 @@ def count_events(
     Parameters
     ----------
     kind : the operation, ``"add"``; round, add, sub, mul, div, sqrt and fma are fast, others take rational arithmetic
-    operands : arrays of real numbers that binary64 holds, broadcast against each other
+    operands : arrays or torch tensors of real numbers that binary64 holds, broadcast against each other
 
     Returns
     -------
@@ -51,7 +52,7 @@ def count_events(
         raise ValueError(f"key=None: rounding {rounding} needs a Key")
     if not operands or len(operands) != _ARITY.get(kind, len(operands)):
         raise ValueError(f"{kind} with {len(operands)} operands; admissible: {_ARITY.get(kind, 'at least 1')}")
-    given = [np.asarray(x) for x in operands]
+    given = [np.asarray(on_host(x)) for x in operands]
     for array in given:
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             raise ValueError(f"operand of dtype {array.dtype}; admissible: real numbers of at most 64 bits")

@@ -301,14 +301,13 @@ def compare(a: Any, b: Any) -> Any:
     >>> compare(np.float32(0.1), [0.1, 0.2, np.nan])
     array([ 1., -1., nan])
     """
+    if _is_torch(a) or _is_torch(b):
+        from fpsim.cuda.twin_arrays import compare as compare_tensors
+
+        return compare_tensors(a, b)
     u, v = _float64(a), _float64(b)
     relation = (u > v).astype(np.float64) - (u < v)
-    result = np.where(np.isnan(u) | np.isnan(v), np.nan, relation)
-    if not (_is_torch(a) or _is_torch(b)):
-        return result[()]
-    from fpsim.arrays_torch import result_dtype, to_torch
-
-    return to_torch(result, result_dtype([1.0], None, None), (), None)
+    return np.where(np.isnan(u) | np.isnan(v), np.nan, relation)[()]
 
 
 def round_to_integral(
@@ -346,23 +345,24 @@ def round_to_integral(
     array([   0.,    2.,   -0.,    3., 1000.])
     """
     fmt, values = named_format(fmt), _float64(x)
-    whole = np.asarray(apply("round", (values,), integers(fmt), rounding, key, None, True, None, np.float64))
+    whole = apply("round", (values,), integers(fmt), rounding, key, None, True, None, "float64")
     # Other numbers stay: those whose spacing is 1 or more, and NaN.
     high = 2.0**fmt.mantissa_bits if fmt.emin < fmt.mantissa_bits else 0.0
     between = (-high < values) & (values < high)
     if not fmt.subnormals and fmt.emin >= 0:  # below 2^emin the spacing is 2^emin
-        between &= np.abs(values) >= fmt.smallest_normal
-    np.copyto(whole, values, where=~between)
+        between &= abs(values) >= fmt.smallest_normal
+    whole = whole.where(between, values) if _is_torch(whole) else np.where(between, whole, values)
     # An integer on the grid: the second rounding decides no more than overflow, flushing and the sign of a zero.
     return apply("round", (_like(x, whole),), fmt, rounding, key, None, True, out, dtype)
 
 
 def _float64(x: Any) -> Any:
-    """Any admissible operand as a float64 array, exactly."""
+    """Any admissible operand as a float64 array, or tensor on its device, exactly."""
     if _is_torch(x):
-        from fpsim.arrays_torch import from_torch
+        from fpsim.arrays_torch import device_of
+        from fpsim.cuda.operands import float64_of
 
-        x = from_torch(x)
+        return float64_of(x, device_of([x]))
     array = np.asarray(x)
     _dtype_name(x, array)  # raises for what binary64 does not hold
     return _values(array)
@@ -388,6 +388,10 @@ def _after_one(x: Any, operands: Operands, check: bool) -> Operands:
     if operands is None:
         return None
     declared = _declared(operands, 1)
-    if check:
+    if check and _is_torch(x):
+        from fpsim.cuda.operands import check_declared
+
+        check_declared([_float64(x)], declared)
+    elif check:
         _check_declared([_float64(x)], declared)
     return (None, *declared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +24,18 @@ DEVICES = ("cpu", "exact", "cuda", "torch")
 
 @dataclass(frozen=True)
 class Header:
-    """What a run was: among it the declared and the effective value of every scalar."""
+    """What a run was: among it the declared and the effective value of every scalar.
+
+    device : as it was asked for;  machine : what computed, ``"cpu"``, ``"exact"``, ``"triton"`` or ``"twin: REASON"``,
+        plain torch operations and why not Triton's kernels
+    """
 
     program: str
     device: str
     first_step: int
     steps: int
     scalars: tuple[ScalarReport, ...]
+    machine: str
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -64,7 +70,7 @@ def run(
     first_step: int = 0,
     runs: npt.ArrayLike | None = None,
     record: Sequence[str] | None = None,
-    device: str = "cpu",
+    device: Any = "cpu",
     events: bool = False,
 ) -> RunResult:
     """Run ``steps`` steps of a program, every operation rounded as ``precision`` says.
@@ -82,9 +88,11 @@ def run(
     runs : the runs' global numbers, 0..2^32-1 each (default 0, 1, ..., one for each column that an array, else a
         per-run hyperparameter has); they name the random bits
     record : names of arrays and operations whose value after each step is returned
-    device : the same bits on each. ``"cpu"``; ``"exact"``: rational arithmetic, slow; ``"cuda"``: a card, by torch;
-        ``"torch"``: what runs there on torch's CPU tensors, slower than ``"cpu"``. The last two take no functions
-        (exp, pow, ..) and count no events
+    device : the same bits on each. ``"cpu"``; ``"exact"``: rational arithmetic, slow; ``"cuda"`` (``"cuda:1"``, a
+        ``torch.device``): a card, by one Triton kernel where Triton is there, the card is of compute capability 8.0 or
+        more and the program is elementwise, else by torch's operations (``header.machine`` says which, and why);
+        ``"torch"``: these on torch's CPU tensors, slower than ``"cpu"``. By torch's operations, functions (exp, pow,
+        ..) are computed on the CPU, with a copy there and back. The last two count no events
     events : count what happened in every slot (``fpsim.events``); takes longer and changes no result
 
     Returns
@@ -113,26 +121,36 @@ def run(
         if not isinstance(arrays, Mapping):
             raise TypeError(f"{what} is a {type(arrays).__name__}; a dict from array names to arrays is needed")
     check_key(key)
-    if device not in DEVICES:
-        raise ValueError(f"device={device!r}; admissible: {', '.join(DEVICES)}")
+    device = _device(device)
     if not isinstance(events, bool):
         raise TypeError(f"events={events!r}; admissible: True, False")
-    if events and device in ("cuda", "torch"):
+    by_torch = device not in ("cpu", "exact")
+    if events and by_torch:
         raise ValueError(f"events=True with device={device!r}; admissible: device='cpu' or 'exact', which count them")
     for name, number in (("steps", steps), ("first_step", first_step)):
         if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
             raise ValueError(f"{name}={number!r}: an integer >= 0 is needed")
     if first_step + steps > 1 << 48:
         raise ValueError(f"first_step + steps = {first_step + steps} is above 2^48, where step numbers end")
-    start = {name: _as_array(name, values, device == "cuda") for name, values in state.items()}
-    given = {name: _as_array(name, values, device == "cuda") for name, values in inputs.items()}
+    on_card = by_torch and device != "torch"
+    start = {name: _as_array(name, values, on_card) for name, values in state.items()}
+    given = {name: _as_array(name, values, on_card) for name, values in inputs.items()}
     record = _record_names(program, record)
     _check_names(program, start, given)
     numbers = _run_numbers(runs, {**start, **given}, program)
     sizes = _check_shapes(program, {**start, **given}, len(numbers), steps)
     _check_start(start)
-    scalars = scalar_report(program, precision, first_step, first_step + steps - 1)
-    header = Header(program.name, device, first_step, steps, tuple(scalars))
+    scalars = tuple(scalar_report(program, precision, first_step, first_step + steps - 1))
+    machine, twin = device, "device='torch'"
+    if by_torch:
+        from fpsim.cuda.device import torch_device
+
+        where = torch_device(device)  # says what is missing, before torch is imported
+        from fpsim.cuda import dispatch
+
+        twin = twin if device == "torch" else dispatch.why_twin_runs(program, where)
+        machine = f"twin: {twin}" if twin else "triton"
+    header = Header(program.name, device, first_step, steps, scalars, machine)
     if device == "exact":
         tally = Tally(program) if events else None
         last, records = exact_run.run(
@@ -140,28 +158,34 @@ def run(
             steps=steps, first_step=first_step, runs=[int(number) for number in numbers], record=record, tally=tally,
         )  # fmt: skip
         return RunResult(last, records, tally.events() if tally else None, header)
-    machine: Any
-    if device == "cpu":
-        from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
-
-        machine = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
-    else:
-        from fpsim.cuda.device import torch_device
-
-        where = torch_device(device)  # says what is missing, before torch is imported
-        from fpsim.cuda.twin_machine import TwinMachine
-
-        machine = TwinMachine(program, [precision], len(numbers), sizes.lengths(), key, numbers, device=where)
     per_step = {name: values for name, values in given.items() if values.ndim == len(program.shape(name)) + 2}
-    machine.load(start, {name: values for name, values in given.items() if name not in per_step})
-    machine.first_step = int(first_step)
-    records = machine.run(int(steps), per_step, record)
+    constants = {name: values for name, values in given.items() if name not in per_step}
+    if by_torch:
+        last, records = dispatch.run(
+            program, precision, sizes.lengths(), key, numbers, start, constants, per_step,
+            first_step=int(first_step), steps=int(steps), record=record, device=where, twin=twin,
+        )  # fmt: skip
+        return RunResult(last, records, None, header)
+    from fpsim.cpu.machine import Machine  # on first use: it loads the compiler
+
+    runner = Machine(program, [precision], len(numbers), sizes.lengths(), key, numbers, events=events)
+    runner.load(start, constants)
+    runner.first_step = int(first_step)
+    records = runner.run(int(steps), per_step, record)
     return RunResult(
-        {name: machine.state(name) for name in program.state},
+        {name: runner.state(name) for name in program.state},
         {name: values[:, 0] for name, values in records.items()},
-        Events(_summed(machine.events())) if events else None,
+        Events(_summed(runner.events())) if events else None,
         header,
     )
+
+
+def _device(given: Any) -> str:
+    """The name of a device, which torch's own objects stand for too."""
+    name = str(given) if type(given).__module__ == "torch" else given
+    if not isinstance(name, str) or (name not in DEVICES and not re.fullmatch("cuda:(0|[1-9][0-9]*)", name)):
+        raise ValueError(f"device={given!r}; admissible: {', '.join(DEVICES)}, cuda:0, cuda:1, ..")
+    return name
 
 
 def _summed(counts: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> dict[str, dict[str, int]]:
@@ -170,9 +194,9 @@ def _summed(counts: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> dict[s
 
 def _as_array(name: str, values: Any, on_card: bool) -> Array:
     if type(values).__module__.partition(".")[0] == "torch":
-        from fpsim.arrays_torch import from_torch
+        from fpsim.arrays_torch import from_torch, to_host
 
-        values = from_torch(values.detach().cpu() if on_card else values)
+        values = to_host(values) if on_card else from_torch(values)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise ValueError(f"array {name!r} has dtype {array.dtype}; admissible: real numbers of at most 64 bits")

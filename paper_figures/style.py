@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from paper_figures.journals import Journal
 
 COLUMN_INCHES = 3.4
 PAGE_INCHES = 7.0
@@ -65,19 +68,48 @@ def paper_style() -> Iterator[None]:
         yield
 
 
+TEX = ("xelatex", "lualatex", "pdflatex")
+
+
+def tex_system() -> str | None:
+    """The TeX that PGF files are made with, or None: the other formats need none."""
+    return next((name for name in TEX if shutil.which(name)), None)
+
+
+@contextlib.contextmanager
+def journal_style(journal: Journal) -> Iterator[None]:
+    """The same with a journal's size of letters."""
+    import matplotlib as mpl
+
+    sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "figure.labelsize"), journal.points)
+    small = dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), journal.points - 1)
+    with paper_style(), mpl.rc_context({**sizes, **small, "pgf.texsystem": tex_system() or TEX[0]}):
+        yield
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that belongs to no window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
     """Write a figure in every format, whole or not at all. The same rows give the same bytes.
 
     Parameters
     ----------
-    formats : of "pdf", "png", "svg"
+    formats : of "pdf", "png", "svg", "pgf"
 
     Returns
     -------
     list of Path
         One for each format, in order.
     """
-    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}, "pgf": None}
     paths = []
     for extension in formats:
         path = folder / f"{name}.{extension}"

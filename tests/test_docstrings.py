@@ -15,7 +15,10 @@ ROOMS = ("fpsim", "theory", "experiments", "paper_figures")
 
 
 # Triton's functions, for Linux only; whether they are interpreted is decided when they are imported.
-COMPILED = [f"fpsim.cuda.triton_{part}" for part in ("elements", "kernels", "program_parts", "random", "wide")]
+COMPILED = [
+    f"fpsim.cuda.triton_{part}"
+    for part in ("elements", "kernels", "matmul_kernels", "program_parts", "random", "single", "wide")
+]
 
 
 def modules():

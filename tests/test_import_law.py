@@ -29,10 +29,10 @@ ROOMS = ("fpsim", "theory", "experiments", "paper_figures")
 ROWS = [
     {"number_format", "formats", "format_text", "rounding", "codes", "random_bits", "number_line", "dtypes"}
     | {"exact", "exact_operations", "elementary", "block_formats", "exact_block"}
-    | {"accumulator", "exact_accumulate", "tensor_core"},
+    | {"accumulator", "exact_accumulate", "tensor_core", "arrays_torch"},
     {"scalars", "schedule_text", "plugins", "shapes", "program", "tracing", "precision", "events"},
     {"exact_run", "cpu", "cuda"},
-    {"array_call", "arrays", "arrays_torch", "more_arrays", "elementary_arrays", "block_arrays", "contractions", "run"}
+    {"array_call", "arrays", "more_arrays", "elementary_arrays", "block_arrays", "contractions", "run"}
     | {"event_counts"},
     {"optim"},
     {"nn", "audit", "audit_follow", "audit_log", "audit_measure", "audit_probe", "audit_rules", "audit_table"},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from tiers import slow_but
 
@@ -15,6 +17,9 @@ import fpsim
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+ON_CARD = [pytest.mark.cuda] if DEVICE == "cuda" else []  # of a file whose tests run on DEVICE
+MARKS = [LINUX, *ON_CARD]
 
 KEY = fpsim.Key(seed=20261121)
 MODES = (

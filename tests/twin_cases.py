@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 
 from fpsim import exact
@@ -21,6 +22,8 @@ from fpsim.number_format import Format
 from fpsim.rounding import CODES, Stochastic, random_bits
 
 Array = npt.NDArray[np.float64]
+CARD = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")]
+ON_EACH_DEVICE = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CARD)])
 
 ARITY = {"round": 1, "add": 2, "sub": 2, "mul": 2, "div": 2, "sqrt": 1, "fma": 3, "rem": 2}
 MODES: list[Any] = [*CODES, *(Stochastic(n, variant) for n in (3, 16, 32) for variant in "ABC")]
@@ -53,7 +56,9 @@ WIDE = {
 }
 
 
-def bits(x: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+def bits(x: Any) -> npt.NDArray[np.uint64]:
+    """Of numbers, or of a tensor of any device."""
+    x = x.cpu() if isinstance(x, torch.Tensor) else x
     return np.ascontiguousarray(x, dtype=np.float64).view(np.uint64)
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "status": "show how far a study is, from another terminal",
     "verify": "hold every theorem against a study or random runs, check a certificate, list theorems",
     "questions": "answer open questions of the literature, each by the study that shows it",
+    "figures": "build the figures of the gallery for a paper, each from stored results",
     "formats": "list the named number formats, or print the properties of one",
     "audit": "explain the log of fpsim.audit, which watches a PyTorch training loop: table, theorems, figure",
     "bench": "measure how fast the emulator is, beside a memory copy and other libraries",

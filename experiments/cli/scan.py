@@ -16,7 +16,7 @@ from experiments.cli import UsageError
 
 FLAGS = {
     "optimizer": ("NAMES", "optimizers, comma-separated (default: sgd,rmsprop,adam)"),
-    "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic)"),
+    "problem": ("NAMES", "problems, comma-separated (default: quadratic,rational,logistic); networks: mlp-digits, .."),
     "mantissa": ("WIDTHS", "stored mantissa bits: 7, 2,7, 1..4,8 or 'ceil(4+log2(T))' (default: 1..23)"),
     "exponent": ("WIDTHS", "exponent bits, written likewise (default: 8)"),
     "rounding": ("NAMES", "rounding modes, comma-separated (default: nearest_even,stochastic)"),
@@ -34,7 +34,7 @@ CONSTANTS = {
     "noise": ("KIND", "gradient noise: none, gaussian or minibatch"),
     "sigma": ("X", "standard deviation of gaussian noise, each coordinate"),
     "batch": ("N", "samples of a minibatch"),
-    "gradient": ("KIND", "rounded (computed in the machine) or exact (in binary64, then stored)"),
+    "gradient": ("KIND", "rounded (every operation), exact (in binary64, then stored), stored (networks, by PyTorch)"),
     "dimension": ("N", "number of weights, where the problem leaves it open"),
     "window": ("SHARE", "share of the steps, at the end, that is measured"),
 }
@@ -44,7 +44,7 @@ MOST_FIGURES = 8  # of a grid over more than formats and roundings
 # Tables of a study, and the flags that give one line of them each.
 _PAIRS = {"hyperparameters": "set", "options": "option", "overrides": "override"}
 # How and where, which a study file does not say: results do not depend on it.
-_HOW = ("engine", "workers", "scheduler", "cluster", "out", "dry_run")
+_HOW = ("engine", "workers", "scheduler", "cluster", "device", "out", "dry_run")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", metavar="KIND", help="start Dask workers by a batch system: slurm, pbs, sge, lsf, ..."
     )
     how.add_argument(
+        "--device", metavar="DEVICE", default="cpu",
+        help="cpu, cuda (one process owns the card), or torch, its portable twin: the same rows (default: cpu)",
+    )  # fmt: skip
+    how.add_argument(
         "--out", metavar="DIR", type=_folder, default=Path("fpsim-results/scan"), help="default: %(default)s"
     )
     how.add_argument(
@@ -91,11 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from experiments import backends, engine, store
+    from experiments.devices import check_device
     from experiments.fields import StudyError, integer
 
     try:
         study = _study(args)
         backends.check_engine(args.engine, args.scheduler, args.cluster)
+        check_device(args.device, args.engine)
         workers = engine.available_workers() if args.workers is None else integer(1, 4096)("workers", args.workers)
         cells = study.cells()
         header = _header(study, cells)
@@ -132,6 +138,7 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
     work = engine.batches(missing, workers)
     print("\n".join(header))
     print(f"engine: {args.engine}, {workers} workers, {len(work)} batches; results: {args.out}")
+    _print_device(args.device, work)
     if kept.finished:
         there = f"{len(kept.finished)} of {len(cells)} cells are finished in {args.out}"
         print(f"resuming: {there}, {len(missing)} to run")
@@ -154,15 +161,20 @@ def _scan(args: argparse.Namespace, study: Any, cells: Sequence[Any], workers: i
     stop, meter = engine.Stop(), Meter(workers)
     plan = drivers.Plan(msgspec.to_builtins(study), keys)
     how = {"engine": args.engine, "workers": workers}
+    told_of = how if args.device == "cpu" else how | {"device": args.device}
     with (
         engine.stop_on_signals(stop),
-        drivers.Heartbeat(args.out, plan, how, meter.state) as heart,
+        drivers.Heartbeat(args.out, plan, told_of, meter.state) as heart,
         Progress(len(missing), sum(cell.cost for cell in missing), left=meter.left) as progress,
     ):
         stop.noticed = lambda: progress.say("fpsim scan: stopping; finished cells are kept (once more: at once)")
         if work:
             where = how | {"scheduler": args.scheduler, "cluster": args.cluster, "out": args.out}
             told = {"advance": progress.advance, "meter": meter, "stop": stop, "others": heart.others}
+            if args.device != "cpu":
+                from experiments.runs import runner_of
+
+                told["runner"] = runner_of(device=args.device)
             engine.execute(work, finished, **where, **told)
     kept = store.look(args.out, keys)
     rows = store.read_cells(args.out, [key for key in keys if key in kept.finished or key in kept.failed])
@@ -230,14 +242,29 @@ def _dry_run(args: argparse.Namespace, header: list[str], cells: Sequence[Any], 
     print(f"batches: {len(work)} on {workers} {args.engine} workers; {cost:.3g} element-steps")
     for line in _listed([_batch_line(batch, spans) for batch in work]):
         print(f"  {line}")
+    _print_device(args.device, work)
     if work:
         at_a_time = 1 if args.engine == "serial" else workers
-        expected = estimate([batch.cells for batch in work], at_a_time)
+        where = {} if args.device == "cpu" else {"device": args.device}
+        expected = estimate([batch.cells for batch in work], at_a_time, **where)
+        at_a_time = at_a_time if args.device == "cpu" else 1
+        unit = "CPU-seconds" if args.device == "cpu" else "seconds"
         print(
-            f"expected: {expected.seconds:.3g} CPU-seconds, {clock(expected.wall)} with {at_a_time} at a time "
+            f"expected: {expected.seconds:.3g} {unit}, {clock(expected.wall)} with {at_a_time} at a time "
             f"(some steps and a short cell of each optimizer were run); {_size(expected.bytes)} of arrays at a time"
         )
     return 0
+
+
+def _print_device(device: str, work: Sequence[Any]) -> None:
+    """How many batches a device takes, where one was asked for."""
+    if device == "cpu":
+        return
+    from experiments.trajectory import goes_to_device
+
+    there = sum(goes_to_device(batch.cells[0]) for batch in work)
+    rest = "" if there == len(work) else "; the others, such as functions and networks, run on the CPU"
+    print(f"device: {device} runs the steps of {there} of {len(work)} batches{rest}")
 
 
 MOST_BATCHES = 40  # lines of a dry run

@@ -72,6 +72,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for driver in found["drivers"]:
         who = f"process {driver.get('pid')} on {driver.get('host')}"
         how = f"{driver.get('engine')}, {driver.get('workers')} workers"
+        how += f", device {device}" if (device := driver.get("device")) else ""
         if not driver["alive"]:
             told.append(f"gone: {who} ({how}) ended without a word, {clock(driver['silent'])} ago or later")
             continue

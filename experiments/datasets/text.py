@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import platform
 import sysconfig
@@ -54,6 +55,7 @@ def spelled(tokens: np.ndarray) -> str:  # type: ignore[type-arg]
     return "".join(ALPHABET[token] for token in tokens.tolist())
 
 
+@functools.cache
 def _text() -> tuple[str, str]:
     """The text, and whether the installation has the licence, which some leave out."""
     library = Path(sysconfig.get_path("stdlib"))

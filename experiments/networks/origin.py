@@ -1,13 +1,15 @@
 """Where the first number that is not finite came from: a step run again, with an eye on every operation.
 
 Emulated operations are watched at the arithmetic that computes them, and named by the module that was at work: a module
-is entered and left in the forward pass, and in the backward pass the gradient of its result arrives. Operations that
-give infinities in a step that goes well, such as the mask of an attention, are no news. What the optimizer made is
-found by running its program once more on the parameter with every operation recorded.
+is entered and left in the forward pass, and in the backward pass the gradient of its result arrives. An operation whose
+operands are finite comes first; one that passes infinities on, as attention does with those of its mask, counts only
+where there is no other, and not if it did so in the step before. What the optimizer made is found by running its
+program once more on the parameter with every operation recorded.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from fpsim.nn.arithmetic import Fast
 from fpsim.program import Program
 
 Name = tuple[str, str, str]  # pass, module, operation
+Found = tuple[Name, bool]  # and whether all that it read was finite
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,25 @@ class _Watch(Fast):
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.where = ("forward", "")
-        self.found: list[Name] = []
+        self.found: list[Found] = []
 
-    def _noted(self, operation: str, y: torch.Tensor) -> torch.Tensor:
-        if not bool(torch.isfinite(y).all()):
-            self.found.append((*self.where, operation))
+    def _noted(self, operation: str, y: torch.Tensor, *read: torch.Tensor) -> torch.Tensor:
+        if not _finite(y):
+            self.found.append(((*self.where, operation), all(map(_finite, read))))
         return y
 
-    def operation(self, kind: str, *given: Any) -> torch.Tensor:
-        return self._noted(kind, self.inner.operation(kind, *given))
+    def operation(self, kind: str, operands: Any, *how: Any) -> torch.Tensor:
+        return self._noted(kind, self.inner.operation(kind, operands, *how), *operands)
 
-    def matmul(self, *given: Any) -> torch.Tensor:
-        return self._noted("matmul", self.inner.matmul(*given))
+    def matmul(self, a: torch.Tensor, b: torch.Tensor, *how: Any) -> torch.Tensor:
+        return self._noted("matmul", self.inner.matmul(a, b, *how), a, b)
 
-    def sum(self, *given: Any) -> torch.Tensor:
-        return self._noted("sum", self.inner.sum(*given))
+    def sum(self, x: torch.Tensor, *how: Any) -> torch.Tensor:
+        return self._noted("sum", self.inner.sum(x, *how), x)
 
-    def operand(self, *given: Any) -> tuple[torch.Tensor, int]:
-        y, power = self.inner.operand(*given)
-        return self._noted("operand of a product", y), power
+    def operand(self, x: torch.Tensor, *how: Any) -> tuple[torch.Tensor, int]:
+        y, power = self.inner.operand(x, *how)
+        return self._noted("operand of a product", y, x), power
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -87,19 +90,21 @@ def find(run: Run, state: dict[str, Any]) -> Origin:
     usual: set[Name] = set()
     if last["step"] < before["step"]:
         run.load(last)
-        usual = {name for name, _ in _watched(run)}
+        usual = {name for name, _ in _watched(run)[1]}
     run.load(before)
     return Origin(before["step"], _slot(run, usual))
 
 
 def _slot(run: Run, usual: set[Name]) -> str:
     """What first gave such a number in the next step of ``run``."""
-    news = [name for name, _ in _watched(run) if name not in usual]
-    if news:
-        way, module, operation = news[0]
-        return f"{way} {module}: {operation}" if module else f"{way}: {operation}"
+    loss, found = _watched(run)
+    if not (math.isfinite(loss) and all(p.grad is None or _finite(p.grad) for p in run.parameters.values())):
+        news = [name for name, born in found if born] or [name for name, _ in found if name not in usual]
+        if news:
+            way, module, operation = news[0]
+            return f"{way} {module}: {operation}" if module else f"{way}: {operation}"
     for name, parameter in run.parameters.items():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+        if parameter.grad is not None and not _finite(parameter.grad):
             return f"gradient of {name}"
     for number, group in enumerate(run.groups):
         held = {name: (p.detach().clone(), group.arrays(p)) for name, p in group.parameters.items()}
@@ -115,20 +120,22 @@ def _slot(run: Run, usual: set[Name]) -> str:
     return "loss"
 
 
-def _watched(run: Run) -> Iterator[tuple[Name, None]]:
-    """Forward and backward pass of the next step; the names of operations whose results are not all finite."""
+def _finite(x: torch.Tensor) -> bool:
+    return bool(torch.isfinite(x).all())
+
+
+def _watched(run: Run) -> tuple[float, list[Found]]:
+    """Forward and backward pass of the next step: the loss, and the operations whose results are not all finite."""
     if run.module is run.plain:
-        run.gradients()
-        return
+        return run.gradients(), []
     emulation = run.module.emulation
     watch = _Watch(emulation.arithmetic)
     emulation.arithmetic = watch
     try:
         with _located(run.plain, watch):
-            run.gradients()
+            return run.gradients(), watch.found
     finally:
         emulation.arithmetic = watch.inner
-    yield from ((name, None) for name in watch.found)
 
 
 @contextmanager

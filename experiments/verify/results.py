@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from experiments import drivers, store
+from experiments import drivers, networks, store
 from experiments.cell import Cell, code_version
 from experiments.registry import bound, check_same, problem_of
 from experiments.trajectory import precision_of, program_of
@@ -88,7 +88,7 @@ def _plan(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def read_cell(folder: Path, key: str) -> tuple[Cell, bytes]:
-    """The configuration of a cell and the record of its window.
+    """The configuration of a cell and the record of its window, which a cell of a network has not.
 
     Raises
     ------
@@ -96,9 +96,10 @@ def read_cell(folder: Path, key: str) -> tuple[Cell, bytes]:
         The file is damaged, or a version without records made it.
     """
     facts, record = store.read_record(folder, key)
-    if record is None:
+    cell = msgspec.convert(facts["cell"], Cell)
+    if record is None and cell.problem not in networks.PROBLEMS:
         raise ResultsError(f"cell {key} in {folder} has no record; run the same fpsim scan command again")
-    return msgspec.convert(facts["cell"], Cell), record
+    return cell, record or b""
 
 
 def rebuilt(cell: Cell) -> tuple[Program, dict[str, tuple[Format, Rounding]]]:
@@ -109,6 +110,8 @@ def rebuilt(cell: Cell) -> tuple[Program, dict[str, tuple[Format, Rounding]]]:
     ValueError, RuntimeError
         What the cell names is not here, or something else.
     """
+    if cell.problem in networks.PROBLEMS:
+        raise ValueError("it trains a network, about which there are no theorems")
     check_same(cell)
     program = bound(program_of(cell, problem_of(cell)), cell)
     return program, dict(precision_of(cell, program).resolve(program))

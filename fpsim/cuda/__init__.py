@@ -1,4 +1,5 @@
 """The CUDA machine. Its files import torch and are themselves imported on first use.
 
-The twin (``twin_*``) computes with plain torch operations, on tensors of any device, with the bits of the CPU machine.
+``dispatch`` chooses: Triton's kernels (``triton_*``), or the twin (``twin_*``), which computes with plain torch
+operations on tensors of any device. Both have the bits of the CPU machine.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from fpsim.cpu import codes
 from fpsim.cpu.tiers import Range, choose, is_binary64
 from fpsim.cuda.triton_launch import block_length, launch
+from fpsim.cuda.triton_single_tiers import ITSELF, NEAREST, SINGLE_TIER, Single, single
 from fpsim.cuda.triton_table import table
 from fpsim.formats import BINARY64, format
 from fpsim.number_format import Format
@@ -19,9 +20,12 @@ from fpsim.rounding import Rounding, code, is_nearest, parse, random_bits
 
 KINDS = ("round", "add", "sub", "mul", "div", "sqrt", "fma")
 FLOATING = (torch.float64, torch.float32)
+ELEMENTS = 1024  # of one thread block of four warps
 BINARY32 = format("binary32")
-_ELEMENTS = 1024  # of one thread block of four warps
-_COUNTERS = 128
+COMPILED = (
+    "kind", "tier", "mode", "bits", "alike", "step_a", "step_b", "step_c", "count", "how", "way", "natural", "block",
+)  # of the kernel, in the order of its arguments  # fmt: skip
+COUNTERS = 128
 
 
 def low_enough(fmt: Format, bits: int) -> bool:
@@ -40,6 +44,20 @@ def tier_and_mode(kind: str, ranges: tuple[Range, ...], fmt: Format, rounding: R
     if tier == codes.GUARDED and (kind == "fma" or not low_enough(fmt, random_bits(rounding))):
         tier = codes.EXACT
     return tier, code(rounding)
+
+
+def constants(kind: str, ranges: tuple[Range, ...], fmt: Format, rounding: Rounding) -> dict[str, int]:
+    """What is compiled into the kernel of one operation, but for how its operands lie."""
+    tier, mode = tier_and_mode(kind, ranges, fmt, rounding)
+    chosen = single(kind, ranges, fmt, rounding)
+    if chosen is not None:
+        tier = SINGLE_TIER
+    how = chosen or Single(ITSELF, NEAREST, False)  # of no consequence in another tier
+    return {
+        "kind": codes.KINDS[kind], "tier": tier, "mode": mode, "bits": random_bits(rounding),
+        "alike": infinities_overflow(fmt, rounding), "count": len(ranges),
+        "how": how.how, "way": how.way, "natural": how.natural,
+    }  # fmt: skip
 
 
 def infinities_overflow(fmt: Format, rounding: Rounding) -> bool:
@@ -106,18 +124,12 @@ def elementwise(
         raise ValueError(f"torch.float32 cannot hold {fmt.name}; admissible: torch.float64")
     own = [BINARY64 if x.dtype == torch.float64 else BINARY32 for x in tensors]
     ranges = tuple(Range.of_format(f) for f in (declared or own))
-    tier, mode = tier_and_mode(kind, ranges, fmt, rounding)
-    alike = infinities_overflow(fmt, rounding)
-    _launch(kind, tier, mode, bits, alike, tensors, out, _table(fmt, bits, str(out.device)), key)
+    _launch(constants(kind, ranges, fmt, rounding), tensors, out, _table(fmt, bits, str(out.device)), key)
     return out
 
 
 def _launch(
-    kind: str,
-    tier: int,
-    mode: int,
-    bits: int,
-    alike: bool,
+    compiled: Mapping[str, int],
     tensors: Sequence[torch.Tensor],
     out: torch.Tensor,
     formats: torch.Tensor,
@@ -125,7 +137,7 @@ def _launch(
 ) -> None:
     from fpsim.cuda.triton_kernels import array_kernel
 
-    size = out.numel()
+    size, bits = out.numel(), compiled["bits"]
     if size == 0:
         return
     steps = [0 if x.numel() == 1 else 1 for x in tensors]
@@ -134,10 +146,11 @@ def _launch(
     ]
     given, steps = (given + given[:1] * 3)[:3], (steps + steps[:1] * 3)[:3]
     each = 1 if bits == 0 else 8 if bits <= 16 else 4  # elements of one lane of a block
-    block = block_length(_COUNTERS if bits else _ELEMENTS, -(-size // each), out.device)
+    block = block_length(COUNTERS if bits else ELEMENTS, -(-size // each), out.device)
     k0, k1 = (key.k0, key.k1) if key else (0, 0)
+    strides = dict(zip(("step_a", "step_b", "step_c"), steps, strict=True))
+    values = {**compiled, **strides, "block": block}
     launch(
         array_kernel, (-(-size // (block * each)),), out.device,
-        *given, out, size, formats, k0, k1,
-        codes.KINDS[kind], tier, mode, bits, alike, *steps, len(tensors), block,
+        *given, out, size, formats, k0, k1, *(values[name] for name in COMPILED),
     )  # fmt: skip

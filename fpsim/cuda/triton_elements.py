@@ -7,8 +7,9 @@ constants, the format is a row of ``triton_table``. A NaN may have any bits in a
 Exponent fields lie in the upper 32 bits of a number and are computed there: the card has no instruction for the minimum
 or the sum of 64-bit integers.
 
-Everything is computed in binary64, which holds every operand and every result, whatever the dtype in memory: an operand
-of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly.
+Everything here is computed in binary64, which holds every operand and every result, whatever the dtype in memory: an
+operand of fewer bits widens exactly, and a result that a narrower dtype holds narrows exactly. ``triton_single``
+computes where binary32 is enough.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import triton
 import triton.language as tl
 
 from fpsim.cpu import codes, format_table
-from fpsim.cuda.triton_table import COLUMNS
+from fpsim.cuda.triton_single_tiers import SINGLE_TIER
+from fpsim.cuda.triton_table import COLUMNS, FIRST_OF_SINGLE
 
 SIGN = tl.constexpr(1 << 63)
 MAGNITUDE = tl.constexpr((1 << 63) - 1)
@@ -55,6 +57,7 @@ PLAIN = tl.constexpr(codes.PLAIN)
 ODD = tl.constexpr(codes.ODD)
 EXACT = tl.constexpr(codes.EXACT)
 GUARDED = tl.constexpr(codes.GUARDED)
+SINGLE = tl.constexpr(SINGLE_TIER)
 
 ROW = tl.constexpr(COLUMNS)
 LOWEST = tl.constexpr(format_table.LOWEST)
@@ -66,6 +69,8 @@ OVERFLOW = tl.constexpr(format_table.INTEGERS + format_table.OVERFLOW)
 INFINITE = tl.constexpr(format_table.INTEGERS + format_table.INFINITE)
 ADDED = tl.constexpr(format_table.INTEGERS + format_table.ADD)
 ODD_OVERFLOW = tl.constexpr(format_table.INTEGERS + format_table.ODD_OVERFLOW)
+SINGLE_COLUMN = tl.constexpr(FIRST_OF_SINGLE)
+FIRST_SINGLE = tl.constexpr(9)  # in a format_row
 
 
 @triton.jit
@@ -85,9 +90,12 @@ def constant(bits: tl.constexpr) -> Any:
 
 
 @triton.jit
-def load(place: tl.tensor, inside: tl.tensor) -> Any:
-    """Elements of any floating dtype, as binary64."""
-    return tl.load(place, mask=inside, other=0.0).to(tl.float64)
+def load(place: tl.tensor, inside: tl.tensor, tier: tl.constexpr = EXACT) -> Any:
+    """Elements of any floating dtype, as binary64; in the tier SINGLE as binary32."""
+    if tier == SINGLE:
+        return tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    else:
+        return tl.load(place, mask=inside, other=0.0).to(tl.float64)
 
 
 @triton.jit
@@ -128,15 +136,32 @@ def float_of(table: tl.tensor, row: tl.tensor, column: tl.constexpr) -> Any:
 
 
 @triton.jit
-def format_row(table: tl.tensor, row: tl.tensor) -> Any:
-    """What a rounding reads of its format.
+def single_of(table: tl.tensor, row: tl.tensor, column: tl.constexpr) -> Any:
+    return tl.load(table + row * ROW + column).to(tl.uint32)
 
-    (exponent fields of 2^emin and 2^emax, of C and of q; largest, overflow, infinite, add, to-odd overflow)
+
+@triton.jit
+def number_of(table: tl.tensor, row: tl.tensor, column: tl.constexpr) -> Any:
+    return single_of(table, row, column).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def format_row(table: tl.tensor, row: tl.tensor) -> Any:
+    """What a rounding reads of its format; what it does not use is not loaded.
+
+    (exponent fields of 2^emin and 2^emax, of C and of q; largest, overflow, infinite, add, to-odd overflow; and for
+    binary32 from FIRST_SINGLE on: s; exponent fields of 2^emin, 2^emax and 2^s; 2^(emax + 1), largest, overflow,
+    infinite, add, to-odd overflow)
     """
     return (
         field_of(table, row, LOWEST), field_of(table, row, HIGHEST), field_of(table, row, MAGIC),
         field_of(table, row, QUANTUM), float_of(table, row, MAX), float_of(table, row, OVERFLOW),
         float_of(table, row, INFINITE), float_of(table, row, ADDED), float_of(table, row, ODD_OVERFLOW),
+        single_of(table, row, SINGLE_COLUMN), single_of(table, row, SINGLE_COLUMN + 1),
+        single_of(table, row, SINGLE_COLUMN + 2), single_of(table, row, SINGLE_COLUMN + 3),
+        number_of(table, row, SINGLE_COLUMN + 4), number_of(table, row, SINGLE_COLUMN + 5),
+        number_of(table, row, SINGLE_COLUMN + 6), number_of(table, row, SINGLE_COLUMN + 7),
+        number_of(table, row, SINGLE_COLUMN + 8), number_of(table, row, SINGLE_COLUMN + 9),
     )  # fmt: skip
 
 

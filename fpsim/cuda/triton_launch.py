@@ -7,6 +7,7 @@ what a kernel computes, not how the compiler contracts or flushes it: that is re
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ def block_length(wanted: int, size: int, device: torch.device) -> int:
     return wanted if device.type == "cuda" else min(_INTERPRETED, 1 << max(size - 1, 63).bit_length())
 
 
-def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments: Any) -> None:
-    """Start ``kernel`` on every block of ``grid``, without contraction of products and sums.
+def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments: Any, warps: int = 4) -> None:
+    """Start ``kernel`` on every block of ``grid``, of ``warps`` warps, without contraction of products and sums.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments:
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
-            kernel[grid](*arguments, enable_fp_fusion=False)
+            kernel[grid](*arguments, num_warps=warps, enable_fp_fusion=False)
         return
     if not interpreted():
         raise ValueError(
@@ -46,4 +47,29 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments:
 
     triton_interpreter.correct()
     with np.errstate(all="ignore"):  # what the card does silently: infinities, NaN, integers that wrap around
-        kernel[grid](*arguments, enable_fp_fusion=False)
+        kernel[grid](*arguments, num_warps=warps, enable_fp_fusion=False)
+
+
+class Abreast:
+    """Starts kernels that do not read what another of them writes side by side, each on a stream of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._streams: list[Any] = []
+
+    def __call__(self, calls: Sequence[Callable[[], None]]) -> None:
+        """They follow what the present stream was given before, and it waits for them; on the CPU one after another."""
+        if self.device.type != "cuda" or len(calls) == 1:
+            for call in calls:
+                call()
+            return
+        now = torch.cuda.current_stream(self.device)
+        while len(self._streams) < len(calls):
+            self._streams.append(torch.cuda.Stream(self.device))
+        used = self._streams[: len(calls)]
+        for stream, call in zip(used, calls, strict=True):
+            stream.wait_stream(now)
+            with torch.cuda.stream(stream):
+                call()
+        for stream in used:
+            now.wait_stream(stream)

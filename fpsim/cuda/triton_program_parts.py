@@ -8,20 +8,27 @@ import triton
 import triton.language as tl
 
 from fpsim.cuda.triton_elements import (
+    ADD,
+    FMA,
+    MUL,
     SIGN,
+    SUB,
     compute,
     constant,
     flipped,
     from_bits,
+    from_upper,
+    is_infinite,
     rounded,
     to_bits,
 )
 from fpsim.cuda.triton_random import draw_of, philox
+from fpsim.cuda.triton_single import bits_of, double, number_of
 from fpsim.cuda.triton_wide import operate
 
 __all__ = [
-    "abs_of", "draw_of", "less_of", "max_of", "min_of", "neg_of", "operate", "operation", "philox", "sign_of",
-    "where_of",
+    "abs_of", "draw_of", "less_of", "load_nothing", "max_of", "min_of", "neg_of", "operate", "operation", "philox",
+    "places", "sign_of", "suspicious", "where_of", "widened",
 ]  # fmt: skip
 
 
@@ -38,14 +45,77 @@ def operation(
     draw: tl.tensor,
     row: tl.tensor,
 ) -> Any:
-    """One correctly rounded operation; ``row`` as ``format_row`` gives it."""
-    x, infinite = compute(kind, tier, mode, a, b, c)
+    """One correctly rounded operation; ``row`` as ``format_row`` gives it, operands of any dtype in binary64."""
+    x, infinite = compute(kind, tier, mode, double(a), double(b), double(c))
     return rounded(mode, bits, alike, x, infinite, row, draw)
 
 
 @triton.jit
+def places(
+    start: tl.tensor,
+    count: tl.tensor,
+    left: tl.tensor,
+    lanes_per_block: tl.tensor,
+    block: tl.tensor,
+    runs: tl.tensor,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> Any:
+    """What BLOCK threads of a stage work on, from place ``start`` of ``count`` elements of COLUMNS lanes each.
+
+    (element, lane of the thread block, of the block and of all, whether there is one, its run, and zeros of two types)
+    """
+    place = start + tl.arange(0, BLOCK)
+    element, spot = place // COLUMNS, place % COLUMNS
+    column = left + spot
+    inside = (place < count * COLUMNS) & (column < lanes_per_block)
+    lane = block * lanes_per_block + column
+    run = tl.load(runs + lane, mask=inside, other=0)
+    return element, spot, column, lane, inside, run, place * 0, tl.full((BLOCK,), 0, tl.uint32)
+
+
+@triton.jit
+def load_nothing(like: tl.tensor) -> Any:
+    """Zeros, where a sum begins."""
+    return from_bits(like.to(tl.uint64) & 0)
+
+
+@triton.jit
+def suspicious(kind: tl.constexpr, y: tl.tensor, a: tl.tensor, b: tl.tensor, c: tl.tensor, row: tl.tensor) -> Any:
+    """Whether an underflow, an overflow, or a result without a number may lie behind y; if False, none does.
+
+    An underflow ends at or below the smallest normal number, an overflow at or above the largest one, or in NaN.
+    Exact zeros, infinities of infinities and what follows from NaN are none.
+    """
+    size = tl.abs(y)
+    odd = (size <= from_upper(row[0])) | (size >= row[4]) | ((y != y) & (a == a) & (b == b) & (c == c))
+    if kind == ADD:
+        nought = a == flipped(b, SIGN)
+    elif kind == SUB:
+        nought = a == b
+    elif kind == MUL:
+        nought = (a == 0.0) | (b == 0.0)
+    elif kind == FMA:
+        nought = ((a == 0.0) | (b == 0.0)) & (c == 0.0)
+    else:
+        nought = a == 0.0
+    plain = ((size == 0.0) & nought) | (is_infinite(y) & (is_infinite(a) | is_infinite(b) | is_infinite(c)))
+    return odd & (plain == 0)
+
+
+@triton.jit
+def widened(low: tl.tensor, high: tl.tensor, x: tl.tensor) -> Any:
+    """The smallest and the largest magnitude, of which NaN is none."""
+    size = tl.abs(x)
+    return tl.where(size < low, size, low), tl.where(size > high, size, high)
+
+
+@triton.jit
 def neg_of(x: tl.tensor) -> Any:
-    return flipped(x, SIGN)
+    if x.dtype == tl.float64:
+        return flipped(x, SIGN)
+    else:
+        return number_of(bits_of(x) ^ (1 << 31))
 
 
 @triton.jit
@@ -62,6 +132,7 @@ def sign_of(x: tl.tensor) -> Any:
 @triton.jit
 def max_of(a: tl.tensor, b: tl.tensor) -> Any:
     """IEEE 754-2019 maximum: NaN propagates, -0 is below +0."""
+    a, b = double(a), double(b)
     largest = tl.where(a > b, a, b)
     largest = tl.where(a == b, from_bits(to_bits(a) & to_bits(b)), largest)
     return tl.where(a != a, a, largest)
@@ -69,7 +140,7 @@ def max_of(a: tl.tensor, b: tl.tensor) -> Any:
 
 @triton.jit
 def min_of(a: tl.tensor, b: tl.tensor) -> Any:
-    return neg_of(max_of(flipped(a, SIGN), flipped(b, SIGN)))
+    return neg_of(max_of(neg_of(a), neg_of(b)))
 
 
 @triton.jit

@@ -1,7 +1,8 @@
 """The twin machine: a program on torch tensors of any device, one operation of a step after another.
 
 Values of an array are ``[blocks, *shape, lanes]``. All lanes of a block share their formats, all blocks their modes.
-It takes what the CPU machine takes but functions such as exp, which it refuses by name, and counts no events.
+It takes what the CPU machine takes, and counts no events. Functions such as exp are computed on the CPU
+(``twin_functions``).
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ import torch
 
 from fpsim.cpu import codes
 from fpsim.cpu.lower import Formats, decisions
+from fpsim.cuda.twin_functions import function
 from fpsim.cuda.twin_magnitudes import Tensor
-from fpsim.cuda.twin_operations import CHOOSING, ROUNDED, choosing, operate, possible
+from fpsim.cuda.twin_operations import choosing, operate, possible
 from fpsim.cuda.twin_rounding import Target
 from fpsim.cuda.twin_words import program_place, program_words, top_bits
 from fpsim.precision import Precision, drawn_bits, scalar_values
-from fpsim.program import Operation, Program
+from fpsim.program import ELEMENTARY, RUNNABLE, Operation, Program
 from fpsim.random_bits import Key
 from fpsim.rounding import Rounding, Stochastic
 from fpsim.shapes import Sizes, axis_of, broadcast, check_index
 
 Array = npt.NDArray[np.float64]
-_TAKEN = (*ROUNDED, *CHOOSING, "sum", "dot", "expand", "gather")
 
 
 class TwinMachine:
@@ -64,10 +65,10 @@ class TwinMachine:
         programs: Sequence[Program] | None = None,
     ) -> None:
         for operation in program.operations:
-            if operation.kind not in _TAKEN:
+            if operation.kind not in RUNNABLE:
                 raise ValueError(
-                    f"{operation.slot}: device={str(device)!r} does not take operations of kind {operation.kind!r}; "
-                    "device='cpu' does"
+                    f"{operation.slot}: the torch machine does not take operations of kind {operation.kind!r}; "
+                    f"admissible: {', '.join(sorted(RUNNABLE))}"
                 )
         self.program, self.precisions, self.key, self.device = program, tuple(precisions), key, device
         self.blocks, self.lanes_per_block = len(self.precisions), lanes_per_block
@@ -244,6 +245,8 @@ class TwinMachine:
         mode = self._slots[0][slot][1]
         target = self._target(slot, operands[0].ndim, mode)
         draw = self._draw(slot, mode, tuple(operands[0].shape), elements) if isinstance(mode, Stochastic) else None
+        if kind in ELEMENTARY:
+            return function(kind, operands, target, draw)
         tier = self._tiers[slot] if target.fast or target.binary64 else codes.EXACT
         return operate(kind, operands, target, draw, tier)
 
@@ -331,7 +334,7 @@ class TwinMachine:
     def _spread(self, name: str, array: Array) -> Tensor:
         """What is given as ``[d]`` or ``[d, lanes]`` as ``[blocks, d, lanes_per_block]``."""
         own = self._own(name)
-        x = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        x = torch.from_numpy(np.array(array, order="C")).to(self.device)  # what has no axes keeps none
         if array.shape == own:
             return x[None, ..., None].expand(self.blocks, *own, self.lanes_per_block)
         if array.shape == (*own, self.lanes):

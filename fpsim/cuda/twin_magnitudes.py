@@ -13,6 +13,7 @@ bits and asks of the rest only whether it is zero, so 124 bits and a sticky bit 
   lower (a product has 106 bits); then at most two leading bits cancel, and 122 remain.
 * quotient: 91 bits and whether the remainder is zero.
 * root: 93 bits and whether the remainder is zero.
+* inverse root: 53 bits and whether there are more, for roundings that look at no more bits than these.
 * remainder: exact; its divisor's quotient is worked out ten bits at a time, as often as the widest pair needs.
 """
 
@@ -185,6 +186,42 @@ def root(a: Tensor) -> Magnitude:
     low = (tail & ((1 << 31) - 1)) << 31
     # An irrational root has a rest; a rational one is R.
     return Magnitude((r << 9) | (tail >> 31), low, rest != 0, (e - odd) >> 1, torch.zeros_like(low) != 0)
+
+
+def inverse_root(a: Tensor) -> Magnitude:
+    """1 / sqrt(a) of a positive finite number, of which 53 bits and the sticky bit are known: ``low`` is 0.
+
+    With a = R 2^s, s even, 2^52 <= R < 2^54, Q = floor(sqrt(2^158 / R)) has 53 bits unless R is 2^52. A guess of it by
+    torch is four units off at most: the root by 1.5 units of its last place, the quotient by half a unit. Near it
+    |R Q^2 - 2^158| < 2^112, so the lowest 120 bits of R Q^2 tell its sign. It is 0 for no other R than 2^52.
+    """
+    m, e = parts(a)
+    odd = e & 1
+    radicand = m << odd
+    scale = torch.full_like(a, float(1 << 79))
+    q = (scale / torch.sqrt(radicand.to(torch.float64))).to(torch.int64).clamp(1 << 52, (1 << 53) - 1)
+    for _ in range(4):
+        q = q - _beyond(radicand, q)
+    for _ in range(4):
+        q = q + 1 - _beyond(radicand, q + 1)
+    one = radicand == 1 << 52
+    q = torch.where(one, 1 << 52, q)
+    zero = torch.zeros_like(q)
+    return Magnitude(q << 9, zero, ~one, one.to(torch.int64) - 1 - ((e - odd) >> 1), zero != 0)
+
+
+def _beyond(r: Tensor, q: Tensor) -> Tensor:
+    """1 where r q^2 > 2^158, else 0, if they are less than 2^119 apart: by bit 119, from digits of 30 bits."""
+    low = (1 << 30) - 1
+    r0, r1, q0, q1 = r & low, r >> 30, q & low, q >> 30
+    s0, s1, s2 = q0 * q0, 2 * q0 * q1, q1 * q1
+    s1 = s1 + (s0 >> 30)
+    s2 = s2 + (s1 >> 30)
+    s0, s1, s2, s3 = s0 & low, s1 & low, s2 & low, s2 >> 30
+    t1 = s0 * r1 + s1 * r0 + ((s0 * r0) >> 30)
+    t2 = s1 * r1 + s2 * r0 + (t1 >> 30)
+    t3 = s2 * r1 + s3 * r0 + (t2 >> 30)
+    return 1 - ((t3 >> 29) & 1)
 
 
 def remainder(a: Tensor, b: Tensor) -> Magnitude:

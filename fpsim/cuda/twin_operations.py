@@ -18,17 +18,18 @@ from fpsim.cuda import twin_magnitudes as exact
 from fpsim.cuda.twin_magnitudes import Magnitude, Tensor
 from fpsim.cuda.twin_rounding import Target, infinite, one_nan, rounded, rounded_number
 from fpsim.number_format import Format
-from fpsim.rounding import Rounding
+from fpsim.rounding import Rounding, asked_bits
 
-ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma", "rem")
+ROUNDED = ("round", "add", "sub", "mul", "div", "sqrt", "fma", "rem", "rsqrt")
 _SUMS = ("add", "sub", "fma")
-CHOOSING = ("max", "min", "abs", "neg", "sign", "less", "where")  # what rounds nothing in a program
+EXTREMES = ("max", "min", "abs", "neg")
+CHOOSING = (*EXTREMES, "sign", "less", "where")  # what rounds nothing in a program
 
 
 def operate(
     kind: str, operands: Sequence[Tensor], target: Target, draw: Tensor | None = None, tier: int = codes.EXACT
 ) -> Tensor:
-    """The correctly rounded result of a kind of ``ROUNDED``.
+    """The correctly rounded result of a kind of ``ROUNDED``; ``rsqrt`` only where ``takes`` says so.
 
     Parameters
     ----------
@@ -52,11 +53,16 @@ def operate(
     return torch.where(settled & value.isnan(), torch.nan, result)
 
 
+def takes(kind: str, fmt: Format, rounding: Rounding) -> bool:
+    """Whether the twin computes it: of a reciprocal root it knows 53 bits."""
+    return kind in (*ROUNDED, *EXTREMES) and (kind != "rsqrt" or fmt.precision + asked_bits(rounding) <= 52)
+
+
 def tier_of(kind: str, ranges: Sequence[Range], fmt: Format, rounding: Rounding) -> int:
     """How an operation on operands of these ranges may be computed."""
     if tiers.is_binary64(fmt, rounding):
         return possible(kind, codes.PLAIN, True)
-    return codes.EXACT if kind == "rem" else possible(kind, tiers.choose(kind, ranges, fmt, rounding), False)
+    return codes.EXACT if kind in ("rem", "rsqrt") else possible(kind, tiers.choose(kind, ranges, fmt, rounding), False)
 
 
 def possible(kind: str, tier: int, binary64: bool) -> int:
@@ -122,9 +128,9 @@ def _settled(kind: str, operands: Sequence[Tensor], down: bool) -> tuple[Tensor,
     a, b = operands[0], operands[-1] if kind != "fma" else operands[1]
     if kind == "round":
         return torch.ones_like(a, dtype=torch.bool), a
-    if kind == "sqrt":
+    if kind in ("sqrt", "rsqrt"):
         settled = ~((a > 0.0) & (a < torch.inf))
-        return settled, torch.where(a < 0.0, torch.nan, a)
+        return settled, torch.where(a < 0.0, torch.nan, a if kind == "sqrt" else torch.ones_like(a) / a)
     finite = (a.abs() < torch.inf) & (b.abs() < torch.inf)
     empty = (a == 0.0) | (b == 0.0)
     if kind in ("add", "sub"):
@@ -156,6 +162,8 @@ def _computed(kind: str, operands: Sequence[Tensor], settled: Tensor, down: bool
         return exact.quotient(a, b)
     if kind == "sqrt":
         return exact.root(a)
+    if kind == "rsqrt":
+        return exact.inverse_root(a)
     if kind == "rem":
         return exact.remainder(a, b)
     product, c = exact.product(a, b), torch.where(settled, 1.0, operands[2])

@@ -9,15 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.modules._functions import BackwardHookFunction
 
 from fpsim.nn.arithmetic import Fast, Tensor
 from fpsim.nn.roles import NetworkPrecision, Slot
 from fpsim.nn.table import UnsupportedOperation
 from fpsim.random_bits import Key
 
+CARRYING = (torch.float32, torch.float64)  # dtypes whose tensors carry emulated numbers
 ACTIVATION, INSIDE, WEIGHT = "activation", "inside", "weight"
 _NETWORK = 0x4E455457  # "NETW": the key of a network's draws
 BACKWARD = 16  # roundings that one operation may have, forward, and the number of its first backward
+
+
+_HOOKED = (
+    "a full backward hook of a module whose input or result is read elsewhere, too: PyTorch would add the gradients; "
+    "admissible: hooks of tensors and of modules in a chain"
+)
 
 
 class Call:
@@ -40,6 +48,8 @@ class Call:
         # Storages that were changed in place, kept alive: a tensor of each, and who of its owners may be read.
         self._written: dict[int, tuple[Tensor, set[int]]] = {}
         self._replaced: set[int] = set()
+        self._hooks: set[Any] = set()  # nodes of PyTorch's graph: of its hooks of modules,
+        self._hooked: set[Any] = set()  # and what they read
 
     def number(self) -> int:
         """The place of the next operation."""
@@ -66,7 +76,7 @@ class Call:
 
     def tagged(self, x: Tensor, role: str) -> Tensor:
         """x, known as a number of its role's format."""
-        x.fpsim_role = (self, role, x.requires_grad)
+        x.fpsim_role = (self, role)
         return x
 
     def known(self, x: Tensor) -> bool:
@@ -105,13 +115,12 @@ class Call:
         latest = self.latest(x)
         if self._written:
             self._check_shares(x)
-        if latest.requires_grad and not latest.is_leaf and self.known(latest) and not latest.fpsim_role[2]:
-            raise UnsupportedOperation(
-                f"{latest.grad_fn.name()}: an autograd function of its own, whose backward pass is not emulated; "
-                "admissible: operations without it (torch.utils.checkpoint: use_reentrant=False around the whole "
-                "emulated module)"
-            )
+        made = getattr(type(latest.grad_fn), "_forward_cls", None)
+        if made is not None and not made.__module__.startswith("fpsim.nn."):
+            self._check_function(latest, made)
         if not self.known(latest):
+            if x.dtype not in CARRYING:
+                raise ValueError(f"a tensor of {x.dtype}; admissible: torch.float32, torch.float64")
             role = WEIGHT if isinstance(x, torch.nn.Parameter) else ACTIVATION
             slot = self.precision.weights if role == WEIGHT else self.precision.activations
             backward = None if role == WEIGHT and self.precision.level == "operation" else self.gradient_slot(role)
@@ -119,6 +128,8 @@ class Call:
             self._latest[id(x)] = (x, latest)
         if self.precision.level == "storage":
             return latest
+        if self._hooked and x.grad_fn in self._hooked:
+            raise UnsupportedOperation(_HOOKED)
         number = self.number()  # also where no gradient is recorded: the draws that follow are the same
         if not (latest.requires_grad and torch.is_grad_enabled()):
             return latest
@@ -168,6 +179,28 @@ class Call:
         self._replaced.add(id(old))
         return old
 
+    def _check_function(self, x: Tensor, made: Any) -> None:
+        """What an autograd function that is not of this package gives: of PyTorch's hooks of modules, or of a user."""
+        if made is BackwardHookFunction:
+            self._check_hook(x)
+        elif self.known(x):
+            raise UnsupportedOperation(
+                f"{made.__name__}: an autograd function of its own, whose backward pass is not emulated; admissible: "
+                "operations of PyTorch (torch.utils.checkpoint: around the whole emulated module)"
+            )
+
+    def _check_hook(self, x: Tensor) -> None:
+        """A full backward hook of a module reads its tensors unseen: PyTorch would add other gradients of theirs."""
+        if x.grad_fn in self._hooks:
+            return
+        read = {one.grad_fn for one, _ in self._latest.values()} | self._hooked
+        for node, _ in x.grad_fn.next_functions:
+            if node is not None and node in read:
+                raise UnsupportedOperation(_HOOKED)
+            read.add(node)
+        self._hooks.add(x.grad_fn)
+        self._hooked |= {node for node, _ in x.grad_fn.next_functions if node is not None}
+
     def _check_shares(self, x: Tensor) -> None:
         _, read_by = self._written.get(x.untyped_storage().data_ptr(), (x, {id(x)}))
         if id(x) in read_by:
@@ -194,6 +227,8 @@ class Call:
         self._latest.clear()
         self._written.clear()
         self._replaced.clear()
+        self._hooks.clear()
+        self._hooked.clear()
 
     # Boundaries of a layer that computes inside in a format of its own
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import inspect
 import sys
@@ -16,15 +15,24 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from fpsim.nn import layers
 from fpsim.nn.arithmetic import ByDefinition, Fast
-from fpsim.nn.call import ACTIVATION, Call
+from fpsim.nn.call import ACTIVATION, CARRYING, Call
 from fpsim.nn.presets import network_precision
 from fpsim.nn.roles import NetworkPrecision
-from fpsim.nn.table import HANDLERS, MOVES, QUERIES, WRITERS, WRITES, UnsupportedOperation, admitted, name_of
+from fpsim.nn.table import (
+    AT_STORAGE,
+    HANDLERS,
+    MOVES,
+    QUERIES,
+    WRITERS,
+    WRITES,
+    UnsupportedOperation,
+    admitted,
+    name_of,
+)
 from fpsim.random_bits import Key, check_key
 
 ARITHMETIC = {"fast": Fast, "exact": ByDefinition}
 _CHECKPOINT = "torch.utils.checkpoint"
-CARRIERS = {torch.float32: "binary32", torch.float64: "binary64"}
 
 
 class Emulation:
@@ -101,8 +109,9 @@ def emulate(
     -------
     a module of a subclass of the module's class, which shares its parameters, buffers and submodules: ``state_dict``,
     ``parameters()`` and training mode are as before. Hooks of submodules are emulated with them, those of the module
-    itself are its own and run outside. ``emulation.calls`` counts forward passes. Gradients of several backward passes
-    are added in ``.grad`` by PyTorch, in the parameter's dtype
+    itself are its own and run outside. An emulated module inside it is a network of its own. ``emulation.calls``
+    counts forward passes. Gradients of several backward passes are added in ``.grad`` by PyTorch, in the parameter's
+    dtype
 
     Raises
     ------
@@ -156,7 +165,7 @@ def _check_carriers(module: torch.nn.Module, precision: NetworkPrecision) -> Non
     from fpsim.array_call import check_holds
 
     for name, x in [*module.named_parameters(), *module.named_buffers()]:
-        if x.is_floating_point() and x.dtype not in CARRIERS:
+        if x.is_floating_point() and x.dtype not in CARRYING:
             raise ValueError(
                 f"{name!r} has dtype {x.dtype}; admissible: torch.float32, torch.float64, which carry numbers"
             )
@@ -188,6 +197,7 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
                 "around the whole emulated module"
             )
         if not layers.moves.floating(args, kwargs):
+            layers.moves.check_real(func, args, kwargs)
             return func(*args, **kwargs)
         if func in WRITES and layers.moves.floating(args[:1], {}):
             return call.replace(args[0], self._left(WRITES[func], args, kwargs))
@@ -200,6 +210,8 @@ class _Mode(TorchFunctionMode):  # type: ignore[misc]
                 return call.replace(args[0], self._performed(func, args, kwargs))
         if func in HANDLERS and not storage:
             return HANDLERS[func](call, *args, **admitted(func, kwargs))
+        if storage and func in AT_STORAGE:
+            return AT_STORAGE[func](call, *args, **kwargs)
         if func in MOVES:
             return layers.moves.moved(call, func, args, kwargs)
         if func in QUERIES:
@@ -263,34 +275,8 @@ def returned(call: Call, result: Any) -> Any:
         return call.leave(call.use(x) if found.count(id(x)) > 1 else x)
 
     with torch._C.DisableTorchFunction():
-        _rebuilt_with(result, counted)
-        return _rebuilt_with(result, given)
-
-
-def _rebuilt_with(x: Any, function: Any) -> Any:
-    """As ``mapped``, with dictionaries of any class and dataclasses; the same object where nothing changes."""
-    if isinstance(x, dict):
-        pairs = {name: _rebuilt_with(one, function) for name, one in x.items()}
-        if all(pairs[name] is one for name, one in x.items()):
-            return x
-        x = copy.copy(x)
-        x.update(pairs) if type(x) is dict else [x.__setitem__(name, one) for name, one in pairs.items()]
-        return x
-    if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        values = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
-        changed = {name: _rebuilt_with(one, function) for name, one in values.items()}
-        if all(changed[name] is one for name, one in values.items()):
-            return x
-        x = copy.copy(x)
-        for name, one in changed.items():
-            object.__setattr__(x, name, one)
-        return x
-    if isinstance(x, (tuple, list)) and not isinstance(x, torch.Size):
-        items = [_rebuilt_with(one, function) for one in x]
-        if all(one is other for one, other in zip(items, x, strict=True)):
-            return x
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    return function(x)
+        layers.moves.mapped(result, counted)
+        return layers.moves.mapped(result, given)
 
 
 def _checkpoints() -> bool:

@@ -80,8 +80,8 @@ def network_precision(precision: NetworkPrecision | Format | str) -> NetworkPrec
 
     Examples
     --------
-    >>> network_precision("fp8").forward_operands[0].name, network_precision("storage:e5m7").level
-    ('float8_e4m3fn', 'storage')
+    >>> network_precision("fp8").forward_operands[0].max, network_precision("storage:e5m7").level
+    (448.0, 'storage')
     """
     if isinstance(precision, NetworkPrecision):
         return precision

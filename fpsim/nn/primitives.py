@@ -131,6 +131,8 @@ def apply(call: Call, where: str, rule: str | Rule, *operands: Tensor | float) -
 def _read(call: Call, x: Tensor | float, like: Tensor, slot: Slot) -> Tensor:
     if not isinstance(x, torch.Tensor):
         return constant(x, like, slot[0])
+    if x.is_complex():
+        raise ValueError(f"an operand of {x.dtype}; admissible: real numbers")
     if not x.is_floating_point():
         return call.arithmetic.operation("round", (x.to(like.dtype),), (slot[0], "nearest_even"), None)
     x = call.use(x)

@@ -25,7 +25,18 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
 
 
 def forward_product(call: Call, number: int, a: Tensor, b: Tensor) -> Tensor:
-    """``[..., m, k]`` times ``[..., k, n]`` of detached operands, in parts 0..3 of the operation ``number``."""
+    """``[..., m, k]`` times ``[..., k, n]`` of detached operands, in parts 0..3 of the operation ``number``.
+
+    Raises
+    ------
+    ValueError
+        Operands of two dtypes or on two devices, or of integers.
+    """
+    if a.dtype != b.dtype or a.device != b.device or not a.is_floating_point():
+        raise ValueError(
+            f"a product of {a.dtype} on {a.device} and {b.dtype} on {b.device}; admissible: one device, and one of "
+            "torch.float32, torch.float64"
+        )
     (left, m), (right, n) = _read(call, number, 0, a, -1, False), _read(call, number, 1, b, -2, False)
     product = call.arithmetic.matmul(left, right, call.precision.accumulator, call.key(number, 2))
     return _stored(call, product, m + n, call.precision.inside, call.key(number, 3))

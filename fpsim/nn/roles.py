@@ -165,9 +165,9 @@ class NetworkPrecision:
         Examples
         --------
         >>> from fpsim.optim import STEPS
-        >>> slots = NetworkPrecision.uniform("bfloat16").replace(state="float8_e5m2").optimizer().resolve(STEPS["adam"])
+        >>> slots = NetworkPrecision.uniform("bfloat16").replace(state="e5m2").optimizer().resolve(STEPS["adam"])
         >>> slots["w"][0].name, slots["v"][0].name, slots["update.div"][0].name
-        ('e8m7', 'float8_e5m2', 'e8m7')
+        ('e8m7', 'e5m2', 'e8m7')
         """
         states = {name for program in STEPS.values() for name in program.state} - {"w"}
         families = tuple((name, *self.state) for name in sorted(states))

@@ -21,6 +21,8 @@ _H = TypeVar("_H", bound=Handler)
 
 HANDLERS: dict[Any, Handler] = {}
 _ARGUMENTS: dict[Handler, frozenset[str]] = {}  # of those that do not take any name
+# Handlers that are used at storage level, too: PyTorch's own functions would draw from its own generator.
+AT_STORAGE: dict[Any, Handler] = {}
 # Functions that move numbers and compute nothing: run as they are, forward and backward.
 MOVES: set[Any] = set()
 # Functions whose result is no number of the network: sizes, comparisons, indices, new tensors.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.bench import adam, arithmetic, cases, matmul, measure, peers, reductions, scan, startup
+from experiments.bench import adam, arithmetic, cases, matmul, measure, network, peers, reductions, scan, startup
 from experiments.bench import round as rounding
 from experiments.bench.measure import Job, Row, Settings, WrongResult, interleaved, one_core
 from experiments.cli import bench, main, record_file
@@ -106,6 +106,32 @@ def test_installed_peers_round_float32_as_fpsim_does(name, fmt):
     assert np.array_equal(np.asarray(call()), rounding.arrays.round(x, fmt))
 
 
+def test_networks_are_measured_in_processes_with_their_number_of_threads(monkeypatch):
+    asked = []
+
+    def measured(what: str, threads: int, count: int) -> dict[str, float]:
+        asked.append((what, threads, count))
+        return {"plain": 0.01, "emulated": 0.014, "whole": 29.0}
+
+    monkeypatch.setattr(network, "_measured", measured)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    rows = [row for job in network.jobs(Settings(repeats=2)) for row in job.run(Settings(repeats=2))]
+    assert [row.met for row in rows] == [True] * 5 and rows[1].ratio == pytest.approx(1.4)
+    assert asked == [("step", 1, 2), ("storage", 1, 2), ("storage", 4, 2), ("whole operation", 4, 3000),
+                     ("whole storage", 4, 3000)]  # fmt: skip
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    skipped = [row for job in network.jobs(Settings()) for row in job.run(Settings()) if row.skipped]
+    assert [row.skipped for row in skipped] == ["2 cores"] * 3
+
+
+@pytest.mark.slow
+def test_a_step_of_a_network_is_measured():
+    assert set(network._measured("step", 1, 2)) == {"plain", "emulated"}
+    assert network._measured("whole storage", 1, 3)["whole"] > 0.0
+    with pytest.raises(WrongResult, match=r"KeyError|ValueError"):
+        network._measured("whole nothing", 1, 3)
+
+
 def test_startup_runs_in_fresh_interpreters(monkeypatch):
     monkeypatch.setattr(startup, "_seconds", lambda code: 200.0 if "import numba" in code else 300.0)
     numba, ours, first = startup.jobs(Settings())[0].run(Settings(repeats=2))
@@ -187,7 +213,8 @@ def test_what_is_finished_is_kept(error, code, says, tmp_path, capsys, monkeypat
         (
             ["rond"],
             "BENCH: 'rond' is unknown; "
-            "admissible: round, arithmetic, matmul, adam, scan, reductions, peers, startup, store, all",
+            "admissible: round, arithmetic, matmul, adam, scan, reductions, peers, startup, store, "
+            "network, all",
         ),
         (["--size", "x"], "--size: 'x' is no integer"),
         (["--size", "0"], "--size: 0 is outside 1..4294967296"),

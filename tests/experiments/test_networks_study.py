@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 pytest.importorskip("torch")
 
 from experiments import network_settings, networks, store
+from experiments.fields import StudyError
 from experiments.networks.cells import training_of, window_of
 from experiments.simulate import Cancelled, run_batch
 from experiments.study import Study
 from fpsim.formats import format as named_format
 from fpsim.rounding import Stochastic
+from theory.verdict import confidence_interval
 
 SMALL: dict[str, Any] = {"problem": "mlp-digits", "options": {"width": 8, "evaluation": 16}, "batch": 8, "steps": 12}
 
@@ -175,9 +179,28 @@ def test_what_cannot_run_is_refused_before_any_does(more: dict[str, Any], messag
 
 
 def test_names_are_known_without_torch() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, experiments.study as s; print('torch' in sys.modules, *s.networks.PROBLEMS)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert printed[0] == "False" and printed[1:] == list(networks.PROBLEMS) and "mlp-digits" in printed
+
+
+@pytest.mark.parametrize("options", [{}, {"width": 8}])
+def test_without_torch_a_network_names_the_extra(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    network_settings.forget()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(StudyError, match=r"^problem: mlp-digits: networks are .* pip install 'fpsim\[networks\]'$"):
+        study(options=options).cells()
+    network_settings.forget()
+
+
+@pytest.mark.slow
+def test_weights_of_few_bits_stall_with_nearest_even_where_dithered_ones_learn() -> None:
+    """99 % confidence over eight seeds, which share start and batches: the loss is more than twice as large."""
+    options = {"width": 32, "components": "weights"}
+    more = {"optimizer": "sgd", "mantissa": 3, "seeds": 8, "steps": 150, "batch": 32, "options": options}
+    nearest, dithered = (
+        np.array(run_batch([study(**more, rounding=mode).cells()[0]])[0]["seed_loss"])
+        for mode in ("nearest_even", "stochastic")
+    )
+    low, _ = confidence_interval(np.log(nearest / dithered), 0.99)
+    assert low > math.log(2.0)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiers import slow_but
-from triton_session import DEVICE, KEY, MODES, MOST_SLOW, SPECIAL, apply, assert_same, borders
+from triton_session import DEVICE, KEY, MARKS, MODES, MOST_SLOW, SPECIAL, apply, assert_same, borders
 
 import fpsim
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+pytestmark = MARKS
 KINDS = {"add": 2, "sub": 2, "mul": 2, "div": 2, "sqrt": 1, "fma": 3}
 SMALL = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "p3109_k8p4se", "float4_e2m1fn", "float8_e8m0fnu")
 HALVES = slow_but([0, 1], 0)  # the fast tests take every second case, another one for every mode

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from tiers import slow_but
-from triton_session import DEVICE, KEY, MODES, assert_same
+from triton_session import DEVICE, KEY, MARKS, MODES, assert_same
 
 import fpsim
+from experiments.bench import scan
 from fpsim.optim import STEPS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux only")
+pytestmark = MARKS
 RUNS = np.array([3, 1, 0, 1000, 2**32 - 1], dtype=np.uint64)
 D, STEPS_RUN = 7, 3
 PRINTABLE = (
@@ -35,10 +36,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "triton"
 
 
-def machine(program: Any, precisions: Any, lanes: int, runs: Any, **more: Any) -> Any:
+def machine(program: Any, precisions: Any, lanes: int, runs: Any, key: Any = KEY, **more: Any) -> Any:
     from fpsim.cuda.triton_machine import TritonMachine
 
-    return TritonMachine(program, precisions, lanes, D, KEY, runs, device=DEVICE, **more)
+    return TritonMachine(program, precisions, lanes, D, key, runs, device=DEVICE, **more)
 
 
 def case(program: Any, runs: int = RUNS.size) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -68,6 +69,7 @@ def check(program: Any, precision: Any, first_step: int = 4, dtype: Any = torch.
         assert_same(ours.state(name).double(), wanted.state[name])
 
 
+SCANNED = (fpsim.Stochastic(16),)
 FAST = (("bfloat16", "nearest_even"), ("float8_e4m3fn", fpsim.Stochastic(16)), ("float8_e4m3fn", "down"))
 
 
@@ -130,6 +132,25 @@ def test_every_block_has_its_format_and_its_learning_rates() -> None:
         assert_same(constant.state("w")[..., lanes], wanted.state["w"])
 
 
+@pytest.mark.parametrize("rounding", slow_but(["nearest_even", "toward_zero", fpsim.Stochastic(16)], *SCANNED), ids=str)
+def test_the_scan_is_a_kernel_for_each_tier(rounding: fpsim.Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam on a quadratic at many widths: what the CPU machine gives, wherever its steps are cut."""
+    widths = (2, 11, 20, 7)
+    theirs = scan.machine_of(rounding, widths, seeds=2, dimension=D)
+    precisions = [fpsim.Precision.uniform(f"e8m{m}", rounding) for m in widths]
+    runs = np.tile(np.arange(2, dtype=np.uint64), len(widths))
+    ours = machine(scan.program(), precisions, 2, runs, scan.KEY)
+    assert sorted(block for group in ours.groups for block in group.blocks) == [0, 1, 2, 3]
+    state = {name: theirs.state(name) for name in ("w", "m", "v")}
+    ours.load(state, {name: theirs.state(name) for name in ("center", "curvature")})
+    monkeypatch.setattr("fpsim.cuda.triton_machine._SCALARS", 2 * 2 * len(widths))  # two steps of a launch
+    records = ours.run(3, record=["g"])
+    wanted = theirs.run(3, record=["g"])["g"]
+    assert_same(records["g"], np.moveaxis(wanted, 1, 2).reshape(3, D, -1))
+    for name in state:
+        assert_same(ours.state(name), theirs.state(name))
+
+
 def test_steps_may_be_cut_anywhere_and_places_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     state, inputs = case(STEPS["adam"])
     precision = fpsim.Precision.uniform("float8_e4m3fn", "stochastic")
@@ -137,6 +158,7 @@ def test_steps_may_be_cut_anywhere_and_places_be_long(monkeypatch: pytest.Monkey
     for one in (whole, cut):
         one.load(state)
     whole.run(3, inputs)
+    monkeypatch.setattr("fpsim.cuda.triton_machine.block_length", lambda wanted, size, device: 16)
     monkeypatch.setattr("fpsim.cuda.triton_machine.SHORT", 0)  # as if there were 2^31 elements
     cut.run(1, {"g": inputs["g"][:1]})
     cut.run(2, {"g": inputs["g"][1:]})
@@ -160,12 +182,13 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
     from fpsim.cuda.triton_print import printed
 
     ours = machine(STEPS["adam"], [fpsim.Precision.uniform("bfloat16")], 1, np.array([0]))
-    text = printed(ours.text({"g": False}, False, ()))
+    text = printed(ours.text({"g": False}, (False, False), ()))
     triton_cache.kernel_of("adam", text)
     (path,) = own_cache.glob("*.py")  # Python may put its bytecode beside it
     assert path.read_text(encoding="utf-8") == text and path.name.startswith("adam_")
     assert "One or more steps of the program 'adam', fused: 14 operations a step." in text
-    assert "v_update_sqrt = operation(SQRT, PLAIN, NEAREST_EVEN, 0, True, v_update_v_hat" in text
+    sqrt = "single_operation(SQRT, NEAREST, LINEAR, True, NEAREST_EVEN, 0, True, v_update_v_hat"
+    assert f"v_update_sqrt = {sqrt}" in text
     path.write_text("raise SystemExit", encoding="utf-8")
     triton_cache.kernel_of.cache_clear()
     triton_cache.kernel_of("adam", text)
@@ -173,8 +196,14 @@ def test_the_printed_kernel_is_readable_and_written_anew_where_it_was_changed(ow
 
 
 def test_refusals_name_the_slot() -> None:
-    with pytest.raises(ValueError, match=r"v_row.sum: a Triton kernel does not take operations of kind 'sum'"):
-        machine(STEPS["adafactor"], [fpsim.Precision.uniform("bfloat16")], 1, np.array([0]))
+    @fpsim.step
+    def curved(w: Any) -> dict[str, Any]:
+        from fpsim.tracing import sigmoid, slot
+
+        return {"w": slot("w.bend", sigmoid(w))}
+
+    with pytest.raises(ValueError, match=r"w.bend: a Triton kernel does not take operations of kind 'sigmoid'"):
+        machine(curved, [fpsim.Precision.uniform("bfloat16")], 1, np.array([0]))
     with pytest.raises(ValueError, match=r"array 'w': torch.float32 cannot hold e11m20; admissible: torch.float64"):
         machine(STEPS["sgd"], [fpsim.Precision.uniform("e11m20")], 1, np.array([0]), dtype=torch.float32)
     two = [fpsim.Precision.uniform("bfloat16"), fpsim.Precision.uniform("bfloat16", "up")]
@@ -183,7 +212,7 @@ def test_refusals_name_the_slot() -> None:
 
 
 PTX = """
-import sys
+import re, sys
 import numpy as np, torch, fpsim
 from fpsim.cuda.triton_machine import TritonMachine
 from fpsim.cuda.triton_ptx import approximations, array_ptx, fused, program_ptx
@@ -196,23 +225,28 @@ for mode in ("nearest_even", "up", "to_odd", fpsim.Stochastic(16), fpsim.Stochas
     texts["round", mode, 0] = array_ptx("round", bfloat16, mode, dtype="fp32")
 for kind, residuals in (("add", 0), ("mul", 1), ("div", 1), ("sqrt", 1), ("fma", 0)):
     if exact:
-        declared = bfloat16 if kind == "fma" else fpsim.format("float64")
-        texts[kind, "odd", residuals] = array_ptx(kind, bfloat16, "up", declared=declared)
+        if kind != "fma":
+            texts[kind, "odd", residuals] = array_ptx(kind, bfloat16, "up", declared=fpsim.format("float64"))
+            for mode in ("nearest_even", "up", "to_odd"):
+                texts[kind, mode, 0] = array_ptx(kind, bfloat16, mode, dtype="fp32")
         texts[kind, "exact", 0] = array_ptx(kind, fpsim.format("e11m45"))
 for dtype in (torch.float32, torch.float64) if exact else (torch.float32,):
     for mode in ("nearest_even", "stochastic") if exact else ("nearest_even",):
         precision = fpsim.Precision.uniform("bfloat16", mode)
         adam = TritonMachine(STEPS["adam"], [precision], 1, 9, fpsim.Key(0), [0], device="cpu", dtype=dtype)
         texts["adam", mode, dtype] = program_ptx(adam, ["g"])
+    nadam = TritonMachine(STEPS["nadam"], [precision], 1, 9, fpsim.Key(0), [0], device="cpu")
+    texts["nadam", mode, dtype] = program_ptx(nadam, ["g"])
 for (kind, mode, asked), text in texts.items():
     assert not approximations(text), (kind, mode, approximations(text))
     most = 8 if asked == 1 else 0  # one residual for each of the eight elements of a thread
     assert len(fused(text)) == most, (kind, mode, len(fused(text)))
-    assert "div." not in text or "div.rn.f64" in text
-    assert "sqrt." not in text or "sqrt.rn.f64" in text
-assert "div.rn.f64" in texts["adam", "nearest_even", torch.float32]
+    divided = re.findall(r"\\b(?:div|sqrt)\\.\\S*\\.f\\S*", text)
+    assert all(re.fullmatch(r"(div|sqrt)\\.(rn|rz|rm|rp)\\.f(32|64)", name) for name in divided), divided
+assert "div.rn.f32" in texts["adam", "nearest_even", torch.float32]
+assert "mul.rn.f64" not in texts["adam", "nearest_even", torch.float32]
 asked = array_ptx("fma", bfloat16, declared=bfloat16) if not exact else array_ptx("fma", fpsim.format("float64"))
-assert exact == bool(fused(asked))
+assert set(fused(asked)) == ({"fma.rn.f64"} if exact else {"fma.rm.f32", "fma.rp.f32"})
 print(len(texts))
 """
 

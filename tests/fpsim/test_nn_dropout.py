@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fpsim import Key, nn
+from fpsim.nn import NetworkPrecision
 from fpsim.nn.layers.dropout import kept
 from fpsim.random_bits import array_draw
 from tests.nn_passes import PRECISIONS, Net, assert_same, fast_is_exact, passed
@@ -84,6 +85,18 @@ def test_in_place_is_the_same() -> None:
 
     results = [passed(nn.emulate(net(inplace), "bfloat16", key=Key(1)), x) for inplace in (False, True)]
     assert_same(*results)
+
+
+def test_storage_level_draws_the_same_mask() -> None:
+    storage = NetworkPrecision.storage("bfloat16")
+    x = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    found, expected = (passed(nn.emulate(torch.nn.Dropout(0.5), how, key=Key(3)), x) for how in (storage, "bfloat16"))
+    assert_same(found, expected)
+    attention = Net(lambda x, p: torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=p))
+    x = x.reshape(8, 8)
+    with pytest.raises(ValueError, match=r"dropout_p=0\.5 at storage level"):
+        nn.emulate(attention, storage, key=Key(3))(x, 0.5)
+    assert nn.emulate(attention, storage)(x, 0.0).shape == (8, 8)
 
 
 def test_a_key_is_needed() -> None:

@@ -104,6 +104,38 @@ def test_hooks_of_gradients() -> None:
     assert torch.allclose(passed(emulated, X.double())[2], 2.0 * expected[2], rtol=1e-12)
 
 
+def test_hooks_of_gradients_where_pytorch_would_add_are_refused() -> None:
+    """x is read by a hooked module and beside it, before and after; by two hooked modules; twice by one."""
+
+    def before(x: Any) -> Any:
+        x = x * 1.0
+        return x * 2.0 + linear(x)
+
+    def after(x: Any) -> Any:
+        x = x * 1.0
+        return linear(x) + x
+
+    def both(x: Any) -> Any:
+        x = x * 1.0
+        return linear(x) + second(x)
+
+    def twice(x: Any) -> Any:
+        x = x * 1.0
+        return bilinear(x, x)
+
+    def chain(x: Any) -> Any:
+        return bilinear(linear(x * 1.0), second(x))
+
+    linear, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    bilinear = Net(lambda x, y: x * y)
+    for net in (linear, second, bilinear):
+        net.register_full_backward_hook(lambda module, of_x, of_y: None)
+    for function in (before, after, both, twice):
+        with pytest.raises(UnsupportedOperation, match="full backward hook"):
+            nn.emulate(Net(function), "bfloat16")(X.clone().requires_grad_())
+    nn.emulate(Net(chain), "bfloat16")(X.clone().requires_grad_()).sum().backward()
+
+
 class Residual(torch.nn.Module):
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
@@ -250,10 +282,29 @@ def test_formats_that_do_not_fit_are_named() -> None:
         nn.emulate(mlp(), Format(11, 52).name)
 
 
-def test_an_input_of_another_dtype() -> None:
-    emulated = nn.emulate(mlp(), "bfloat16")
-    with pytest.raises((ValueError, TypeError), match=r"float16|dtype"):
+@pytest.mark.parametrize("net", [mlp(), torch.nn.Conv1d(5, 2, 1)])
+def test_inputs_of_another_dtype_are_named(net: Any) -> None:
+    emulated = nn.emulate(net, "bfloat16")
+    with pytest.raises(ValueError, match=r"a tensor of torch\.float16; admissible"):
         emulated(X.half())
+    with pytest.raises(ValueError, match=r"torch\.float64 on cpu"):
+        emulated(X.double())
+    with pytest.raises(ValueError, match=r"torch\.int64 on cpu"):
+        emulated(X.long())
+
+
+def test_complex_numbers_are_refused() -> None:
+    turn = torch.polar(torch.ones(3), torch.arange(3.0))
+    for net in (lambda x: torch.view_as_real(turn * turn) * x, lambda x: torch.view_as_complex(x)):
+        with pytest.raises(UnsupportedOperation, match=r"complex"):
+            nn.emulate(Net(net), "bfloat16")(torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"an operand of torch\.complex64"):
+        nn.emulate(Net(lambda x: x * turn), "bfloat16")(torch.ones(3))
+
+
+def test_inputs_on_another_device_are_named() -> None:
+    with pytest.raises(ValueError, match="device meta"):
+        nn.emulate(mlp(), "bfloat16")(X.to("meta"))
 
 
 @pytest.mark.parametrize(
@@ -346,9 +397,22 @@ class Squared(torch.autograd.Function):  # type: ignore[misc]
         return 2.0 * g * x
 
 
+class Reversed(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return -g
+
+
 def test_autograd_functions_of_a_user_are_named() -> None:
-    with pytest.raises(UnsupportedOperation, match="SquaredBackward"):
-        nn.emulate(Net(lambda x: Squared.apply(x) * 1.0), "bfloat16")(X.clone().requires_grad_())
+    for function in (Squared, Reversed):
+        with pytest.raises(UnsupportedOperation, match=f"{function.__name__}: an autograd function"):
+            nn.emulate(Net(lambda x, f=function: f.apply(x * 1.0) * 1.0), "bfloat16")(X.clone().requires_grad_())
+    y = nn.emulate(Net(lambda x: x * 1.0), "bfloat16")(Reversed.apply(X.clone().requires_grad_()))
+    assert y.requires_grad
 
 
 def test_threads_do_not_change_bits() -> None:

@@ -150,6 +150,26 @@ def test_losses_of_numbers_by_hand():
     ]
 
 
+def network(x, w, v, b):
+    """A weight that two layers share, a residual, three norms and a loss."""
+    h = functional.gelu(functional.linear(functional.layer_norm(x, (3,)), w, b))
+    h = h + functional.silu(functional.rms_norm(h, (4,), b, 1e-3)) * torch.sigmoid(h)
+    y = functional.batch_norm(functional.linear(h, w.t()) @ v + x, None, None, training=True)
+    return functional.cross_entropy(y, torch.tensor([0, 2, 1]), label_smoothing=0.1) + 0.01 * (w * w).mean()
+
+
+PARAMETERS = [numbers(4, 3, seed=1), numbers(3, 3, seed=2), numbers(4, seed=3)]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_network_fast_is_exact(precision):
+    check_fast_is_exact(network, PRECISIONS[precision], [numbers(3, 3)], PARAMETERS)
+
+
+def test_a_network_in_float64_is_that_of_pytorch():
+    check_against_torch(network, [numbers(3, 3)], PARAMETERS)
+
+
 def test_a_mean_of_no_terms_is_nan_as_in_pytorch():
     x, t = torch.ones(2, 3), torch.tensor([-100, -100])
     assert torch.isnan(functional.cross_entropy(x, t))

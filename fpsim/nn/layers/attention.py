@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -15,7 +16,7 @@ from fpsim.nn.layers import arithmetic, linear, moves
 from fpsim.nn.layers.dropout import dropped
 from fpsim.nn.layers.softmax import softmax_inside
 from fpsim.nn.sources import gathered
-from fpsim.nn.table import handles
+from fpsim.nn.table import AT_STORAGE, HANDLERS, handles, name_of
 
 
 @handles(functional.scaled_dot_product_attention)
@@ -220,3 +221,22 @@ def _mask(call: Call, attn: Tensor | None, padding: Tensor | None, q: Tensor, si
     shape = torch.broadcast_shapes(*(one.shape for one in sums))
     first, second = (moves._expanded(call, one, shape) for one in sums)
     return primitives.apply(call, ACTIVATION, "add", first, second)
+
+
+def _at_storage(function: Any) -> Any:
+    names = inspect.signature(HANDLERS[function])
+
+    def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
+        given = names.bind(call, *args, **kwargs).arguments
+        if given.get("dropout_p") and given.get("training", True):
+            raise ValueError(
+                f"{name_of(function)}: dropout_p={given['dropout_p']} at storage level, where PyTorch's own function "
+                'would draw; admissible: 0, or level="operation"'
+            )
+        return moves.rounded_afterwards(call, function, args, kwargs)
+
+    return handler
+
+
+for _function in (functional.scaled_dot_product_attention, functional.multi_head_attention_forward):
+    AT_STORAGE[_function] = _at_storage(_function)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from fpsim.nn import primitives
 from fpsim.nn.arithmetic import Tensor
 from fpsim.nn.call import INSIDE, Call
-from fpsim.nn.table import handles
+from fpsim.nn.table import AT_STORAGE, HANDLERS, handles
 from fpsim.random_bits import Key, philox4x32
 
 
@@ -23,7 +23,7 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, in
 
     Element e is dropped where the draw of 32 bits at e (``fpsim.random_bits.array_draw``), under the key of this
     operation, is below 2^32 p rounded. PyTorch's own generator has no part in it. Its gradient is kept or dropped
-    alike. In evaluation it is the identity.
+    alike. In evaluation it is the identity. At storage level it is the same.
     """
     return dropped(call, input, p, training, input.shape)
 
@@ -43,6 +43,8 @@ def _of_channels(name: str, axes: int) -> Callable[..., Any]:
 for _axes in (1, 2, 3):
     _function = getattr(functional, f"dropout{_axes}d")
     handles(_function)(_of_channels(f"dropout{_axes}d", _axes))
+    AT_STORAGE[_function] = HANDLERS[_function]
+AT_STORAGE.update({functional.dropout: dropout, torch.dropout: dropout})
 
 
 def dropped(call: Call, x: Tensor, p: float, training: bool, shape: Any, where: str = "") -> Tensor:
@@ -67,7 +69,7 @@ def kept(key: Key, n: int, p: float) -> Tensor:
     Examples
     --------
     >>> kept(Key(0), 4, 0.5).tolist(), kept(Key(0), 2, 1.0).tolist()
-    ([False, True, True, False], [False, False])
+    ([False, True, False, True], [False, False])
     """
     # array_draw's order: 64 counters serve 256 elements, word by word
     blocks = -(-n // 256)

@@ -6,6 +6,9 @@ What only moves numbers is exact, forward and backward; a zero keeps its sign. W
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +17,10 @@ from torch.nn import functional
 
 from fpsim.nn import primitives
 from fpsim.nn.arithmetic import Tensor
-from fpsim.nn.call import ACTIVATION, INSIDE, Call, convert
+from fpsim.nn.call import ACTIVATION, CARRYING, INSIDE, Call, convert
 from fpsim.nn.layers import extremes
 from fpsim.nn.sources import gathered
-from fpsim.nn.table import MOVES, QUERIES, WRITES, handles, named, writes
+from fpsim.nn.table import MOVES, QUERIES, WRITES, UnsupportedOperation, handles, name_of, named, writes
 
 _MOVED = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "moveaxis",
@@ -41,7 +44,6 @@ _ASKED = (
 )  # fmt: skip
 _GETTERS_THAT_MOVE = ("T", "mT", "H", "mH")
 _CAST = ("to", "float", "double", "half", "bfloat16", "type_as", "cpu", "cuda")
-CARRYING = (torch.float32, torch.float64)
 
 
 MOVES.update(named(*_MOVED))
@@ -56,6 +58,12 @@ for _name in dir(torch.Tensor):
 def floating(args: Any, kwargs: Any) -> bool:
     """Whether a number of the network is among the arguments."""
     return (bool(args) and is_number(args[0])) or any(is_number(x) for x in _leaves((args, kwargs)))
+
+
+def check_real(func: Any, args: Any, kwargs: Any) -> None:
+    """Raise for complex numbers, which would be computed by PyTorch unseen."""
+    if any(isinstance(x, torch.Tensor) and x.is_complex() for x in _leaves((args, kwargs))) and func not in QUERIES:
+        raise UnsupportedOperation(f"{name_of(func)} of complex numbers is not emulated; admissible: real numbers")
 
 
 def is_number(x: Any) -> bool:
@@ -249,13 +257,27 @@ def rounded_afterwards(call: Call, func: Callable[..., Any], args: Any, kwargs: 
 
 
 def mapped(x: Any, function: Callable[[Any], Any]) -> Any:
-    """The function on all that tuples, lists and dictionaries hold."""
+    """The function on all that tuples, lists, dictionaries and dataclasses hold; what does not change is given back."""
     if isinstance(x, (tuple, list)) and not isinstance(x, torch.Size):
         values = [mapped(one, function) for one in x]
+        if all(new is old for new, old in zip(values, x, strict=True)):
+            return x
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
     if isinstance(x, dict):
-        return {name: mapped(one, function) for name, one in x.items()}
-    return function(x)
+        held: dict[Any, Any] = x
+        put: Callable[..., None] = operator.setitem
+    elif dataclasses.is_dataclass(x) and not isinstance(x, type):
+        held = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+        put = object.__setattr__
+    else:
+        return function(x)
+    changed = {name: mapped(one, function) for name, one in held.items()}
+    if all(changed[name] is one for name, one in held.items()):
+        return x
+    x = copy.copy(x)
+    for name, one in changed.items():
+        put(x, name, one)
+    return x
 
 
 def _leaves(x: Any) -> list[Any]:

@@ -1,0 +1,71 @@
+"""Build a figure: data, claims, drawing, caption and provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cell import package_version
+from experiments.whole_files import write_whole
+from paper_figures import style
+from paper_figures.figure import PaperFigure, Report, check
+from paper_figures.journals import Journal
+from paper_figures.results import data_of, digest, path_of
+
+FORMATS = ("pdf", "png", "svg", "pgf")
+
+
+@dataclass(frozen=True)
+class Built:
+    """files : what was written, the drawings first;  caption : text."""
+
+    files: list[Path]
+    caption: str
+
+
+def build(
+    figure: PaperFigure,
+    journal: Journal,
+    out: Path,
+    *,
+    profile: str = "quick",
+    formats: Sequence[str] = ("pdf", "png"),
+    run: bool = True,
+    report: Report = lambda share: None,
+) -> Built:
+    """Write ``NAME.pdf`` and its like, ``NAME.txt`` (the caption) and ``NAME.json`` (where it comes from) into ``out``.
+
+    The same data give the same bytes.
+
+    Raises
+    ------
+    ClaimError
+        The data do not bear out the caption; nothing is drawn.
+    ResultsError, MissingResults
+        As ``paper_figures.results.data_of``.
+    """
+    data = data_of(figure, profile, out, run, report)
+    check(figure, data)
+    caption = figure.caption(data)
+    with style.journal_style(journal):
+        files = style.save(figure.draw(data, journal), out, figure.name, formats)
+    if profile == "quick":
+        caption += " (Quick profile: shorter runs than the full one.)" if _shortened(figure) else ""
+    provenance = {
+        "figure": figure.name, "title": figure.title, "profile": profile, "style": journal.name,
+        "parameters": dict(figure.parameters[profile]), "results": path_of(figure, profile, out).name,
+        "sha256 of the data": digest(data), "version": package_version(),
+        "claims": [text for text, _ in figure.claims(data)], "caption": caption,
+        "command": f"fpsim figures build {figure.name} --style {journal.name} --profile {profile}",
+    }  # fmt: skip
+    for suffix, text in (("txt", caption), ("json", json.dumps(provenance, indent=1))):
+        path = out / f"{figure.name}.{suffix}"
+        write_whole(path, text.encode() + b"\n")
+        files.append(path)
+    return Built(files, caption)
+
+
+def _shortened(figure: PaperFigure) -> bool:
+    return dict(figure.parameters["quick"]) != dict(figure.parameters["full"])
