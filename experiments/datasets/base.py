@@ -69,6 +69,10 @@ class Samples(Dataset):
         chosen = drawn(key, step, size, len(self._train[0]))
         return self._train[0][chosen], self._train[1][chosen]
 
+    def training(self) -> Batch:
+        """All samples of the training part."""
+        return self._train
+
     def evaluation(self, size: int) -> Batch:
         size = checked_integer("evaluation", size, 1, 1 << 24)
         return self._evaluation[0][:size], self._evaluation[1][:size]
