@@ -102,7 +102,8 @@ def test_a_cell_is_the_median_and_the_range_of_its_seeds():
 
 @pytest.mark.slow
 def test_it_is_computed_and_resumed(tmp_path):
-    parameters = {"rows": 2, "columns": 2, "steps": 20, "seeds": 2, "bits": [7], "beta1": [0.8, 0.9], "beta2": [0.9, 0.99]}
+    parameters = {"rows": 2, "columns": 2, "steps": 20, "seeds": 2, "bits": [7]}
+    parameters |= {"beta1": [0.8, 0.9], "beta2": [0.9, 0.99]}
     shares = []
     found = figure.compute(parameters, tmp_path, shares.append)
     assert [len(found["runs"][name]["cells"]) for name in ("adam", "muon")] == [4, 3]
