@@ -26,8 +26,10 @@ NAMES = {"w": "weights $w$", "g": "gradient $g$", "m": "first moment $m$", "v": 
 WIDE: Look = ("0.45", "", "-")
 
 
-def cells_of(rows: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is kept of the rows of a study: the median over seeds of the norm, their range, and the course.
+def cells_of(
+    rows: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]], what: str = "rms_gradient"
+) -> list[dict[str, Any]]:
+    """What is kept of the rows of a study: the median over seeds of the norm (or loss), their range, and the course.
 
     The range of n seeds holds the median of the law, whatever it is, with confidence 1 - 2^(1-n). Where a run did not
     stay finite there is none. ``more`` says of each row what it is.
@@ -36,12 +38,12 @@ def cells_of(rows: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]
     for row, about in zip(rows, more, strict=True):
         if row["outcome"] == "failed":
             raise RuntimeError(f"{about}: {row['reason']}")
-        seeds = [x if x is not None and math.isfinite(x) else None for x in row["seed_rms_gradient"]]
+        seeds = [x if x is not None and math.isfinite(x) else None for x in row[f"seed_{what}"]]
         finite = [x for x in seeds if x is not None]
         values: dict[str, float | None] = dict.fromkeys(("norm", "low", "high"))
         if len(finite) == len(seeds):
             values = {"norm": statistics.median(finite), "low": min(finite), "high": max(finite)}
-        found.append({**about, **values, "trace": row["trace_rms_gradient"]})
+        found.append({**about, **values, "trace": row[f"trace_{what}"]})
     return found
 
 
@@ -112,6 +114,17 @@ def logarithmic(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="minor", length=0)
     axes.grid(axis="y")
+
+
+def few_decades(axes: Axes) -> None:
+    """Plain numbers at 1, 2 and 5, for a logarithmic axis of one or two decades; it shows 1/2 and 2 at least."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.4), max(high, 2.5))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def limit(axes: Axes, cells: Sequence[Cell]) -> None:
