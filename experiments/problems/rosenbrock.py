@@ -141,6 +141,7 @@ def rosenbrock(dimension: int = 32, *, rows: int = 4, box: float = 1.5) -> Rosen
         strong_convexity=0.0,
         box=bound,
         rows=rows,
+        shape=(rows, d // rows),
         program=_gradient,
         program_default=False,
         constants=_constants(rows, d // rows),

@@ -15,7 +15,7 @@ from experiments.polar import polar
 from experiments.problems import PROBLEMS
 from experiments.split_machine import Split
 from experiments.study import Study
-from experiments.trajectory import Trajectory, check_cell
+from experiments.trajectory import Trajectory, check_cell, matrix_of
 from fpsim import exact_run
 from fpsim.formats import BINARY64
 from fpsim.precision import Precision
@@ -148,5 +148,6 @@ def test_results_depend_neither_on_blocks_nor_on_the_chunking_of_steps() -> None
 def test_a_study_gives_muon_a_matrix() -> None:
     study = Study(optimizer="muon,sgd", problem="quadratic", rounding="up", mantissa=7, seeds=1, steps=10)
     assert [cell.options for cell in study.cells()] == [{"rows": 4}, {}]
+    assert matrix_of(Cell(**{**SETTING, "options": {"rows": 3}}), PROBLEMS["rosenbrock"](6, rows=3)) == (3, 2)
     with pytest.raises(StudyError, match="muon needs weights that are a matrix"):
         check_cell(Cell(**{**SETTING, "options": {}}))
