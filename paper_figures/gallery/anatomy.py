@@ -36,6 +36,11 @@ def _kinds(optimizer: str) -> list[str]:
     return [kind for kind in KINDS if kind not in WITHOUT[optimizer]]
 
 
+def patterns(optimizer: str) -> list[str]:
+    """Patterns of all slots of a step and its gradient, but for the problem's own numbers."""
+    return [pattern for kind in _kinds(optimizer) for pattern in KINDS[kind][1]]
+
+
 def _cases(optimizer: str) -> dict[str, list[str]]:
     """Name of a case -> kinds of values that it rounds."""
     kinds = _kinds(optimizer)
