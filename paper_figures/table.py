@@ -83,7 +83,8 @@ def latex(table: PaperTable, data: Data, caption: str) -> str:
     for group in _checked(table, data, columns):
         body += rules + [" & ".join(_tex(cell) for cell in row) + r" \\" for row in group]
     lines = [
-        "% needs \\usepackage{booktabs,array}", rf"\begin{{{kind}}}[t]", rf"\centering\{table.size}\setlength{{\tabcolsep}}{{4pt}}",
+        "% needs \\usepackage{booktabs,array}", rf"\begin{{{kind}}}[t]",
+        rf"\centering\{table.size}\setlength{{\tabcolsep}}{{4pt}}",
         rf"\caption{{{_tex(caption)}}}", rf"\label{{tab:{table.name}}}",
         rf"\begin{{tabular}}{{@{{}}{''.join(raggeds)}@{{}}}}", r"\toprule",
         " & ".join(_tex(column.head) for column in columns) + r" \\", *body, r"\bottomrule",
