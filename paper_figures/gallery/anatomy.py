@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,9 @@ def draw(data: Data, journal: Journal) -> Figure:
         _panel(axes, data, optimizer)
     labels = ["all of them", *(label for label, _ in KINDS.values())]
     panels[0].set_yticks(range(len(labels)), labels)
+    low, high = panels[0].get_xlim()
+    panels[0].set_xticks([10.0**k for k in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)])
+    panels[0].set_xlim(low, high)
     panels[0].set_ylim(len(labels) - 0.4, -1.1)
     panels[0].annotate("nothing rounded", (_floor(data, "sgd", "stochastic", "none"), -0.75), xytext=(3, 0),
                        textcoords="offset points", va="center", fontsize="small", color="0.35")  # fmt: skip

@@ -45,6 +45,7 @@ def draw(data: Data, journal: Journal) -> Figure:
         panels[i, 0].set_ylim(0.5 * min(row["rms_gradient"] for row in shown), top)
         panels[i, 0].set_ylabel(PROBLEMS[problem])
     widths = [row["mantissa_bits"] for row in data["rows"]]
+    panels[0, 0].set_xticks([width for width in (2, 5, 10, 15, 20) if width <= max(widths)])
     panels[0, 0].set_xlim(min(widths) - 0.8, max(widths) + 0.8)
     _name(panels[0, 0], data)
     panels[0, -1].text(0.97, 0.05, "marker: measured\nline: proven bound", transform=panels[0, -1].transAxes,
