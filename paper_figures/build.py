@@ -1,4 +1,4 @@
-"""Build a figure: data, claims, drawing, caption and provenance."""
+"""Build a figure or a table: data, claims, what is shown, caption and provenance."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pathlib import Path
 
 from experiments.cell import package_version
 from experiments.whole_files import write_whole
-from paper_figures import style
-from paper_figures.figure import PaperFigure, Report, check
+from paper_figures import style, table
+from paper_figures.figure import PaperFigure, Report, Source, check
 from paper_figures.journals import Journal
 from paper_figures.results import data_of, digest, path_of
+from paper_figures.table import PaperTable
 
 FORMATS = ("pdf", "png", "svg", "pgf")
 
 
 @dataclass(frozen=True)
 class Built:
-    """files : what was written, the drawings first;  caption : text."""
+    """files : what was written, the drawings or the table first;  caption : text."""
 
     files: list[Path]
     caption: str
 
 
 def build(
-    figure: PaperFigure,
+    figure: PaperFigure | PaperTable,
     journal: Journal,
     out: Path,
     *,
@@ -37,7 +38,7 @@ def build(
 ) -> Built:
     """Write ``NAME.pdf`` and its like, ``NAME.txt`` (the caption) and ``NAME.json`` (where it comes from) into ``out``.
 
-    The same data give the same bytes.
+    A table is ``NAME.tex`` and ``NAME.md``, whatever ``formats`` says. The same data give the same bytes.
 
     Raises
     ------
@@ -49,10 +50,13 @@ def build(
     data = data_of(figure, profile, out, run, report)
     check(figure, data)
     caption = figure.caption(data)
-    with style.journal_style(journal):
-        files = style.save(figure.draw(data, journal), out, figure.name, formats)
     if profile == "quick":
         caption += " (Quick profile: shorter runs than the full one.)" if _shortened(figure) else ""
+    if isinstance(figure, PaperTable):
+        files = table.save(figure, data, out, caption)
+    else:
+        with style.journal_style(journal):
+            files = style.save(figure.draw(data, journal), out, figure.name, formats)
     provenance = {
         "figure": figure.name, "title": figure.title, "profile": profile, "style": journal.name,
         "parameters": dict(figure.parameters[profile]), "results": path_of(figure, profile, out).name,
@@ -67,5 +71,5 @@ def build(
     return Built(files, caption)
 
 
-def _shortened(figure: PaperFigure) -> bool:
+def _shortened(figure: Source) -> bool:
     return dict(figure.parameters["quick"]) != dict(figure.parameters["full"])

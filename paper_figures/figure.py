@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,11 +47,24 @@ class PaperFigure:
     full_cost: str
 
 
+class Source(Protocol):
+    """What figures and tables share: data, and claims that they bear out."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]: ...
+    @property
+    def compute(self) -> Callable[[Mapping[str, Any], Path, Report], dict[str, Any]]: ...
+    @property
+    def claims(self) -> Callable[[Data], Sequence[tuple[str, bool]]]: ...
+
+
 class ClaimError(AssertionError):
     """Data that do not bear out what a caption says."""
 
 
-def check(figure: PaperFigure, data: Data) -> None:
+def check(figure: Source, data: Data) -> None:
     """Raise ``ClaimError`` naming what the data do not bear out."""
     wrong = [text for text, true in figure.claims(data) if not true]
     if wrong:

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.cell import package_version
 from experiments.whole_files import write_whole
-from paper_figures.figure import PaperFigure, Report
+from paper_figures.figure import Report, Source
 
 FOLDER = "data"
 
@@ -22,11 +22,11 @@ class MissingResults(LookupError):
     """Data that would have to be computed, where that was not allowed."""
 
 
-def path_of(figure: PaperFigure, profile: str, out: Path) -> Path:
+def path_of(figure: Source, profile: str, out: Path) -> Path:
     return out / FOLDER / f"{figure.name}_{profile}.json"
 
 
-def data_of(figure: PaperFigure, profile: str, out: Path, run: bool, report: Report) -> dict[str, Any]:
+def data_of(figure: Source, profile: str, out: Path, run: bool, report: Report) -> dict[str, Any]:
     """The figure's data: stored ones if they were computed from the same parameters, else computed and stored.
 
     Raises
@@ -57,7 +57,7 @@ def digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, figure: PaperFigure) -> dict[str, Any]:
+def _read(path: Path, figure: Source) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, OSError) as error:

@@ -1,6 +1,6 @@
-"""Build the figures of the gallery for a paper, each from stored results: list them, or build some or all. Beside each
-drawing: its caption and where it comes from. Results that are missing are computed first. Exit code 1 if the data of a
-figure do not bear out its caption, or its results are damaged."""
+"""Build the figures and tables of the gallery for a paper, each from stored results: list them, or build some or all.
+Beside each: its caption and where it comes from. Tables are LaTeX (booktabs) and Markdown. Results that are missing
+are computed first. Exit code 1 if the data of a figure do not bear out its caption, or its results are damaged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from experiments.cli import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from paper_figures.figure import PaperFigure
+    from paper_figures.table import PaperTable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "build"), metavar="list|build", help="what to do")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="figures, or all (see fpsim figures list)")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="figures and tables, or all (see fpsim figures list)")
     parser.add_argument("--style", metavar="S", default="neurips", help="journal: see list (default: neurips)")
     parser.add_argument("--format", metavar="F,F", default="pdf,png", help="of pdf, png, svg, pgf (default: pdf,png)")
     parser.add_argument("--profile", choices=("quick", "full"), default="quick", help="length of runs (default: quick)")
@@ -32,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from paper_figures.build import FORMATS
     from paper_figures.gallery import figures
     from paper_figures.journals import JOURNALS
+    from paper_figures.tables import tables
 
-    known = figures()
+    known: dict[str, PaperFigure | PaperTable] = {**figures(), **tables()}
     if args.action == "list":
         if args.names:
             raise UsageError("fpsim figures: error: list takes no names")
@@ -68,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     return _build(chosen, args, formats, JOURNALS[args.style])
 
 
-def _build(chosen: Sequence[PaperFigure], args: argparse.Namespace, formats: Sequence[str], journal: Any) -> int:
+def _build(
+    chosen: Sequence[PaperFigure | PaperTable], args: argparse.Namespace, formats: Sequence[str], journal: Any
+) -> int:
     from experiments.cli.progress import Progress, clock
     from paper_figures.build import build
     from paper_figures.figure import ClaimError
