@@ -1,4 +1,4 @@
-"""What holds for every figure of the gallery: sizes, fonts, text that is neither clipped nor covered, the same bytes."""
+"""What holds for every figure of the gallery: size, fonts, text neither clipped nor covered, the same bytes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from paper_figures.figure import ClaimError, check
 from paper_figures.gallery.number_lines import CURVES, FIGURE, LINES
 from paper_figures.journals import JOURNALS
 
-
 EXAMPLE = FIGURE.compute({"points": 2048}, Path(), lambda share: None)
 
 
