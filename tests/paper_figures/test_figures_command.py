@@ -1,4 +1,4 @@
-"""``fpsim figures``: what is wrong is named in a line, damaged or foreign results are not drawn, runs may be refused."""
+"""``fpsim figures``: errors in one line, damaged or foreign results are not drawn, runs may be refused."""
 
 from __future__ import annotations
 
