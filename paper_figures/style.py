@@ -86,8 +86,10 @@ def journal_style(journal: Journal) -> Iterator[None]:
     """The same with a journal's size of letters."""
     import matplotlib as mpl
 
-    sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "figure.labelsize"), journal.points)
-    small = dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), journal.points - 1)
+    sizes: dict[Any, Any] = dict.fromkeys(
+        ("font.size", "axes.labelsize", "axes.titlesize", "figure.labelsize"), journal.points
+    )
+    small: dict[Any, Any] = dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), journal.points - 1)
     with paper_style(), mpl.rc_context({**sizes, **small, "pgf.texsystem": tex_system() or TEX[0]}):
         yield
 

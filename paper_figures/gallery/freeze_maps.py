@@ -107,7 +107,7 @@ def _panel(axes: Axes, data: Data, name: str, free: str, moving: str) -> Any:
         (0.72, "-", "$u/2$", -4, "white", "right"), (0.42, "--", free, 4, "black", "left")
     ):  # fmt: skip
         at = ends[0] + place * (ends[1] - ends[0])
-        axes.plot(_line(name, ends, lines), ends, color=style.VERMILLION, linestyle=lines)
+        axes.plot(_line(name, ends, lines), ends, linestyle=lines, color=style.ORANGE if lines == "-" else style.BLACK)
         axes.annotate(text, (_line(name, at, lines), at), (shift, 0), textcoords="offset points", color=colour,
                       ha=side, va="center")  # fmt: skip
     axes.text(0.16, 0.3, "all\nfrozen", color="white", ha="center", va="center", transform=axes.transAxes)
