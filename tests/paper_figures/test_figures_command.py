@@ -147,7 +147,7 @@ def test_pgf_without_a_tex_that_works(
     folder.mkdir()
     if kind == "broken":
         tex = folder / "xelatex"
-        tex.write_text("#!/bin/sh\necho 'This is TeX'\necho '! Font cmr10 is missing.'\nexit 1\n")
+        tex.write_text("#!/bin/sh\ncat > /dev/null\necho 'This is TeX'\necho '! Font cmr10 is missing.'\nexit 1\n")
         tex.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/nowhere" if kind == "missing" else f"{folder}:/usr/bin:/bin")
     assert main(["figures", "build", "number_lines", "--out", str(tmp_path / "out"), "--format", "pdf,pgf"]) == 2
