@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,10 @@ def paper_style() -> Iterator[None]:
 TEX = ("xelatex", "lualatex", "pdflatex")
 
 
+class TexError(RuntimeError):
+    """A TeX that is there and cannot set a figure's text."""
+
+
 def tex_system() -> str | None:
     """The TeX that PGF files are made with, or None: the other formats need none."""
     return next((name for name in TEX if shutil.which(name)), None)
@@ -81,8 +86,10 @@ def journal_style(journal: Journal) -> Iterator[None]:
     """The same with a journal's size of letters."""
     import matplotlib as mpl
 
-    sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "figure.labelsize"), journal.points)
-    small = dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), journal.points - 1)
+    sizes: dict[Any, Any] = dict.fromkeys(
+        ("font.size", "axes.labelsize", "axes.titlesize", "figure.labelsize"), journal.points
+    )
+    small: dict[Any, Any] = dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), journal.points - 1)
     with paper_style(), mpl.rc_context({**sizes, **small, "pgf.texsystem": tex_system() or TEX[0]}):
         yield
 
@@ -108,13 +115,42 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("pdf
     -------
     list of Path
         One for each format, in order.
+
+    Raises
+    ------
+    TexError
+        For "pgf": TeX lacks a font or a package; what stands before it in ``formats`` is written.
     """
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}, "pgf": None}
     paths = []
     for extension in formats:
         path = folder / f"{name}.{extension}"
         temporary = folder / f".{name}-{secrets.token_hex(4)}.tmp"
-        figure.savefig(temporary, format=extension, metadata=undated[extension])
-        os.replace(temporary, path)
+        try:
+            with _tex_errors() if extension == "pgf" else contextlib.nullcontext():
+                figure.savefig(temporary, format=extension, metadata=undated[extension])
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
         paths.append(path)
     return paths
+
+
+def try_tex() -> None:
+    """Raise ``TexError`` if PGF files cannot be made here: a trial of a second or two before hours of runs."""
+    figure = canvas(1.0, 1.0)
+    figure.text(0.5, 0.5, "$x$")
+    with tempfile.TemporaryDirectory() as folder:
+        save(figure, Path(folder), "trial", ("pgf",))
+
+
+@contextlib.contextmanager
+def _tex_errors() -> Iterator[None]:
+    from matplotlib.backends.backend_pgf import LatexError
+
+    try:
+        yield
+    except (LatexError, OSError, RuntimeError) as error:
+        lines = str(getattr(error, "latex_output", "") or error).splitlines() or [""]
+        said = next((line for line in lines if "not found" in line or line.startswith("! ")), lines[0])
+        raise TexError(f"pgf is made by TeX, and {tex_system()} cannot set text here: {said.strip()}") from error

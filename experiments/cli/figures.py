@@ -60,6 +60,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"fpsim figures: error: --format: pgf is made by TeX, and none of {', '.join(style.TEX)} is installed"
         )
+    if "pgf" in formats:
+        try:
+            with style.journal_style(JOURNALS[args.style]):
+                style.try_tex()
+        except style.TexError as error:
+            raise UsageError(f"fpsim figures: error: --format: {error}") from error
     if not args.names:
         raise UsageError(f"fpsim figures: error: build needs a NAME; admissible: all, {', '.join(known)}")
     chosen = [known[name] for name in (known if "all" in args.names else dict.fromkeys(args.names))]
