@@ -51,7 +51,7 @@ def build(
     check(figure, data)
     caption = figure.caption(data)
     if profile == "quick":
-        caption += " (Quick profile: shorter runs than the full one.)" if _shortened(figure) else ""
+        caption += " (Quick profile: shorter runs or fewer seeds than in the full one.)" if _shortened(figure) else ""
     if isinstance(figure, PaperTable):
         files = table.save(figure, data, out, caption)
     else:
