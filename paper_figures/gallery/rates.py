@@ -91,6 +91,7 @@ def _panel(axes: Axes, data: Data, optimizer: str, mode: str) -> None:
     axes.plot(steps, guide, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)))
     axes.annotate("$T^{-1/4}$", (steps[1], guide[1]), xytext=(0, -2), textcoords="offset points", ha="right", va="top",
                   color="0.3", fontsize="small")  # fmt: skip
+    ends.sort(key=lambda end: -end[1])
     values = [math.inf, *(value for _, value in ends), 0.0]
     for i, (share, value) in enumerate(ends):  # names of ends that lie close stand above and below each other
         up, down = value < CLOSE * values[i + 2], CLOSE * value > values[i]
