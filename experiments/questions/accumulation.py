@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.networks.intervals import mean, ratio
+from experiments.intervals import mean, ratio
 from experiments.questions.question import Question, Rows, where
 from fpsim.accumulator import Accumulator
 from fpsim.formats import format as named_format

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.networks.intervals import mean, ratio
+from experiments.intervals import mean, ratio
 from experiments.questions.question import Question, Rows, where
 from fpsim.accumulator import Accumulator
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments.networks.intervals import mean, ratio
+from experiments.intervals import mean, ratio
 from experiments.questions import questions
 
 torch = pytest.importorskip("torch")

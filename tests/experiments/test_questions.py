@@ -44,7 +44,7 @@ def test_bad_input_is_one_line_before_any_work(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_text("rows")
     for words, says in (
-        (["nonsense"], "NAME: 'nonsense' is unknown; admissible: components, "),
+        (["nonsense"], "NAME: 'nonsense' is unknown; admissible: accumulation, components, "),
         (["--list", "--json", "a.json"], "--json has no meaning with --list; leave it out"),
         (["--json", str(tmp_path)], "--json: "),
         (["--json", str(tmp_path / "list.json")], "--json: "),

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from experiments.cli import INTERRUPTED, main
-from paper_figures import gallery
+from paper_figures import gallery, tables
 from paper_figures.gallery import number_lines
 
 SMALL = {"points": 8}
@@ -28,6 +28,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
         claims = {"claims": lambda data: [("there is a curve", bool(data["worst"]))]}  # so few points bear out no more
         figure = replace(number_lines.FIGURE, **{"parameters": parameters} | claims | parts)
         monkeypatch.setattr(gallery, "figures", lambda: {"number_lines": figure})
+        monkeypatch.setattr(tables, "tables", dict)
 
     use()
     return use

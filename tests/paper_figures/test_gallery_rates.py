@@ -45,7 +45,8 @@ def test_lines_limits_and_names(data):
     assert len(panels) == 4
     for panel in panels:
         assert len(panel.lines) == len(SHARES) + 2  # 52 bits, and the guide
-        assert [text.get_text() for text in panel.texts] == ["$T^{-1/4}$", *(f"$c={share}$" for share in SHARES)]
+        assert {text.get_text() for text in panel.texts} == {"$T^{-1/4}$", *(f"$c={share}$" for share in SHARES)}
+        assert len(panel.texts) == 1 + len(SHARES)
         assert panel.get_xlim()[0] < STEPS[0] < STEPS[-1] < panel.get_xlim()[1]
 
 

@@ -1,6 +1,7 @@
 """The figure of speed: what the shipped records say, and what would make its claims false."""
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ from paper_figures.journals import JOURNALS
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return speed.compute(speed.PARAMETERS, tmp_path_factory.mktemp("unused"), lambda share: None)
+def data():
+    return speed.compute(speed.PARAMETERS, Path("unused"), lambda share: None)
 
 
 def test_the_shipped_records_bear_the_caption_out(data):
