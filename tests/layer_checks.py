@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tiers import slow_but
 
 from fpsim import exact
 from fpsim.accumulator import Accumulator
@@ -37,6 +38,7 @@ PRECISIONS = {
     ),
     "stochastic": NetworkPrecision.uniform("e5m7", Stochastic(8), Accumulator.uniform("e8m10", Stochastic(8))),
 }
+CASES = slow_but(PRECISIONS, "every role another", "stochastic")  # names
 
 
 class Layer(torch.nn.Module):

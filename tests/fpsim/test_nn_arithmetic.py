@@ -8,6 +8,7 @@ import pytest
 import torch
 from layer_checks import (
     BINARY64,
+    CASES,
     PRECISIONS,
     Layer,
     Reader,
@@ -72,7 +73,7 @@ def arguments(name):
     return FUNCTIONS[name][0], [numbers(3, 4)], own
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_fast_is_exact(name, precision):
     function, inputs, own = arguments(name)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from layer_checks import (
     BINARY32,
+    CASES,
     PRECISIONS,
     Layer,
     Reader,
@@ -41,7 +42,7 @@ def arguments(name):
     return function, [numbers(*shape)], [numbers(*s, seed=i + 1) for i, s in enumerate(parameters)]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_fast_is_exact(name, precision):
     function, inputs, own = arguments(name)

@@ -8,6 +8,7 @@ import torch
 from layer_checks import (
     BINARY32,
     BINARY64,
+    CASES,
     PRECISIONS,
     Layer,
     Reader,
@@ -44,14 +45,14 @@ def of_numbers(name, reduction):
     return lambda x, t: OF_NUMBERS[name](x, t, reduction=reduction)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", OF_CLASSES)
 def test_fast_is_exact_for_classes(name, reduction, precision):
     check_fast_is_exact(of_classes(name, reduction), PRECISIONS[precision], [numbers(3, 4, scale=2.0)])
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", OF_NUMBERS)
 def test_fast_is_exact_for_numbers(name, reduction, precision):
@@ -161,7 +162,7 @@ def network(x, w, v, b):
 PARAMETERS = [numbers(4, 3, seed=1), numbers(3, 3, seed=2), numbers(4, seed=3)]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 def test_a_network_fast_is_exact(precision):
     check_fast_is_exact(network, PRECISIONS[precision], [numbers(3, 3)], PARAMETERS)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from layer_checks import (
     BINARY64,
+    CASES,
     PRECISIONS,
     Layer,
     Reader,
@@ -34,7 +35,7 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 @pytest.mark.parametrize("name", NORMS)
 def test_fast_is_exact(name, precision):
     function, shape, parameters = NORMS[name]
@@ -132,7 +133,7 @@ def test_running_statistics_are_rounded_and_those_of_pytorch():
     assert narrow.running_var[0].item() == R.add(R.mul(1.0, kept), R.mul(variance, new))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 def test_evaluation_of_batch_norm_fast_is_exact(precision):
     layer = torch.nn.BatchNorm1d(3)
     layer.running_mean.copy_(numbers(3))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from layer_checks import (
     BINARY64,
+    CASES,
     PRECISIONS,
     Layer,
     Reader,
@@ -22,7 +23,7 @@ from fpsim.nn import NetworkPrecision, emulate
 FUNCTIONS = {"softmax": functional.softmax, "log_softmax": functional.log_softmax}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", CASES)
 @pytest.mark.parametrize("dim", [0, -1])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_fast_is_exact(name, dim, precision):
