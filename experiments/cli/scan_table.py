@@ -119,16 +119,27 @@ def lists(rows: Sequence[Row]) -> list[str]:
 
 
 def learned(rows: Sequence[Row]) -> list[str]:
-    """Of networks, such as ``adam mlp-digits nearest_even m=7: loss 0.12, accuracy 97.1 %``."""
-    lines = []
+    """Of networks, such as ``adam mlp-digits nearest_even: m=7 loss 0.12, accuracy 97.1 %``: up to four widths."""
+    several = len({row["exponent_bits"] for row in rows}) > 1
+    groups: dict[str, list[Row]] = defaultdict(list)
     for row, variant in zip(rows, variants(rows), strict=True):
         if row.get("loss") is not None and math.isfinite(row["loss"]):
-            where = f"{row['optimizer']} {row['problem']} {row['rounding']}{f' {variant}' * bool(variant)}"
-            right = "" if row["accuracy"] is None else f", accuracy {100 * row['accuracy']:.1f} %"
-            # of the law of the data: on the samples that are measured it may be a little less
-            floor = "" if row["loss_floor"] is None else f" (law of the data: {short(row['loss_floor'], 3)})"
-            lines.append(f"  {where} m={row['mantissa_bits']}: loss {short(row['loss'], 3)}{floor}{right}")
-    return ["", "networks, means over the window:", *lines] if lines else []
+            where = f"{row['optimizer']} {row['problem']} {row['rounding']}"
+            where += (f" e{row['exponent_bits']}" if several else "") + f" {variant}" * bool(variant)
+            groups[where].append(row)
+    lines = []
+    for where, group in groups.items():
+        widths = shown_widths({row["mantissa_bits"] for row in group})
+        told = "; ".join(_learned(row) for row in group if row["mantissa_bits"] in widths)
+        # on the samples that are measured a loss may be a little below the law of the data
+        floor = group[0]["loss_floor"]
+        lines.append(f"  {where}: {told}" + ("" if floor is None else f" (law of the data: {short(floor, 3)})"))
+    return ["", "networks, means over the window (all widths are in the results):", *lines] if lines else []
+
+
+def _learned(row: Row) -> str:
+    right = "" if row["accuracy"] is None else f", accuracy {100 * row['accuracy']:.1f} %"
+    return f"m={row['mantissa_bits']} loss {short(row['loss'], 3)}{right}"
 
 
 def bounded(rows: Sequence[Row]) -> list[str]:
