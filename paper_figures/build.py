@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.cell import package_version
 from experiments.whole_files import write_whole
 from paper_figures import style, table
 from paper_figures.figure import PaperFigure, Report, Source, check
 from paper_figures.journals import Journal
-from paper_figures.results import data_of, digest, path_of
+from paper_figures.results import path_of, results_of
 from paper_figures.table import PaperTable
 
 FORMATS = ("pdf", "png", "svg", "pgf")
@@ -45,9 +44,10 @@ def build(
     ClaimError
         The data do not bear out the caption; nothing is drawn.
     ResultsError, MissingResults
-        As ``paper_figures.results.data_of``.
+        As ``paper_figures.results.results_of``.
     """
-    data = data_of(figure, profile, out, run, report)
+    results = results_of(figure, profile, out, run, report)
+    data = results["data"]
     check(figure, data)
     caption = figure.caption(data)
     if profile == "quick":
@@ -59,8 +59,8 @@ def build(
             files = style.save(figure.draw(data, journal), out, figure.name, formats)
     provenance = {
         "figure": figure.name, "title": figure.title, "profile": profile, "style": journal.name,
-        "parameters": dict(figure.parameters[profile]), "results": path_of(figure, profile, out).name,
-        "sha256 of the data": digest(data), "version": package_version(),
+        "results": path_of(figure, profile, out).name, "sha256 of the data": results["sha256"],
+        **{name: results[name] for name in ("parameters", "study", "seed", "code", "versions")},
         "claims": [text for text, _ in figure.claims(data)], "caption": caption,
         "command": f"fpsim figures build {figure.name} --style {journal.name} --profile {profile}",
     }  # fmt: skip

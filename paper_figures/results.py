@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiments.cell import package_version
+from experiments.cell import code_version
 from experiments.whole_files import write_whole
 from paper_figures.figure import Report, Source
 
@@ -26,30 +29,48 @@ def path_of(figure: Source, profile: str, out: Path) -> Path:
     return out / FOLDER / f"{figure.name}_{profile}.json"
 
 
-def data_of(figure: Source, profile: str, out: Path, run: bool, report: Report) -> dict[str, Any]:
-    """The figure's data: stored ones if they were computed from the same parameters, else computed and stored.
+def results_of(figure: Source, profile: str, out: Path, run: bool, report: Report) -> dict[str, Any]:
+    """The figure's results: stored ones if the same code computed them from the same parameters, else computed now.
+
+    Returns
+    -------
+    dict : ``data``; and where they come from: ``parameters``, ``study`` (a digest of name, profile and parameters),
+        ``seed`` (the root of all random numbers), ``code`` and ``versions`` that computed them, ``sha256`` of the data
 
     Raises
     ------
     ResultsError
         A stored file is damaged or belongs to another figure.
     MissingResults
-        There is none, or one of other parameters, and ``run`` is false.
+        There are none, or those of other parameters or other code, and ``run`` is false.
     """
     path = path_of(figure, profile, out)
     parameters = json.loads(json.dumps(dict(figure.parameters[profile])))
     if path.exists():
         found = _read(path, figure)
-        if found["parameters"] == parameters:
-            return dict(found["data"])
+        if found["parameters"] == parameters and found.get("code") == code_version():
+            return found
     if not run:
         raise MissingResults(f"{figure.name}: no results of profile {profile} in {str(path.parent)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = figure.compute(parameters, path.parent / figure.name, report)
-    content = {"figure": figure.name, "profile": profile, "parameters": parameters, "data": data}
-    content |= {"version": package_version(), "sha256": digest(data)}
+    content = content_of(figure, profile, figure.compute(parameters, path.parent / figure.name, report))
     write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
-    return dict(json.loads(json.dumps(data)))
+    return content
+
+
+def content_of(figure: Source, profile: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a results file holds."""
+    parameters = dict(figure.parameters[profile])
+    study = {"figure": figure.name, "profile": profile, "parameters": parameters}
+    content = study | {
+        "study": digest(study), "seed": parameters.get("seed", 0), "code": code_version(),
+        "versions": _versions(), "sha256": digest(data), "data": data,
+    }  # fmt: skip
+    return dict(json.loads(json.dumps(content)))
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("numpy", "numba", "matplotlib")} | {"python": platform.python_version()}
 
 
 def digest(data: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from experiments.cli import INTERRUPTED, main
-from paper_figures import gallery, tables
+from paper_figures import gallery, results, tables
 from paper_figures.gallery import number_lines
 
 SMALL = {"points": 8}
@@ -79,6 +79,14 @@ def test_results_are_kept_and_no_run_needs_them(tmp_path: Path, capsys: pytest.C
     assert called(tmp_path, "all", "--no-run") == 0
     assert {name: (tmp_path / name).read_bytes() for name in drawn(tmp_path)} == first
     assert called(tmp_path, "number_lines", "--no-run", "--profile", "full") == 1
+
+
+def test_results_of_other_code_are_computed_anew(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called(tmp_path) == 0
+    monkeypatch.setattr(results, "code_version", lambda: "0.1.0+other")
+    assert called(tmp_path, "number_lines", "--no-run") == 1
+    assert called(tmp_path) == 0
+    assert json.loads((tmp_path / "number_lines.json").read_text())["code"] == "0.1.0+other"
 
 
 def test_results_of_other_parameters_are_computed_anew(small: Any, tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ pytest.importorskip("matplotlib")
 import gallery_checks
 from gallery_examples import example, names
 
+from experiments.cell import code_version
 from paper_figures import style
 from paper_figures.build import build
 from paper_figures.figure import PROFILES, PaperFigure, check
 from paper_figures.gallery import figures
 from paper_figures.journals import JOURNALS
-from paper_figures.results import digest, path_of
+from paper_figures.results import content_of, digest, path_of
 
 FORMATS = ("pdf", "png", "svg")
 
@@ -33,8 +34,7 @@ def store(name: str, out: Path) -> PaperFigure:
     figure, data = figures()[name], json.loads(json.dumps(example(name)))
     path = path_of(figure, "quick", out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"figure": name, "parameters": dict(figure.parameters["quick"]), "data": data, "sha256": digest(data)}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content_of(figure, "quick", data)))
     return figure
 
 
@@ -100,6 +100,10 @@ def test_files(name: str, tmp_path: Path) -> None:
     assert about["figure"] == name
     assert about["style"] == "icml"
     assert about["parameters"] == figure.parameters["quick"]
-    assert about["version"]
+    study = {"figure": name, "profile": "quick", "parameters": figure.parameters["quick"]}
+    assert about["study"] == digest(json.loads(json.dumps(study)))
+    assert about["seed"] == figure.parameters["quick"].get("seed", 0)
+    assert about["code"] == code_version()
+    assert about["versions"].keys() == {"numpy", "numba", "matplotlib", "python"}
     assert about["claims"]
     assert about["caption"] == built.caption == first[f"{name}.txt"].decode().rstrip("\n")
