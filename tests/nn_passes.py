@@ -76,3 +76,12 @@ def agrees_with_pytorch(net: Any, *inputs: torch.Tensor, **kwargs: Any) -> None:
     doubled = [x.double() if x.is_floating_point() else x for x in inputs]
     net = net.double()
     assert_close(passed(nn.emulate(net, BINARY64), *doubled, **kwargs), passed(net, *doubled, **kwargs))
+
+
+def mlp(dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).to(dtype)
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
